@@ -1,0 +1,2 @@
+//! The binary `backup`.
+fn main() {}

@@ -1,0 +1,98 @@
+//! Row fingerprints: a sum that tells whether two tables hold the same rows, whatever their physical order.
+//!
+//! Each row's bytes are hashed by XXH3-128 (seed 0) and the hashes added modulo 2^128. Adding is commutative, so parts
+//! can be summed on their own and merged; two equal rows add twice, so multiplicity counts. It detects accidents, not
+//! forgers: authenticity is the manifest's SHA-256 and signature.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::id::IdError;
+
+/// Number of rows and the sum of their hashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowSum {
+    /// Rows added so far.
+    pub rows: u64,
+    /// Their fingerprint.
+    pub fingerprint: Fingerprint,
+}
+
+impl RowSum {
+    /// Adds one row, given as its bytes in the COPY format that the manifest names, without the line's end.
+    pub fn add(&mut self, row: &[u8]) {
+        self.rows += 1;
+        self.fingerprint.0 = self.fingerprint.0.wrapping_add(xxh3_128(row));
+    }
+
+    /// Adds the rows of another part of the same table.
+    pub fn merge(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.fingerprint.0 = self.fingerprint.0.wrapping_add(other.fingerprint.0);
+    }
+}
+
+/// Sum modulo 2^128 of the rows' XXH3-128, written as 32 lower-case hex digits.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Fingerprint(pub u128);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let ok = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let value = ok.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        value
+            .map(Self)
+            .ok_or_else(|| IdError { text: text.to_owned(), expected: "a fingerprint of 32 lower-case hex digits" })
+    }
+}
+
+impl TryFrom<String> for Fingerprint {
+    type Error = IdError;
+    fn try_from(text: String) -> Result<Self, IdError> {
+        text.parse()
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(value: Fingerprint) -> Self {
+        value.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_does_not_matter_but_multiplicity_does() {
+        let sum = |rows: &[&[u8]]| {
+            let mut sum = RowSum::default();
+            rows.iter().for_each(|row| sum.add(row));
+            sum
+        };
+        assert_eq!(sum(&[b"a", b"b"]), sum(&[b"b", b"a"]));
+        assert_ne!(sum(&[b"a", b"a"]), sum(&[b"b", b"b"]));
+        assert_ne!(sum(&[b"a"]), sum(&[b"a", b"a"]));
+        let mut left = sum(&[b"a"]);
+        left.merge(&sum(&[b"b"]));
+        assert_eq!(left, sum(&[b"a", b"b"]));
+        assert_eq!("00000000000000000000000000000000".parse(), Ok(Fingerprint(0)));
+    }
+}

@@ -1,0 +1,15 @@
+//! Engine of `backup`: captures sources, seals what they give, keeps it in vaults, and brings it back.
+//!
+//! What this crate never does: print, exit, read the environment, read the wall clock (a [`clock::Clock`] is handed
+//! in), or decide what an operator sees (it emits [`monitor::Event`]s). The words used here are those of
+//! `ARCHITECTURE.md`; the bytes it writes are described, apart from the code, in `FORMAT.md`.
+
+pub mod clock;
+pub mod config;
+pub mod fingerprint;
+pub mod id;
+pub mod manifest;
+pub mod monitor;
+pub mod secret;
+pub mod source;
+pub mod vault;

@@ -1,0 +1,7 @@
+//! A vault: a directory or an S3 prefix that holds generations.
+
+pub mod local;
+pub mod memory;
+pub mod retry;
+pub mod s3;
+pub mod store;

@@ -1,0 +1,198 @@
+//! What a vault needs of the place where its bytes lie.
+//!
+//! The contract, which `vault::conformance` checks for every implementation:
+//!
+//! - A path is relative, `/`-separated, of `[A-Za-z0-9._-]` parts, none of them `.` or `..`, at most 512 bytes.
+//! - `put` is atomic: a reader sees nothing or the whole body. When it returns `Ok`, the body is stored; it is durable
+//!   after the next [`Store::sync`] (a no-op where the answer already means durable, as on S3).
+//! - `put` with [`PutMode::CreateOnly`] never changes an existing body: *already there with this size* is
+//!   [`PutOutcome::AlreadyThere`], another size is [`StoreError::Exists`]. It may cost a look before the write; two
+//!   writers at once may both succeed on stores without conditional writes, which is harmless because the names of
+//!   objects are hashes of their bytes.
+//! - `get`, `stat`: a missing path is [`StoreError::NotFound`] / `None`, never an empty body.
+//! - `list` gives every path below a prefix, sorted by bytes of the path; it sees every `put` that returned before it began.
+//! - `delete` of a missing path is a success.
+//! - An implementation retries what is worth it within its deadline; an error that comes out is final for this run.
+//! - An error names the path and never holds a credential.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+/// A checked path inside a store.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StorePath(String);
+
+impl StorePath {
+    /// Longest path that a store must accept.
+    pub const MAX_BYTES: usize = 512;
+
+    /// Checks `path`. Returns `None` for anything that the contract forbids.
+    pub fn new(path: impl Into<String>) -> Option<Self> {
+        let path = path.into();
+        let good = |part: &str| {
+            !part.is_empty()
+                && part != "."
+                && part != ".."
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        };
+        (path.len() <= Self::MAX_BYTES && path.split('/').all(good)).then_some(Self(path))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What to do when the path exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutMode {
+    /// Leave it alone.
+    CreateOnly,
+    /// Replace it atomically.
+    Replace,
+}
+
+/// What a `put` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// The body was written.
+    Created,
+    /// A body of the same size was there and was left alone.
+    AlreadyThere,
+}
+
+/// One stored path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Path from the store's root.
+    pub path: StorePath,
+    /// Size of the stored body.
+    pub bytes: u64,
+    /// When it was last written, by the store's clock.
+    pub modified: DateTime<Utc>,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The path does not exist.
+    #[error("`{path}` is not in {store}")]
+    NotFound {
+        /// The path.
+        path: String,
+        /// Where it was looked for.
+        store: String,
+    },
+    /// The path exists with other content, and the caller asked not to replace.
+    #[error("`{path}` is already in {store} with {found_bytes} bytes instead of {wanted_bytes}")]
+    Exists {
+        /// The path.
+        path: String,
+        /// The store.
+        store: String,
+        /// Its size in the store.
+        found_bytes: u64,
+        /// The size that should have been written.
+        wanted_bytes: u64,
+    },
+    /// The body is larger than the reader allows.
+    #[error("`{path}` in {store} has more than {limit_bytes} bytes")]
+    TooLarge {
+        /// The path.
+        path: String,
+        /// The store.
+        store: String,
+        /// What the reader allows.
+        limit_bytes: u64,
+    },
+    /// Credentials were refused, or do not allow this.
+    #[error("{store} refused to {action} `{path}`: {reason}")]
+    Denied {
+        /// `read`, `write`, `list` or `delete`.
+        action: &'static str,
+        /// The path or prefix.
+        path: String,
+        /// The store.
+        store: String,
+        /// What it said.
+        reason: String,
+    },
+    /// No room left.
+    #[error("no space left in {store} for `{path}`")]
+    Full {
+        /// The path.
+        path: String,
+        /// The store.
+        store: String,
+    },
+    /// The place itself is not there (directory not mounted, bucket missing).
+    #[error("{store} is not there: {reason}")]
+    Missing {
+        /// The store.
+        store: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// It did not answer, or failed, until the deadline.
+    #[error("{store} failed to {action} `{path}` after {attempts} attempts: {reason}")]
+    Failed {
+        /// `read`, `write`, `list`, `sync` or `delete`.
+        action: &'static str,
+        /// The path or prefix.
+        path: String,
+        /// The store.
+        store: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// The last failure, with its chain.
+        reason: String,
+    },
+}
+
+/// A place for bytes. The module's header is the contract.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// What to call this place in messages, without credentials: a directory, or `s3://bucket/prefix at endpoint`.
+    fn describe(&self) -> String;
+
+    /// Stores `body` at `path`.
+    async fn put(&self, path: &StorePath, body: Bytes, mode: PutMode) -> Result<PutOutcome, StoreError>;
+
+    /// The body at `path`, refused when it has more than `limit_bytes`.
+    async fn get(&self, path: &StorePath, limit_bytes: u64) -> Result<Bytes, StoreError>;
+
+    /// Size and time of `path`, or `None`.
+    async fn stat(&self, path: &StorePath) -> Result<Option<Entry>, StoreError>;
+
+    /// Everything whose path starts with `prefix` (whole parts: `a/b` does not match `a/bc`); `None` lists all.
+    async fn list(&self, prefix: Option<&StorePath>) -> Result<Vec<Entry>, StoreError>;
+
+    /// The names directly below `prefix`, sorted: folders and files alike, without what lies deeper.
+    async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError>;
+
+    /// Removes `path`.
+    async fn delete(&self, path: &StorePath) -> Result<(), StoreError>;
+
+    /// Makes everything durable whose `put` has returned: the barrier before a commit. An error here is final: what
+    /// was written since the last barrier must be considered lost.
+    async fn sync(&self) -> Result<(), StoreError>;
+
+    /// The store's own clock (deadlines and prune's grace are measured by it, not by the host's).
+    async fn now(&self) -> Result<DateTime<Utc>, StoreError>;
+}

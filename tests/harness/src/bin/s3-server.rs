@@ -1,0 +1,2 @@
+//! S3 server.
+fn main() {}

@@ -4,12 +4,16 @@
 //! in), or decide what an operator sees (it emits [`monitor::Event`]s). The words used here are those of
 //! `ARCHITECTURE.md`; the bytes it writes are described, apart from the code, in `FORMAT.md`.
 
+pub mod chunk;
 pub mod clock;
 pub mod config;
 pub mod fingerprint;
 pub mod id;
+pub mod json;
 pub mod manifest;
 pub mod monitor;
+pub mod seal;
 pub mod secret;
+pub mod signature;
 pub mod source;
 pub mod vault;

@@ -1,5 +1,8 @@
 //! A vault: a directory or an S3 prefix that holds generations.
 
+pub mod document;
+pub mod inventory;
+pub mod layout;
 pub mod local;
 pub mod memory;
 pub mod retry;

@@ -207,7 +207,11 @@ fn fields<'a, const N: usize>(lines: &Lines<'_>, rest: &'a str) -> Result<[&'a s
 }
 
 fn value<T: FromStr>(lines: &Lines<'_>, text: &str) -> Result<T, ManifestError> {
-    text.parse().map_err(|_| lines.refused(format!("`{text}` is not what belongs here")))
+    let refused = || lines.refused(format!("`{text}` is not what belongs here"));
+    if text.starts_with('+') {
+        return Err(refused());
+    }
+    text.parse().map_err(|_| refused())
 }
 
 fn json<T: serde::de::DeserializeOwned>(lines: &Lines<'_>, text: &str) -> Result<T, ManifestError> {

@@ -6,11 +6,113 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::layout::{GenerationId, Period, SnapshotId};
+use serde::de::DeserializeOwned;
+
+use super::layout::{self, GenerationDir, GenerationId, Period, SnapshotId};
+use super::store::StorePath;
 use crate::id::{Hash256, ObjectName, SourceName, StackName, VaultId};
+use crate::signature::Namespace;
 
 /// The vault format that this program writes, and the newest that it reads.
 pub const FORMAT: u64 = 1;
+
+mod sealed {
+    pub trait Closed {}
+}
+
+/// A signed public document. The set is closed: the trait cannot be implemented elsewhere.
+///
+/// Each document knows its own path, so that one that was moved or swapped with another is noticed by what it says
+/// itself.
+pub trait PublicDocument: Serialize + DeserializeOwned + sealed::Closed {
+    /// The namespace of its signature.
+    const NAMESPACE: Namespace;
+    /// Where it belongs.
+    fn path(&self) -> StorePath;
+    /// The instant that it states for itself.
+    fn at(&self) -> DateTime<Utc>;
+}
+
+macro_rules! public_document {
+    ($name:ident, $namespace:ident, $at:ident, |$doc:ident| $path:expr) => {
+        impl sealed::Closed for $name {}
+        impl PublicDocument for $name {
+            const NAMESPACE: Namespace = Namespace::$namespace;
+            fn path(&self) -> StorePath {
+                let $doc = self;
+                $path
+            }
+            fn at(&self) -> DateTime<Utc> {
+                self.$at
+            }
+        }
+    };
+}
+
+public_document!(GenerationDoc, Generation, opened, |doc| doc.dir().file("generation.json"));
+public_document!(SnapshotDoc, Snapshot, finished, |doc| doc.dir().snapshot(&doc.id, ".json"));
+public_document!(ExpiredDoc, Expired, at, |doc| doc.dir().file(doc.stage.file()));
+public_document!(ReceiptDoc, Receipt, at, |doc| layout::receipt(&doc.dir(), doc.at));
+public_document!(MarkDoc, Mark, at, |doc| layout::mark(&doc.stack, &doc.source, &doc.snapshot, doc.mark));
+
+macro_rules! generation_dir {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// The generation that it belongs to.
+            pub fn dir(&self) -> GenerationDir {
+                GenerationDir { stack: self.stack.clone(), source: self.source.clone(), id: self.generation.clone() }
+            }
+        }
+    )*};
+}
+
+generation_dir!(GenerationDoc SnapshotDoc ExpiredDoc ReceiptDoc);
+
+/// Which of prune's two documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PruneStage {
+    /// Announced; can be undone by removing the document.
+    Expired,
+    /// Being deleted.
+    Deleting,
+}
+
+impl PruneStage {
+    /// Name of the document's file.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Expired => "expired.json",
+            Self::Deleting => "deleting.json",
+        }
+    }
+}
+
+/// What a mark says of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MarkKind {
+    /// Never expires.
+    Pin,
+    /// A suspect snapshot was looked at and found good.
+    Accept,
+    /// Decrypted and hashed.
+    Checked,
+    /// Restored and compared.
+    Restored,
+}
+
+impl MarkKind {
+    /// The word in the file's name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pin => "pin",
+            Self::Accept => "accept",
+            Self::Checked => "checked",
+            Self::Restored => "restored",
+        }
+    }
+}
 
 /// `vault.json`: made by `init` only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +248,8 @@ pub struct ManifestRef {
 pub struct ExpiredDoc {
     /// Format.
     pub format: u64,
+    /// Which of the two; must agree with the path.
+    pub stage: PruneStage,
     /// Stack; must agree with the path.
     pub stack: StackName,
     /// Source; must agree with the path.
@@ -202,8 +306,8 @@ pub struct MarkDoc {
     pub source: SourceName,
     /// Snapshot; must agree with the path.
     pub snapshot: SnapshotId,
-    /// `checked`, `restored`, `pin` or `accept`.
-    pub mark: String,
+    /// What is said of it.
+    pub mark: MarkKind,
     /// When.
     pub at: DateTime<Utc>,
     /// SHA-256 of the snapshot's `.json`: the mark is for these bytes.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::document::MarkKind;
 use super::store::StorePath;
 use crate::id::{Hash256, IdError, ObjectName, SourceName, StackName};
 
@@ -206,9 +207,11 @@ impl SnapshotId {
             Some(_) => return None,
         };
         let instant = NaiveDateTime::parse_from_str(instant, "%Y%m%dT%H%M%SZ").ok()?.and_utc();
-        let volume = match volume.split_at_checked(volume.len() - 1)? {
-            (rows, "r") => Volume::Rows(rows.parse().ok()?),
-            (bytes, "b") => Volume::Bytes(bytes.parse().ok()?),
+        let digits = volume.trim_end_matches(['r', 'b']);
+        let number = || digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
+        let volume = match &volume[digits.len()..] {
+            "r" => Volume::Rows(number()?),
+            "b" => Volume::Bytes(number()?),
             _ => return None,
         };
         let good = random.len() == 6 && random.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -279,6 +282,21 @@ pub fn stack_dir(stack: &StackName) -> StorePath {
 /// Folder of a source.
 pub fn source_dir(stack: &StackName, source: &SourceName) -> StorePath {
     path(format!("{stack}/{source}"))
+}
+
+/// A receipt of a prune.
+pub fn receipt(dir: &GenerationDir, at: DateTime<Utc>) -> StorePath {
+    path(format!("{}/{}/receipts/{}-{}.json", dir.stack, dir.source, at.format("%Y%m%dT%H%M%SZ"), dir.id))
+}
+
+/// A mark on a snapshot.
+pub fn mark(stack: &StackName, source: &SourceName, snapshot: &SnapshotId, mark: MarkKind) -> StorePath {
+    path(format!("{stack}/{source}/marks/{snapshot}.{}.json", mark.word()))
+}
+
+/// The signature that belongs to a document.
+pub fn signature_of(document: &StorePath) -> StorePath {
+    path(format!("{document}.sig"))
 }
 
 /// The folder of one generation of one source, from which all of its paths follow.

@@ -5,6 +5,7 @@
 //! `ARCHITECTURE.md`; the bytes it writes are described, apart from the code, in `FORMAT.md`.
 
 pub mod backup;
+pub mod catalogue;
 pub mod chunk;
 pub mod clock;
 pub mod config;
@@ -14,6 +15,8 @@ pub mod json;
 pub mod manifest;
 pub mod monitor;
 pub mod pipeline;
+pub mod recover;
+pub mod replicate;
 pub mod seal;
 pub mod secret;
 pub mod signature;
@@ -21,3 +24,4 @@ pub mod snapshot;
 pub mod source;
 pub mod state;
 pub mod vault;
+pub mod verify;

@@ -15,6 +15,7 @@ pub mod json;
 pub mod manifest;
 pub mod monitor;
 pub mod pipeline;
+pub mod prune;
 pub mod recover;
 pub mod replicate;
 pub mod seal;

@@ -208,7 +208,7 @@ async fn check_streams(
 
 /// Each signer's snapshots, in the order of their names, form a chain by `previous`; one whose predecessor is in the vault
 /// under another hash, or that skips one that is there, does not close.
-fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)]) -> Vec<String> {
+pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)]) -> Vec<String> {
     let mut by_signer: BTreeMap<&str, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
     for (_, signed) in documents {
         by_signer.entry(&signed.by.fingerprint).or_default().push(signed);

@@ -284,6 +284,11 @@ pub fn source_dir(stack: &StackName, source: &SourceName) -> StorePath {
     path(format!("{stack}/{source}"))
 }
 
+/// Folder of a source's receipts.
+pub fn receipts(stack: &StackName, source: &SourceName) -> StorePath {
+    path(format!("{stack}/{source}/receipts"))
+}
+
 /// A receipt of a prune.
 pub fn receipt(dir: &GenerationDir, at: DateTime<Utc>) -> StorePath {
     path(format!("{}/{}/receipts/{}-{}.json", dir.stack, dir.source, at.format("%Y%m%dT%H%M%SZ"), dir.id))

@@ -137,12 +137,15 @@ fn gaps(limit: Span, history: &History, now: DateTime<Utc>) -> Vec<Freeze> {
     if age > limit.as_delta() {
         found.push(Freeze::Stale { newest: newest.id.clone(), age: Span::of_delta(age), limit });
     }
-    let mut before: Vec<_> = history.removed.iter().copied().chain(held.iter().map(|stamp| stamp.early())).collect();
-    before.sort();
+    let known = history.removed.iter().copied().chain(held.iter().map(|stamp| stamp.early()));
+    let known: BTreeSet<_> = known.collect();
+    // Damaged snapshots fill no gap, but the first whole one after nothing but damaged ones comes after a gap too.
+    let any: BTreeSet<_> = history.stamps.iter().map(Stamp::early).collect();
     for stamp in held {
         let until = stamp.early();
-        let earlier = before.partition_point(|instant| *instant < until);
-        let Some(from) = earlier.checked_sub(1).map(|last| before[last]) else { continue };
+        let Some(from) = known.range(..until).next_back().or_else(|| any.range(..until).next_back()).copied() else {
+            continue;
+        };
         if until - from > limit.as_delta() && !stamp.accepted {
             found.push(Freeze::Gap { after: stamp.id.clone(), from, until, limit });
         }

@@ -73,6 +73,7 @@ impl fmt::Display for Reason {
             Self::Within { age, within } => write!(f, "{} old, within {within}", age.rough()),
             Self::Tier { tier, period } => write!(f, "{tier} {period}"),
             Self::Frozen => f.write_str("expiry is frozen"),
+            Self::Expired { age, within } if age.rough() == within.rough() => write!(f, "over {} old", age.rough()),
             Self::Expired { age, within } => write!(f, "{} old, past {within}", age.rough()),
         }
     }
@@ -119,11 +120,11 @@ impl fmt::Display for GenerationReason {
         match self {
             Self::Unknown => f.write_str("not listed, but snapshots name it"),
             Self::Unread { listed, read } => write!(f, "{listed} snapshots listed, {read} read"),
-            Self::Holds { kept, snapshots } => write!(f, "holds {kept} of {snapshots} snapshots"),
+            Self::Holds { kept, snapshots } => write!(f, "{kept} of {snapshots} snapshots stay"),
             Self::Open { closes: Some(closes) } => write!(f, "open until {}", utc(closes)),
             Self::Open { closes: None } => f.write_str("never closes"),
             Self::Frozen => f.write_str("expiry is frozen"),
-            Self::AllExpired { snapshots } => write!(f, "closed, all {snapshots} snapshots expired"),
+            Self::AllExpired { snapshots } => write!(f, "closed, {snapshots} of {snapshots} snapshots expired"),
             Self::Empty => f.write_str("closed, without a snapshot"),
         }
     }

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what it sets is used by those who source it
 # Installs what is missing, and nothing else: no upgrade, no recommended packages, no server started. Needs say.sh.
 #
 # Debian's PostgreSQL packages make and start a cluster `main` when they are installed. We want the programs only, so
@@ -6,9 +6,7 @@
 # postgresql-common: an administrator's own setting is never touched.
 
 # Versions known to build with the toolchain in rust-toolchain.toml.
-# shellcheck disable=SC2034 # used by those who source this
 NEXTEST_VERSION=0.9.143
-# shellcheck disable=SC2034 # used by those who source this
 DENY_VERSION=0.20.2
 
 # Directory of Debian's PostgreSQL programs: the newest major version with server and clients, or nothing.

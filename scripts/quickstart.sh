@@ -73,8 +73,7 @@ step "make the host: passwords, files" make_host
 step "start PostgreSQL" start_first_cluster
 step "start the S3 server" s3_start
 step "load the sample database (210,240 candles, 20,000 trades)" load_database
-describe_database >"$W/before.db.txt"
-hash_files "$W/host/srv/usdcop" >"$W/before.files.txt"
+step "write down what there is" describe_stack
 
 step "make the operators' keys and the host's" make_keys
 step "write backup.toml" write_config

@@ -140,7 +140,7 @@ working_tree() { git -c safe.directory="$ROOT" status --porcelain 2>/dev/null; }
 
 clean_tree() {
     [ "$GIT" = yes ] || { skip "clean tree" "not a Git checkout"; return; }
-    working_tree >"$SCRATCH/tree.after"
+    working_tree >"$SCRATCH/tree.after" || return
     diff "$SCRATCH/tree.before" "$SCRATCH/tree.after" || die "the tests changed the checkout" "tests write below a temporary directory only"
 }
 

@@ -43,6 +43,12 @@ start_first_cluster() {
     say "   $(sql postgres -A -t -c 'SHOW server_version') on 127.0.0.1:$PG_PORT"
 }
 
+describe_stack() {
+    describe_database >"$W/before.db.txt" || return
+    hash_files "$W/host/srv/usdcop" >"$W/before.files.txt" || return
+    say "   $(wc -l <"$W/before.db.txt") lines about the database, $(wc -l <"$W/before.files.txt") files"
+}
+
 # Two recipients: one identity lost must not be the end. The host gets the public halves only.
 make_keys() {
     local name
@@ -112,7 +118,7 @@ backup() { (cd / && BACKUP_CONFIG="$W/host/etc/backup.toml" "$BIN/backup" "$@");
 
 # The recovery sheet is printed once; a human would put it on paper.
 backup_init() {
-    backup init >"$W/operator/recovery-sheet.txt"
+    backup init >"$W/operator/recovery-sheet.txt" || return
     sed 's/^/   | /' "$W/operator/recovery-sheet.txt"
 }
 
@@ -165,7 +171,12 @@ restore_from_sheet() {
     done
     words+=(--into "postgres://postgres@127.0.0.1:$PG_PORT/usdcop_trading" --into-dir "$W/back")
     say "   typed: ${words[*]}"
-    on_bare_machine "${words[@]}" >"$W/proof.txt"
+    # `|| …`: otherwise `set -e` would leave from within, and the EXIT trap would talk into the file.
+    on_bare_machine "${words[@]}" >"$W/proof.txt" || {
+        i=$?
+        cat "$W/proof.txt"
+        return "$i"
+    }
 }
 
 # ---- No call of the tool from here on. ----
@@ -189,9 +200,9 @@ start_second_cluster() {
 
 # Our own eyes, not the tool's: psql and sha256sum. The roles' passwords are tried by logging in with one.
 compare() {
-    describe_database >"$W/after.db.txt"
+    describe_database >"$W/after.db.txt" || die "the restored database cannot be described"
     diff -u "$W/before.db.txt" "$W/after.db.txt" || die "the restored database differs from the lost one"
-    hash_restored_files >"$W/after.files.txt"
+    hash_restored_files >"$W/after.files.txt" || return
     diff -u "$W/before.files.txt" "$W/after.files.txt" || die "the restored files differ from the lost ones"
     (umask 077 && printf '127.0.0.1:%s:*:usdcop_app:fixture-not-a-secret-app\n' "$PG_PORT" >"$W/operator/app.pgpass")
     PGPASSFILE="$W/operator/app.pgpass" "$(pg_bin_dir)/psql" -X -q -A -t -h 127.0.0.1 -p "$PG_PORT" -U usdcop_app \

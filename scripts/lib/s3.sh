@@ -23,11 +23,11 @@ s3_start() {
     secret=$(random_hex 20)
     s3_env "$access" "$secret"
     : >"$W/s3.log" # before the look below, which may come first
-    S3_SERVER_ACCESS_KEY=$access S3_SERVER_SECRET_KEY=$secret \
-        "$BIN/s3-server" --root "$W/s3" --port 0 --bucket "$S3_BUCKET" >>"$W/s3.log" 2>&1 </dev/null &
+    S3_SERVER_SECRET_KEY=$secret \
+        "$BIN/s3-server" --root "$W/s3" --port 0 --bucket "$S3_BUCKET" --access-key "$access" >>"$W/s3.log" 2>&1 </dev/null &
     S3_PID=$!
     for try in {1..100}; do
-        S3_ENDPOINT=$(sed -n 's/^listening on \(http:[^ ]*\).*/\1/p' "$W/s3.log" | head -n 1)
+        S3_ENDPOINT=$(sed -n -E 's/^(listening on )?(http:[^ ]*).*/\2/p' "$W/s3.log" | head -n 1)
         if [ -n "$S3_ENDPOINT" ]; then
             say "   $S3_ENDPOINT, bucket $S3_BUCKET"
             return

@@ -95,7 +95,10 @@ tests() {
     local log="$SCRATCH/nextest" ignored
     local profile=default
     if [ -n "${CI-}" ]; then profile=ci; fi
-    cargo nextest run --workspace --locked --profile "$profile" --color "$(colour)" 2>&1 | tee "$log"
+    cargo nextest run --workspace --locked --profile "$profile" --color "$(colour)" 2>&1 | tee "$log" || {
+        cat "$SKIPS"
+        return 1
+    }
     TESTS=$(plain "$log" | sed -n 's/^ *Summary \[[^]]*\] *//p' | tail -n 1)
     [ -n "$TESTS" ] || die "nextest printed no summary"
     cat "$SKIPS"

@@ -6,6 +6,7 @@
 #   host/vault    the local vault;  host/state: the tool's state;  pg1: the first cluster        lost
 #   operator      the operators' age identities and the recovery sheet                           kept elsewhere
 #   s3, s3.env    the S3 server's directory and its keys                                         elsewhere
+#   bin           the programs
 #   pg2, back     the second cluster and the directory into which the files come back
 
 install_missing() {
@@ -20,7 +21,10 @@ build() {
         ensure_rust
         default_target_dir
         (cd "$ROOT" && cargo build --release --locked -p backup-cli -p harness --bin backup --bin s3-server)
-        BIN="$CARGO_TARGET_DIR/release"
+        # Copies: the target directory is shared, another clone may build over it while we run.
+        mkdir "$W/bin"
+        cp "$CARGO_TARGET_DIR/release/backup" "$CARGO_TARGET_DIR/release/s3-server" "$W/bin/"
+        BIN="$W/bin"
     fi
     if [ ! -x "$BIN/backup" ] || [ ! -x "$BIN/s3-server" ]; then die "no \`backup\` and \`s3-server\` in $BIN"; fi
     say "   $BIN/backup"
@@ -37,6 +41,7 @@ make_host() {
 # The role that makes backups. Superuser, so that the roles' password hashes are saved too (`globals = "passwords"`).
 # The password travels on standard input.
 start_first_cluster() {
+    (cd / && as_server test -x "$W") || die "the server's user cannot enter $W" "TMPDIR=/tmp scripts/quickstart.sh"
     pg_start "$W/pg1" "$W/host/etc/superuser.pass"
     (umask 077 && pgpass_line 127.0.0.1 "$PG_PORT" postgres "$W/host/etc/superuser.pass" >"$PGPASSFILE")
     printf "CREATE ROLE backup LOGIN SUPERUSER PASSWORD '%s';\n" "$(cat "$W/host/etc/pg.pass")" | sql postgres -f -

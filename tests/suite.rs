@@ -1,1 +1,4 @@
 //! Black-box suite.
+
+#[path = "suite/cli_config.rs"]
+mod cli_config;

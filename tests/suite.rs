@@ -6,3 +6,5 @@
 mod store_conformance;
 #[path = "suite/store_faults.rs"]
 mod store_faults;
+#[path = "suite/cli_config.rs"]
+mod cli_config;

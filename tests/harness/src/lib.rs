@@ -1,1 +1,3 @@
-//! Skeleton.
+//! Test-only: the real servers that tests talk to, each started by the test that uses it and gone with it.
+
+pub mod pg;

@@ -36,6 +36,13 @@ impl Recorder {
         let why = |event: &Event| if let Event::Retry { why, .. } = event { Some(why.clone()) } else { None };
         events.iter().filter_map(why).collect()
     }
+
+    /// Warnings, in order.
+    fn warnings(&self) -> Vec<String> {
+        let events = self.0.lock().unwrap();
+        let text = |event: &Event| if let Event::Warning { text } = event { Some(text.clone()) } else { None };
+        events.iter().filter_map(text).collect()
+    }
 }
 
 /// Options for tests: every table counted twice.

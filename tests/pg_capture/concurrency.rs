@@ -192,3 +192,51 @@ async fn twenty_rounds_among_writers_each_capture_one_instant() {
     drop(writers);
     assert!(restarts < 60, "{restarts} restarts in {tries} rounds");
 }
+
+#[tokio::test]
+async fn tables_that_come_and_change_while_we_wait_for_locks_are_taken_in() {
+    let cluster = Cluster::start();
+    cluster.psql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 1000) x; CREATE TABLE goes (x int)");
+    let mut writer = Script::start(&cluster, "postgres");
+    writer.ask("BEGIN; DROP TABLE t; CREATE TABLE t AS SELECT generate_series(1, 5) x; SELECT 1;");
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        // Listed neither before the locks nor locked with the others: only the snapshot shows it.
+        cluster.psql("postgres", "CREATE TABLE newcomer AS SELECT generate_series(1, 7) x");
+        writer.ask("COMMIT; SELECT 1;");
+    };
+    let wanted = options(&cluster, SUPERUSER, "postgres");
+    let sink = MemorySink::default();
+    let (outcome, ()) = tokio::join!(run(&wanted, &sink), change);
+    let (captured, _) = outcome.unwrap();
+    let rows = |name: &str| table(&captured, "public", name).rows;
+    assert_eq!((rows("t"), rows("newcomer"), rows("goes")), (5, 7, 0));
+    assert_counts(&captured);
+}
+
+#[tokio::test]
+async fn without_room_for_locks_a_truncate_in_the_middle_is_noticed() {
+    let small = [("max_locks_per_transaction", "10"), ("max_connections", "20")];
+    let settings = small.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let cluster = Cluster::start_with(Options { settings, ..Options::default() });
+    let sql = "SELECT format('CREATE TABLE t%s (x int)', n) FROM generate_series(1, 120) n \\gexec
+        CREATE TABLE first AS SELECT i, md5(i::text) t FROM generate_series(1, 100000) i;
+        CREATE TABLE second AS SELECT i, md5(i::text) t FROM generate_series(1, 50000) i;";
+    cluster.psql("postgres", sql);
+    let (sink, gate) = MemorySink::paused_at(backup_core::manifest::StreamKind::PgTable);
+    let truncate = async {
+        gate.reached.notified().await;
+        // `pg_dump` has its own locks; when it has ended, nobody holds `second` any more.
+        while cluster.try_psql("postgres", "SET lock_timeout = '50ms'; TRUNCATE second").is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        gate.open();
+    };
+    let wanted = PostgresOptions { workers: 1, ..options(&cluster, SUPERUSER, "postgres") };
+    let (outcome, ()) = tokio::join!(run(&wanted, &sink), truncate);
+    let (captured, recorder) = outcome.unwrap();
+    let retries = recorder.retries();
+    assert!(retries.iter().any(|why| why.contains("`public.second` was truncated or rewritten")), "{retries:?}");
+    assert_eq!((table(&captured, "public", "first").rows, table(&captured, "public", "second").rows), (100_000, 0));
+    assert_counts(&captured);
+}

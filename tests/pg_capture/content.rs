@@ -227,3 +227,39 @@ async fn what_is_left_out_is_said() {
     let list = pg::fed(cluster.client("pg_restore", "postgres").arg("--list"), archive);
     assert!(!String::from_utf8_lossy(&list.stdout).contains("TABLE DATA"));
 }
+
+#[tokio::test]
+async fn rows_left_to_the_archive_are_counted_beside() {
+    let cluster = Cluster::start();
+    // What an extension's script does by pg_extension_config_dump, done by hand.
+    let sql = "CREATE EXTENSION hstore; CREATE TABLE config (x int, keep bool);
+        INSERT INTO config SELECT i, i > 2 FROM generate_series(1, 5) i;
+        CREATE TABLE inner_rows AS SELECT 1 x; CREATE TABLE inner_empty (x int);
+        ALTER EXTENSION hstore ADD TABLE config; ALTER EXTENSION hstore ADD TABLE inner_rows;
+        ALTER EXTENSION hstore ADD TABLE inner_empty;
+        UPDATE pg_extension SET extconfig = ARRAY['config'::regclass::oid], extcondition = ARRAY['WHERE keep']
+            WHERE extname = 'hstore';
+        CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler;
+        CREATE TABLE odd (x int) USING other; INSERT INTO odd VALUES (1), (2);";
+    cluster.psql("postgres", sql);
+    let first = captured(&cluster, "postgres").await;
+    let facts: Vec<_> =
+        first.tables.iter().map(|t| (t.name.as_str(), t.kept, t.rows, t.bytes, t.parts.len())).collect();
+    assert_eq!(facts, [("config", Kept::Archive, 3, 0, 0), ("odd", Kept::Archive, 2, 0, 0)]);
+    assert_ne!(first.tables[0].fingerprint, first.tables[1].fingerprint);
+    assert_eq!(first.suspect.len(), 1, "{:?}", first.suspect);
+    assert!(first.suspect[0].contains("public.inner_rows"));
+}
+
+#[tokio::test]
+async fn a_role_that_may_only_read_is_enough() {
+    let cluster = Cluster::start();
+    let sql = "CREATE TABLE t AS SELECT generate_series(1, 9) x; CREATE SEQUENCE s; CREATE ROLE reader LOGIN;
+        GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader; GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO reader;";
+    cluster.psql("postgres", sql);
+    let wanted = PostgresOptions { globals: Globals::Passwords, ..options(&cluster, "reader", "postgres") };
+    let (first, recorder) = run(&wanted, &MemorySink::default()).await.unwrap();
+    assert_eq!(table(&first, "public", "t").rows, 9);
+    assert!(recorder.warnings().iter().any(|text| text.contains("without passwords")), "{:?}", recorder.warnings());
+    assert!(stream(&first, 1).windows(19).any(|bytes| bytes == b"CREATE ROLE reader;"));
+}

@@ -14,23 +14,24 @@ use super::clients::{Clients, Tool};
 use super::error::PostgresError;
 use super::names::{self, Encoding, literal};
 use super::options::ConnectOptions;
-use super::plan::Table;
+use super::plan::Plan;
 use super::reconcile::Contents;
 use super::session::{CHILD_SETTINGS, Session, column};
 use crate::manifest::{Kept, StreamKind};
 use crate::monitor::Monitor;
 use crate::source::{FinishedStream, Sink};
 
-/// Arguments that keep the rows of streamed and excluded tables out of the archive. `pg_dump` reads them in the
+/// Arguments that keep the rows of streamed, excluded and unreadable tables out of the archive. `pg_dump` reads them in the
 /// database's encoding, so the server converts them.
 pub(super) async fn excludes(
     session: &mut Session,
-    tables: &[Table],
+    plan: &Plan,
     encoding: &Encoding,
 ) -> Result<Vec<OsString>, PostgresError> {
     const DURING: &str = "converting table names to the database's encoding";
-    let left = tables.iter().filter(|table| table.kept != Kept::Archive);
-    let patterns = names::patterns(left.map(|t| (t.relation.schema.as_str(), t.relation.name.as_str())));
+    let left = plan.tables.iter().filter(|table| table.kept != Kept::Archive).map(|table| &table.relation);
+    let left = left.chain(&plan.unreadable);
+    let patterns = names::patterns(left.map(|relation| (relation.schema.as_str(), relation.name.as_str())));
     let mut out = Vec::with_capacity(patterns.len());
     for pattern in patterns {
         let mut argument = b"--exclude-table-data=".to_vec();

@@ -12,6 +12,7 @@
 //! Whatever disturbs this (a lock, a TRUNCATE, a rename) makes it start over from 1, a bounded number of times; streams
 //! of a failed attempt are dropped unfinished and are in no manifest.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -27,7 +28,7 @@ use super::snapshot::{Coordinator, blockers};
 use super::workers::{self, Place, Results, Work, load_statement};
 use super::{archive, copy_out, globals, properties};
 use crate::clock::Clock;
-use crate::manifest::{Kept, Part, TableEntry};
+use crate::manifest::{Kept, Part, Property, TableEntry};
 use crate::monitor::{Event, Monitor};
 use crate::source::{Captured, CapturedStream, FinishedStream, Sink};
 
@@ -116,40 +117,39 @@ async fn once(
     }
     let before = plan::plan(&relations, &options.exclude_data, server.standby)?;
     let mut coordinator = Coordinator::take(&options.connect, session, &before.tables, &server.encoding).await?;
-    let mut plan = coordinator.plan(&options.exclude_data, &server.encoding, server.standby, server.version).await?;
-    let labels = catalog::enum_labels(&mut coordinator.session).await?;
-    let mut properties = properties::read(&mut coordinator.session).await?;
-    let excludes = archive::excludes(&mut coordinator.session, &plan.tables, &server.encoding).await?;
-    let mut suspect = suspicions(&mut coordinator, &mut plan, &server.encoding).await?;
-    let drift = clock.now() - coordinator.instant;
-    if drift.abs() > chrono::TimeDelta::hours(1) {
-        suspect.push(format!("the server's clock is {} minutes away from this host's", drift.num_minutes().abs()));
-    }
+    let plan = coordinator.plan(&options.exclude_data, &server.encoding, server.standby).await?;
+    let excludes = archive::excludes(&mut coordinator.session, &plan, &server.encoding).await?;
 
     phase("dumping and copying");
     let (snapshot, instant) = (coordinator.snapshot.clone(), coordinator.instant);
-    let counted = workers::counted(&plan.tables, options.count_check, instant.timestamp());
+    let kept: Vec<_> = plan.tables.iter().map(|table| table.relation.clone()).collect();
     let coordinator = Mutex::new(coordinator);
-    let work = Work {
-        connect: &options.connect,
-        tables: &plan.tables,
-        encoding: &server.encoding,
-        coordinator: &coordinator,
-        sink,
-        monitor,
-        counted,
+    // `pg_dump` locks while we still look around: each moment between our locks and its own is one in which a queued
+    // TRUNCATE makes both wait.
+    let copying = async {
+        let details = Details::read(&mut *coordinator.lock().await, plan, server).await?;
+        let work = Work {
+            connect: &options.connect,
+            tables: &details.tables,
+            encoding: &server.encoding,
+            coordinator: &coordinator,
+            sink,
+            monitor,
+            counted: workers::counted(&details.tables, options.count_check, instant.timestamp()),
+        };
+        let results = work.run(options.workers).await?;
+        Ok((details, results))
     };
     let dumped = futures::try_join!(
         archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink, monitor),
         globals::dump(&server.clients, &options.connect, server.globals, sink, monitor),
-        work.run(options.workers),
+        copying,
     );
-    let ((archive, mut contents), globals, results) = match dumped {
+    let ((archive, mut contents), globals, (mut details, results)) = match dumped {
         Ok(dumped) => dumped,
         Err(PostgresError::Disturbed { what, blockers: none, source }) if none.is_empty() => {
             // Before the locks go, and with them whoever waits for them.
-            let tables: Vec<_> = plan.tables.iter().map(|table| &table.relation).collect();
-            let blockers = blockers(&options.connect, &tables).await;
+            let blockers = blockers(&options.connect, &kept.iter().collect::<Vec<_>>()).await;
             coordinator.into_inner().session.close().await;
             return Err(PostgresError::Disturbed { what, blockers, source });
         }
@@ -159,22 +159,46 @@ async fn once(
     phase("checking what was captured");
     let mut coordinator = coordinator.into_inner();
     coordinator.still_there().await?;
-    compare_labels(options, &labels).await?;
-    contents.without_rows(plan.without_rows.iter().copied());
-    contents.reconcile(&plan.tables)?;
+    compare_labels(options, &details.labels).await?;
+    contents.without_rows(details.without_rows.iter().copied());
+    contents.reconcile(&details.tables)?;
     coordinator.session.close().await;
 
-    properties.extend(properties::late(results.large_objects, server.clients.version()));
-    let (streams, tables) = assemble(&plan.tables, globals, archive, results, &server.encoding)?;
-    Ok(Captured { instant, streams, tables, properties, suspect })
+    details.properties.extend(properties::late(results.large_objects, server.clients.version()));
+    let drift = clock.now() - instant;
+    if drift.abs() > chrono::TimeDelta::hours(1) {
+        let minutes = drift.num_minutes().abs();
+        details.suspect.push(format!("the server's clock is {minutes} minutes away from this host's"));
+    }
+    let (streams, tables) = assemble(&details.tables, globals, archive, results, &server.encoding)?;
+    Ok(Captured { instant, streams, tables, properties: details.properties, suspect: details.suspect })
+}
+
+/// What is read inside the snapshot while `pg_dump` is at work already.
+struct Details {
+    tables: Vec<Table>,
+    without_rows: Vec<i64>,
+    labels: BTreeMap<i64, String>,
+    properties: Vec<Property>,
+    suspect: Vec<String>,
+}
+
+impl Details {
+    async fn read(coordinator: &mut Coordinator, mut plan: Plan, server: &Server) -> Result<Self, PostgresError> {
+        coordinator.look_closer(&mut plan.tables, server.version).await?;
+        Ok(Self {
+            labels: catalog::enum_labels(&mut coordinator.session).await?,
+            properties: properties::read(&mut coordinator.session).await?,
+            suspect: suspicions(coordinator, &mut plan, &server.encoding).await?,
+            tables: plan.tables,
+            without_rows: plan.without_rows,
+        })
+    }
 }
 
 /// Labels print as they are now, whatever the snapshot: one that was renamed meanwhile may be in some rows and not in
 /// others, and not in the archive's definition.
-async fn compare_labels(
-    options: &PostgresOptions,
-    before: &std::collections::BTreeMap<i64, String>,
-) -> Result<(), PostgresError> {
+async fn compare_labels(options: &PostgresOptions, before: &BTreeMap<i64, String>) -> Result<(), PostgresError> {
     let mut session = Session::open(&options.connect).await?;
     let now = catalog::enum_labels(&mut session).await?;
     session.close().await;

@@ -25,6 +25,8 @@ pub(super) struct Plan {
     pub(super) tables: Vec<Table>,
     /// Members of an extension that does not have them dumped: a loss only if they hold rows.
     pub(super) members: Vec<Relation>,
+    /// Tables whose rows the server cannot give (unlogged, on a standby): `pg_dump` must not try.
+    pub(super) unreadable: Vec<Relation>,
     /// Oids of relations whose definition is in the archive and that have no rows of their own to capture: partitioned
     /// parents, and tables left out below.
     pub(super) without_rows: Vec<i64>,
@@ -54,6 +56,7 @@ pub(super) fn plan(relations: &[Relation], exclude: &[String], standby: bool) ->
             'r' if relation.extension.is_some() && relation.config.is_none() => plan.members.push(relation.clone()),
             'r' if relation.persistence == 'u' && standby => {
                 plan.without_rows.push(relation.oid);
+                plan.unreadable.push(relation.clone());
                 plan.left_out.push(format!("unlogged table `{shown}`: it cannot be read on a standby"));
             }
             'r' => {

@@ -91,10 +91,9 @@ impl Coordinator {
         exclude: &[String],
         encoding: &Encoding,
         standby: bool,
-        version: i64,
     ) -> Result<Plan, PostgresError> {
         let relations = catalog::relations(&mut self.session).await?;
-        let mut plan = plan::plan(&relations, exclude, standby)?;
+        let plan = plan::plan(&relations, exclude, standby)?;
         let wanted: Vec<&Relation> =
             plan.tables.iter().filter(|t| t.kept != Kept::Excluded).map(|t| &t.relation).collect();
         if self.locked {
@@ -116,17 +115,22 @@ impl Coordinator {
             }
             self.compare_nodes(&wanted).await?;
         }
+        Ok(plan)
+    }
+
+    /// Adds columns, as of the snapshot, and sizes, as of now.
+    pub(super) async fn look_closer(&mut self, tables: &mut [Table], version: i64) -> Result<(), PostgresError> {
         let mut columns = catalog::columns(&mut self.session, version).await?;
-        let oids: Vec<i64> = wanted.iter().map(|r| r.oid).collect();
-        // In the middle of the transaction this can wait only where we hold no locks.
+        let oids: Vec<i64> = tables.iter().filter(|t| t.kept != Kept::Excluded).map(|t| t.relation.oid).collect();
+        // This can wait for a lock only where we hold none.
         self.session.run("setting a timeout", format!("SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")).await?;
         let sizes = catalog::sizes(&mut self.session, &oids).await.map_err(as_disturbance)?;
         self.session.run("setting a timeout", "SET LOCAL lock_timeout = 0").await?;
-        for table in &mut plan.tables {
+        for table in tables {
             table.columns = columns.remove(&table.relation.oid).unwrap_or_default();
             table.disk_bytes = sizes.get(&table.relation.oid).copied().unwrap_or(0);
         }
-        Ok(plan)
+        Ok(())
     }
 
     /// Oids of relations that this session holds locked.

@@ -208,7 +208,8 @@ async fn tables_that_come_and_change_while_we_wait_for_locks_are_taken_in() {
     let wanted = options(&cluster, SUPERUSER, "postgres");
     let sink = MemorySink::default();
     let (outcome, ()) = tokio::join!(run(&wanted, &sink), change);
-    let (captured, _) = outcome.unwrap();
+    let (captured, recorder) = outcome.unwrap();
+    assert_eq!(recorder.retries(), Vec::<String>::new());
     let rows = |name: &str| table(&captured, "public", name).rows;
     assert_eq!((rows("t"), rows("newcomer"), rows("goes")), (5, 7, 0));
     assert_counts(&captured);

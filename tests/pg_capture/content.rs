@@ -93,8 +93,7 @@ line" VALUES (''), (NULL), (E'\n');
     let sql = "SELECT sum(length(lo_get(oid))) FROM pg_largeobject_metadata; SELECT count FROM counted";
     assert_eq!(cluster.psql("copy", sql), "3\n60000");
     let kinds: Vec<_> = first.streams.iter().map(|s| s.stream.kind).collect();
-    use StreamKind::{PgArchive, PgTable, PgTables};
-    assert_eq!(kinds, [PgArchive, PgTable, PgTable, PgTables]);
+    assert_eq!(kinds, [StreamKind::PgArchive, StreamKind::PgTable, StreamKind::PgTable, StreamKind::PgTables]);
     assert!(first.suspect.is_empty(), "{:?}", first.suspect);
 }
 

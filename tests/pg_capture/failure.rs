@@ -158,7 +158,7 @@ async fn an_enum_label_renamed_in_the_middle_is_noticed() {
     let (sink, gate) = MemorySink::paused_at(StreamKind::PgTable);
     let rename = async {
         gate.reached.notified().await;
-        tokio::time::sleep(Duration::from_millis(1000)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         cluster.psql("postgres", "ALTER TYPE mood RENAME VALUE 'ok' TO 'fine'");
         gate.open();
     };
@@ -177,7 +177,7 @@ async fn a_coordinator_that_was_ended_is_noticed() {
     let (sink, gate) = MemorySink::paused_at(StreamKind::PgTable);
     let end = async {
         gate.reached.notified().await;
-        tokio::time::sleep(Duration::from_millis(1000)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
             WHERE application_name = 'backup' AND state = 'idle in transaction' AND query !~ 'COPY'";
         assert_ne!(cluster.psql("postgres", sql), "0");

@@ -1,4 +1,5 @@
-//! Test-only: servers that the tests start themselves, on loopback, removed afterwards.
+//! Test-only: the real servers that tests talk to, each started by the test that uses it, on loopback, and gone with it.
 
+pub mod pg;
 pub mod proxy;
 pub mod s3;

@@ -1,1 +1,21 @@
-//! PostgreSQL.
+//! PostgreSQL: rows of plain tables by our own COPY, everything else by `pg_dump`.
+//!
+//! Exact counts and fingerprints come from the very bytes that are stored, because we read the rows; what a database
+//! is besides rows (types, functions, privileges, large objects, extension tables) is `pg_dump`'s, because nobody
+//! else gets all of it right. Both see one exported snapshot, so they are one instant.
+//!
+//! What makes it safe is the order of things, and that nothing is believed: tables are locked *before* the snapshot
+//! is taken (TRUNCATE and rewrites are not MVCC-safe), each COPY is bracketed by checks of name, oid and file node,
+//! and the archive's own table of contents must account for every relation that has rows. `capture` argues each step.
+//!
+//! It never writes to the source database, never puts a password in an argument or a message, and never holds more
+//! than one row and one write batch per worker in memory.
+
+pub mod clients;
+pub mod error;
+pub mod options;
+pub mod restore;
+
+pub use clients::{Clients, ClientsOption, Tool};
+pub use error::PostgresError;
+pub use options::{ConnectOptions, CountCheck, Globals, PostgresOptions};

@@ -1,0 +1,283 @@
+//! How to reach a server, and what a capture is asked to do.
+//!
+//! A [`ConnectOptions`] is resolved once from the configuration's URL and serves both the driver (sqlx) and the client
+//! programs (libpq), so that the two can never talk to different servers. It reads no environment and no `.pgpass`:
+//! the URL must name user and database, the password comes beside it and travels in `PGPASSWORD` only.
+
+use std::time::Duration;
+
+use sqlx::ConnectOptions as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use url::Url;
+
+use super::clients::ClientsOption;
+use super::error::PostgresError;
+use crate::secret::Secret;
+
+/// Where a database is and who asks. Its `Debug` shows no password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectOptions {
+    host: String,
+    port: u16,
+    user: String,
+    database: String,
+    ssl_mode: String,
+    /// `sslrootcert`, `sslcert`, `sslkey` as libpq names them, with their values.
+    ssl_files: Vec<(String, String)>,
+    password: Option<Secret>,
+}
+
+const SSL_MODES: [(&str, PgSslMode); 6] = [
+    ("disable", PgSslMode::Disable),
+    ("allow", PgSslMode::Allow),
+    ("prefer", PgSslMode::Prefer),
+    ("require", PgSslMode::Require),
+    ("verify-ca", PgSslMode::VerifyCa),
+    ("verify-full", PgSslMode::VerifyFull),
+];
+
+impl ConnectOptions {
+    /// Reads `postgres://user@host:port/database?sslmode=…`. A host that starts with `/` (percent-encoded, or as
+    /// `?host=/run/postgresql`) is a socket directory.
+    ///
+    /// Refused: a password in the URL (it would end in backups of the configuration, in `ps`, in logs), a missing user
+    /// or database (a default taken from the environment would differ between cron and a shell), unknown parameters.
+    pub fn new(url: &str, password: Option<Secret>) -> Result<Self, PostgresError> {
+        let bad = |why: String| PostgresError::Url { why };
+        let parsed = Url::parse(url).map_err(|e| bad(e.to_string()))?;
+        if !matches!(parsed.scheme(), "postgres" | "postgresql") {
+            return Err(bad(format!("its scheme is `{}`, not `postgres`", parsed.scheme())));
+        }
+        if parsed.password().is_some() {
+            return Err(bad("it holds a password; passwords are given by `password`".to_owned()));
+        }
+        let mut options = Self {
+            host: decode(parsed.host_str().unwrap_or_default()).trim_matches(['[', ']']).to_owned(),
+            port: parsed.port().unwrap_or(5432),
+            user: decode(parsed.username()),
+            database: decode(parsed.path().trim_start_matches('/')),
+            ssl_mode: "prefer".to_owned(),
+            ssl_files: Vec::new(),
+            password,
+        };
+        for (key, value) in parsed.query_pairs() {
+            let value = value.into_owned();
+            match &*key {
+                "host" => options.host = value,
+                "user" => options.user = value,
+                "dbname" => options.database = value,
+                "port" => options.port = value.parse().map_err(|_| bad("its port is not a number".to_owned()))?,
+                "sslmode" if SSL_MODES.iter().any(|(word, _)| *word == value) => options.ssl_mode = value,
+                "sslmode" => return Err(bad(format!("`{value}` is not an sslmode"))),
+                "sslrootcert" | "sslcert" | "sslkey" => options.ssl_files.push((key.into_owned(), value)),
+                "password" => return Err(bad("it holds a password; passwords are given by `password`".to_owned())),
+                other => return Err(bad(format!("its parameter `{other}` is not known"))),
+            }
+        }
+        if options.host.is_empty() {
+            return Err(bad("it names no host".to_owned()));
+        }
+        if options.user.is_empty() {
+            return Err(bad("it names no user".to_owned()));
+        }
+        if options.database.is_empty() {
+            return Err(bad("it names no database".to_owned()));
+        }
+        Ok(options)
+    }
+
+    /// The same server and user, another database.
+    #[must_use]
+    pub fn with_database(&self, name: &str) -> Self {
+        Self { database: name.to_owned(), ..self.clone() }
+    }
+
+    /// The database.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The user.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// `host:port`, for messages.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// The password, for the environment of a child and nothing else.
+    pub fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
+    }
+
+    /// Connection string for libpq (`host='…' port='…' …`) without the password; `settings` become its `options`
+    /// (`-c name=value`), so that they reach the session also through a wrapper such as `docker exec`.
+    pub fn conninfo(&self, settings: &[(&str, &str)]) -> String {
+        let quote = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
+        let mut pairs = vec![
+            ("host", self.host.clone()),
+            ("port", self.port.to_string()),
+            ("user", self.user.clone()),
+            ("dbname", self.database.clone()),
+            ("sslmode", self.ssl_mode.clone()),
+            ("connect_timeout", "15".to_owned()),
+            ("application_name", "backup".to_owned()),
+        ];
+        pairs.extend(self.ssl_files.iter().map(|(key, value)| (key.as_str(), value.clone())));
+        if !settings.is_empty() {
+            // The server splits `options` at white space; a backslash keeps it in a value.
+            let escape = |value: &str| value.replace('\\', "\\\\").replace(' ', "\\ ");
+            let words: Vec<String> =
+                settings.iter().map(|(name, value)| format!("-c {name}={}", escape(value))).collect();
+            pairs.push(("options", words.join(" ")));
+        }
+        let words: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}='{}'", quote(value))).collect();
+        words.join(" ")
+    }
+
+    /// Opens one session of our own.
+    pub async fn connect(&self) -> Result<PgConnection, PostgresError> {
+        // The driver's constructor looks at PG* variables; every value that it could take from there is set here.
+        let mode = SSL_MODES.iter().find(|(word, _)| *word == self.ssl_mode).map_or(PgSslMode::Prefer, |(_, m)| *m);
+        let mut driver = PgConnectOptions::new_without_pgpass()
+            .port(self.port)
+            .username(&self.user)
+            .password(self.password.as_ref().map_or("", Secret::reveal))
+            .database(&self.database)
+            .application_name("backup")
+            .ssl_mode(mode)
+            .statement_cache_capacity(16)
+            .disable_statement_logging();
+        driver = if self.host.starts_with('/') {
+            driver.host(&self.host).socket(&self.host)
+        } else {
+            driver.host(&self.host)
+        };
+        for (key, value) in &self.ssl_files {
+            driver = match key.as_str() {
+                "sslrootcert" => driver.ssl_root_cert(value),
+                "sslcert" => driver.ssl_client_cert(value),
+                _ => driver.ssl_client_key(value),
+            };
+        }
+        let opened = tokio::time::timeout(Duration::from_secs(30), driver.connect()).await;
+        let opened = opened.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+        opened.map_err(|source| PostgresError::connecting(self, source))
+    }
+}
+
+/// Percent-decoding (RFC 3986); what is not valid UTF-8 afterwards is replaced, and then simply not found.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let pair = tail.get(..2).and_then(|pair| hex::decode(pair).ok());
+        if let (b'%', Some(pair)) = (first, pair) {
+            bytes.extend(pair);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What the configuration asks of a PostgreSQL source.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// Name of the source, for events.
+    pub source: String,
+    /// The database.
+    pub connect: ConnectOptions,
+    /// Where the client programs are.
+    pub clients: ClientsOption,
+    /// Whether roles and tablespaces are captured as well.
+    pub globals: Globals,
+    /// Tables whose rows are left out, as `schema.name`; a part with a dot or quote in it is written in double quotes.
+    pub exclude_data: Vec<String>,
+    /// Tables copied at the same time; at least 1.
+    pub workers: usize,
+    /// How many tables are also counted by `count(*)`.
+    pub count_check: CountCheck,
+    /// How often to start over when a lock, a TRUNCATE or DDL is in the way; at least 1.
+    pub attempts: u32,
+}
+
+impl PostgresOptions {
+    /// The defaults for one database: passwords in the globals, nothing left out, two workers, one table counted
+    /// twice, eight attempts.
+    pub fn new(source: impl Into<String>, connect: ConnectOptions) -> Self {
+        Self {
+            source: source.into(),
+            connect,
+            clients: ClientsOption::Search,
+            globals: Globals::Passwords,
+            exclude_data: Vec::new(),
+            workers: 2,
+            count_check: CountCheck::One,
+            attempts: 8,
+        }
+    }
+}
+
+/// What of the server's roles and tablespaces goes along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Globals {
+    /// Roles with their password hashes. Without superuser rights these cannot be read; then as `NoPasswords`, and said.
+    Passwords,
+    /// Roles without their password hashes.
+    NoPasswords,
+    /// Nothing.
+    None,
+}
+
+/// How many tables are counted a second time, by `count(*)` in the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountCheck {
+    /// One per capture, chosen by the instant.
+    One,
+    /// Every table; for tests.
+    All,
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
+
+    use super::*;
+
+    #[test]
+    fn a_url_gives_the_same_server_to_driver_and_clients() {
+        let url = "postgres://b%40ck@[::1]:5433/my%20db?sslmode=require&sslrootcert=/ca.pem";
+        let options = ConnectOptions::new(url, Some(Secret::new("canary"))).unwrap();
+        let info = options.conninfo(&[("search_path", ""), ("x.y", "a b'c")]);
+        assert_eq!(
+            info,
+            "host='::1' port='5433' user='b@ck' dbname='my db' sslmode='require' connect_timeout='15' \
+             application_name='backup' sslrootcert='/ca.pem' options='-c search_path= -c x.y=a\\\\ b\\'c'"
+        );
+        assert!(!format!("{options:?}{info}").contains("canary"));
+    }
+
+    #[test]
+    fn what_could_leak_or_depend_on_the_environment_is_refused() {
+        for url in [
+            "postgres://u:canary@h/d",
+            "postgres://u@h/d?password=canary",
+            "postgres://h/d",
+            "postgres://u@h",
+            "postgres://u@/d",
+            "mysql://u@h/d",
+            "postgres://u@h/d?sslmode=maybe",
+            "postgres://u@h/d?options=-c",
+        ] {
+            let error = ConnectOptions::new(url, None).unwrap_err();
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
+        assert!(ConnectOptions::new("postgres:///d?host=/run/postgresql&user=u", None).is_ok());
+        assert!(ConnectOptions::new("postgres://u@%2Frun%2Fpostgresql/d", None).is_ok());
+    }
+}

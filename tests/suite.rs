@@ -1,1 +1,4 @@
 //! Black-box suite.
+
+#[path = "suite/files_roundtrip.rs"]
+mod files_roundtrip;

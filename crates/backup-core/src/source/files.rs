@@ -18,6 +18,8 @@
 
 mod attributes;
 mod capture;
+#[cfg(test)]
+mod hostile;
 mod name;
 mod pattern;
 mod place;

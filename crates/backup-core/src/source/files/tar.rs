@@ -46,7 +46,7 @@ impl Mtime {
             (true, 1..) => Self { seconds: seconds.checked_sub(1)?, nanos: Self::NANOS.checked_sub(nanos)? },
             _ => Self { seconds, nanos },
         };
-        (mtime.text() == text).then_some(mtime)
+        (nanos < Self::NANOS && mtime.text() == text).then_some(mtime)
     }
 }
 

@@ -79,7 +79,7 @@ pub(in super::super) fn encode(entry: &Entry) -> Result<Vec<u8>, TarError> {
         PathKind::Dir => b'5',
         PathKind::Fifo => b'6',
     };
-    let name = split.unwrap_or((b"", &path[..100]));
+    let name = split.unwrap_or_else(|| (b"", &path[..100]));
     let link = if entry.link.len() > 100 { &entry.link[..100] } else { &entry.link[..] };
     out.extend(header(name, entry.mode, [uid, gid, size, seconds.unwrap_or(0)], kind, link));
     Ok(out)

@@ -534,7 +534,7 @@ async fn what_is_left_out_is_named() {
     let error = take_with(&options, quiet()).await.err().unwrap();
     assert!(matches!(&error, FilesError::Missing { path } if *path == absent), "{error}");
 
-    options.optional = true;
+    options.optional = options.paths.clone();
     let heard = Heard::default();
     let captured =
         capture(&options, &Memory { hook: quiet(), writes: Arc::default() }, &clock(), &heard).await.unwrap();
@@ -549,7 +549,7 @@ async fn what_is_left_out_is_named() {
     let events = format!("{:?}", heard.0.lock().unwrap());
     assert!(events.contains("socket` was not captured") && events.contains("`unused` left nothing out"), "{events}");
 
-    let nothing = FilesOptions { optional: true, ..FilesOptions::new(vec![absent]) };
+    let nothing = FilesOptions { optional: vec![absent.clone()], ..FilesOptions::new(vec![absent]) };
     let stored = take_with(&nothing, quiet()).await.unwrap();
     assert!(stored.suspect.iter().any(|reason| reason.contains("nothing was captured")), "{:?}", stored.suspect);
     assert!(matches!(plan(&stored.streams, &stored.properties, &original()), Err(RestoreError::Nothing)));
@@ -757,7 +757,7 @@ fn nobody() {
             let mut options = FilesOptions::new(vec![foreign.clone()]);
             let error = take_with(&options, quiet()).await.err().unwrap();
             assert!(matches!(error, FilesError::Read { .. }), "{error}");
-            options.optional = true;
+            options.optional = options.paths.clone();
             let stored = take_with(&options, quiet()).await.unwrap();
             assert_eq!(stored.suspect.len(), 3, "{:?}", stored.suspect);
             let out = place.path().join("out");

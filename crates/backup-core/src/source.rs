@@ -17,6 +17,8 @@ use crate::clock::Clock;
 use crate::id::Hash256;
 use crate::manifest::{Member, PathEntry, Property, StreamKind, TableEntry};
 use crate::monitor::Monitor;
+use files::{FilesError, FilesOptions};
+use postgres::{PostgresError, PostgresOptions};
 
 /// Something that can be captured.
 #[async_trait]
@@ -32,9 +34,34 @@ pub trait Source: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// The sink stopped.
+    /// A database.
     #[error(transparent)]
-    Sink(#[from] SinkError),
+    Postgres(#[from] PostgresError),
+    /// Files.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+}
+
+#[async_trait]
+impl Source for PostgresOptions {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn capture(&self, sink: &dyn Sink, clock: &Clock, monitor: &dyn Monitor) -> Result<Captured, SourceError> {
+        Ok(postgres::capture(self, sink, clock, monitor).await?)
+    }
+}
+
+#[async_trait]
+impl Source for FilesOptions {
+    fn kind(&self) -> &'static str {
+        "files"
+    }
+
+    async fn capture(&self, sink: &dyn Sink, clock: &Clock, monitor: &dyn Monitor) -> Result<Captured, SourceError> {
+        Ok(files::capture(self, sink, clock, monitor).await?)
+    }
 }
 
 /// The pipeline behind a sink failed (a store refused, the budget is closed, sealing did not prove). The capture must stop.

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod retry;
 pub mod s3;
 pub mod store;
+pub mod throttle;
 
 use std::sync::Arc;
 

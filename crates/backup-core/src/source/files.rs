@@ -55,9 +55,9 @@ pub struct FilesOptions {
     pub paths: Vec<PathBuf>,
     /// Patterns of paths to leave out: absolute with `*`, `?`, `**`, or the last component of a path without `/`.
     pub exclude: Vec<String>,
-    /// A configured path that does not exist is passed over, an unreadable one makes the snapshot suspect; else both
-    /// are errors.
-    pub optional: bool,
+    /// At or below these absolute paths a configured path that does not exist is passed over, and an unreadable one
+    /// makes the snapshot suspect; elsewhere both are errors.
+    pub optional: Vec<PathBuf>,
     /// The files hold secrets: a restore gives them to nobody but their owner, whatever their modes were.
     pub secret: bool,
     /// How often a file that changed while it was read is read again.
@@ -70,7 +70,7 @@ impl FilesOptions {
     /// Options with their defaults: nothing left out, nothing optional, not secret, 5 retries from 100 ms.
     pub fn new(paths: Vec<PathBuf>) -> Self {
         let retry_pause = Duration::from_millis(100);
-        Self { paths, exclude: Vec::new(), optional: false, secret: false, retries: 5, retry_pause }
+        Self { paths, exclude: Vec::new(), optional: Vec::new(), secret: false, retries: 5, retry_pause }
     }
 }
 

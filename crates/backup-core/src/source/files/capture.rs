@@ -62,7 +62,7 @@ pub(super) struct Walk {
     /// Relative paths in walking order.
     roots: Vec<Vec<u8>>,
     patterns: Vec<(Pattern, bool)>,
-    optional: bool,
+    optional: Vec<PathBuf>,
     retries: u32,
     retry_pause: Duration,
     pieces: mpsc::Sender<Piece>,
@@ -108,7 +108,7 @@ impl Walk {
         Ok(Self {
             roots: roots.into_iter().map(|(relative, _)| relative).collect(),
             patterns: patterns.collect::<Result<_, _>>()?,
-            optional: options.optional,
+            optional: options.optional.clone(),
             retries: options.retries,
             retry_pause: options.retry_pause,
             pieces,
@@ -142,7 +142,7 @@ impl Walk {
     fn root(&mut self, root: Vec<u8>) -> Result<(), FilesError> {
         let meta = match fs::symlink_metadata(absolute(&root)) {
             Ok(meta) => meta,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.optional => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_optional(&root) => {
                 return self.skip(&root, "it does not exist");
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -430,9 +430,13 @@ impl Walk {
         Ok(())
     }
 
+    fn is_optional(&self, path: &[u8]) -> bool {
+        self.optional.iter().any(|optional| absolute(path).starts_with(optional))
+    }
+
     /// An error, or under `optional` and for want of rights only, a reason for suspicion.
     fn unreadable(&mut self, what: &'static str, path: &[u8], error: io::Error) -> Result<(), FilesError> {
-        if !self.optional || error.kind() != io::ErrorKind::PermissionDenied {
+        if !self.is_optional(path) || error.kind() != io::ErrorKind::PermissionDenied {
             return Err(failed(what, path, error));
         }
         self.walked.suspect.push(format!("cannot {what} `/{}`: {error}", name::encode(path)));

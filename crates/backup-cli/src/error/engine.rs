@@ -1,0 +1,204 @@
+//! The engine's errors as classes and advice: what each means for the exit code, and what to do next.
+
+use backup_core::backup::BackupError;
+use backup_core::pipeline::PipelineError;
+use backup_core::replicate::ReplicateError;
+use backup_core::seal::SealError;
+use backup_core::seal::key::IdentityError;
+use backup_core::signature::SignatureError;
+use backup_core::snapshot::SnapshotError;
+use backup_core::source::files::{FilesError, RestoreError as FilesRestoreError};
+use backup_core::source::postgres::PostgresError;
+use backup_core::source::postgres::restore::RestoreError as PostgresRestoreError;
+use backup_core::source::{SourceError, StreamError};
+use backup_core::state::StateError;
+use backup_core::vault::VaultError;
+use backup_core::vault::s3::S3OpenError;
+
+use super::{CliError, chain};
+use crate::exit::Exit;
+
+/// What to do about an error.
+type Advice = (Exit, Option<String>);
+
+fn say(exit: Exit, hint: &str) -> Advice {
+    (exit, Some(hint.to_owned()))
+}
+
+fn build(error: &dyn std::error::Error, (exit, hint): Advice) -> CliError {
+    let converted = CliError::new(exit, chain(error));
+    match hint {
+        Some(hint) => converted.hint(hint),
+        None => converted,
+    }
+}
+
+fn vault(error: &VaultError) -> Advice {
+    match error {
+        VaultError::Store { source, .. } => super::store(source),
+        VaultError::NoVault { .. } => say(Exit::NoVault, "make it with `backup init`, or check the path and whether it is mounted"),
+        VaultError::OtherVault { .. } => {
+            say(Exit::NoVault, "mount the right one; if it was replaced on purpose, take out its `id` and run `backup init`")
+        }
+        VaultError::Occupied { .. } => say(Exit::Usage, "adopt it with `backup init --adopt NAME`, or choose another place"),
+        VaultError::Document { source: backup_core::json::JsonError::Newer { .. }, .. } => {
+            say(Exit::Damage, "use the newer version of this program that wrote it")
+        }
+        VaultError::Signature { source: SignatureError::UnknownSigner { .. }, .. } => {
+            say(Exit::WrongKey, "pin the signer if you know it: add its line to the file that `keys.signers` names")
+        }
+        VaultError::Sign { .. } => say(Exit::WrongKey, "check the host key with `backup key list`"),
+        _ => say(Exit::Damage, "see what is damaged with `backup verify`; another vault may hold a good copy"),
+    }
+}
+
+fn postgres(error: &PostgresError) -> Advice {
+    match error {
+        PostgresError::Url { .. } => say(Exit::Usage, "write `postgres://user@host:port/database`, the password in `password`"),
+        PostgresError::ServerDown { .. } => say(Exit::Failed, "start the server, or check `url`; then run again"),
+        PostgresError::Refused { .. } => say(Exit::Failed, "check `password` and the server's pg_hba.conf"),
+        PostgresError::NoDatabase { .. } => say(Exit::Failed, "check the database in `url`"),
+        PostgresError::NoClients { .. } => {
+            say(Exit::Failed, "install the server's client package, or name its folder in `clients = { dir = \"…\" }`")
+        }
+        PostgresError::ClientTooOld { server_major, .. } => (
+            Exit::Failed,
+            Some(format!("install the clients of PostgreSQL {server_major} or newer, or name their folder in `clients`")),
+        ),
+        PostgresError::NotReadable { user, .. } => (
+            Exit::Failed,
+            Some(format!("grant SELECT to `{user}` (for all: `GRANT pg_read_all_data TO {user}`), or exclude the tables")),
+        ),
+        PostgresError::ClientFailed { .. } | PostgresError::ClientStart { .. } => {
+            say(Exit::Failed, "read the program's last lines above; nothing was committed, run again")
+        }
+        PostgresError::Lost { .. } => say(Exit::Failed, "see the server's log; nothing was committed, run again"),
+        _ => say(Exit::Failed, "nothing was committed; mend the cause and run again"),
+    }
+}
+
+fn files(error: &FilesError) -> Advice {
+    match error {
+        FilesError::Missing { .. } => say(Exit::Failed, "check `paths`, or list the path in `optional`"),
+        FilesError::Read { .. } => say(Exit::Failed, "give this user the right to read it, or list it in `optional`"),
+        FilesError::Changed { .. } => say(Exit::Failed, "stop its writer for the moment of the backup, or leave the file out"),
+        _ => say(Exit::Failed, "check `paths` with `backup config check`"),
+    }
+}
+
+fn pipeline(error: &PipelineError) -> Advice {
+    match error {
+        PipelineError::Vault(error) => vault(error),
+        PipelineError::Seal(_) => say(Exit::Failed, "test this machine's memory; nothing was committed"),
+        PipelineError::Worker(_) => say(Exit::Failed, "run again; if it repeats, report it with this message"),
+    }
+}
+
+fn backup(error: &BackupError) -> Advice {
+    match error {
+        BackupError::Source { source: SourceError::Postgres(error), .. } => postgres(error),
+        BackupError::Source { source: SourceError::Files(error), .. } => files(error),
+        BackupError::Source { .. } | BackupError::Inconsistent { .. } => {
+            say(Exit::Failed, "run again; if it repeats, report it with this message")
+        }
+        BackupError::Pipeline { source, .. } => pipeline(source),
+        BackupError::Vault(error) => vault(error),
+        BackupError::State(_) => say(Exit::Failed, "check the folder of `state`; it may be deleted, all of it can be lost"),
+        BackupError::Generation { .. } => say(Exit::Usage, "check `keys.recipients`"),
+        BackupError::Seal(SealError::Recipient { .. }) => {
+            say(Exit::Failed, "the remembered generation is damaged: delete the state, and a new one is opened")
+        }
+        BackupError::Seal(_) => say(Exit::Failed, "test this machine's memory; nothing was committed"),
+        BackupError::PastDeadline { .. } => say(Exit::Failed, "check the clocks of this host and of the vault, then run again"),
+        BackupError::Pruned { .. } => say(Exit::Failed, "take the deletion back with `backup prune --undo`, then run again"),
+    }
+}
+
+fn identity(error: &IdentityError) -> Advice {
+    match error {
+        IdentityError::Damaged(_) => say(Exit::Damage, "see what is damaged with `backup verify`; another vault may hold a good copy"),
+        IdentityError::PassphraseNeeded => say(Exit::WrongKey, "give its passphrase with `--passphrase-file FILE`"),
+        _ => say(Exit::WrongKey, "use the identity of one of these recipients; `backup key check FILE` tells"),
+    }
+}
+
+fn snapshot(error: &SnapshotError) -> Advice {
+    match error {
+        SnapshotError::Vault(error) => vault(error),
+        SnapshotError::Key { source, .. } => identity(source),
+        SnapshotError::Worker(_) => say(Exit::Failed, "run again; if it repeats, report it with this message"),
+        _ => say(Exit::Damage, "restore an older snapshot, or from another vault: `backup restore --vault NAME`"),
+    }
+}
+
+/// What a stream's failure means: damage, unless the store merely failed.
+fn stream(error: &StreamError) -> Advice {
+    match error.0.downcast_ref::<SnapshotError>() {
+        Some(error) => snapshot(error),
+        None => say(Exit::Damage, "restore an older snapshot, or from another vault: `backup restore --vault NAME`"),
+    }
+}
+
+fn postgres_restore(error: &PostgresRestoreError) -> Advice {
+    match error {
+        PostgresRestoreError::Postgres(error) => postgres(error),
+        PostgresRestoreError::Refused { .. } => {
+            say(Exit::Usage, "restore beside it with `--into NAME`, or replace it with `--replace`")
+        }
+        PostgresRestoreError::Stream { source, .. } => stream(source),
+        PostgresRestoreError::Staging { .. } => say(Exit::Failed, "make room in the folder for temporary files, then try again"),
+        PostgresRestoreError::Load { .. } | PostgresRestoreError::Busy { .. } => {
+            say(Exit::Failed, "read the server's words above and its log; no database was replaced")
+        }
+        _ => say(Exit::Damage, "restore an older snapshot, or from another vault: `backup restore --vault NAME`"),
+    }
+}
+
+fn files_restore(error: &FilesRestoreError) -> Advice {
+    match error {
+        FilesRestoreError::Stream { source, .. } => stream(source),
+        FilesRestoreError::Exists { .. } => {
+            say(Exit::Usage, "restore beside it with `--into-dir DIR`, or replace it with `--replace`")
+        }
+        FilesRestoreError::Write { .. } => say(Exit::Failed, "check room and rights of the target, then try again"),
+        _ => say(Exit::Damage, "restore an older snapshot, or from another vault: `backup restore --vault NAME`"),
+    }
+}
+
+fn replicate(error: &ReplicateError) -> Advice {
+    match error {
+        ReplicateError::Snapshot { source, .. } | ReplicateError::Vault(source) => vault(source),
+        ReplicateError::Incomplete { .. } => say(Exit::Damage, "see what is missing with `backup verify`"),
+        ReplicateError::Pruned { .. } => say(Exit::Failed, "take the deletion back with `backup prune --undo`"),
+    }
+}
+
+macro_rules! convert {
+    ($($error:ty => $advice:path),* $(,)?) => {$(
+        impl From<$error> for CliError {
+            fn from(error: $error) -> Self {
+                build(&error, $advice(&error))
+            }
+        }
+    )*};
+}
+
+fn state(_: &StateError) -> Advice {
+    say(Exit::Failed, "check the folder of `state`; it may be deleted, all of it can be lost")
+}
+
+fn s3_open(_: &S3OpenError) -> Advice {
+    say(Exit::Usage, "see `backup config schema` for the keys of `s3`")
+}
+
+convert! {
+    VaultError => vault,
+    PostgresError => postgres,
+    BackupError => backup,
+    SnapshotError => snapshot,
+    PostgresRestoreError => postgres_restore,
+    FilesRestoreError => files_restore,
+    ReplicateError => replicate,
+    StateError => state,
+    S3OpenError => s3_open,
+}

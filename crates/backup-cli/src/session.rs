@@ -1,0 +1,367 @@
+//! From the configuration to the engine's values: vaults, keys, state, sources. The edge, where files and the environment
+//! are read; everything that a verb hands to the engine comes from here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backup_core::config::{self, Config, Credentials, Place, SecretRef, SourceKind, State as StatePlace};
+use backup_core::id::{SourceName, StackName};
+use backup_core::monitor::{Event, Monitor};
+use backup_core::seal::key::{Identities, IdentityError};
+use backup_core::secret::Secret;
+use backup_core::signature::{HostKey, Signers};
+use backup_core::source::Source;
+use backup_core::source::files::FilesOptions;
+use backup_core::source::postgres::{ClientsOption, ConnectOptions, Globals, PostgresOptions};
+use backup_core::state::State;
+use backup_core::vault::Vault;
+use backup_core::vault::local::{LocalOptions, LocalStore};
+use backup_core::vault::s3::{S3Credentials, S3Options, S3Store, parse_credentials};
+use backup_core::vault::store::{Store, StorePath};
+use backup_core::vault::throttle::Throttled;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::printer::Printer;
+use crate::{secrets, terminal};
+
+/// Name and version of this program, as it stands in documents.
+pub(crate) const TOOL: &str = concat!("backup ", env!("CARGO_PKG_VERSION"));
+
+/// A configuration with everything at hand to act on it.
+pub(crate) struct Session<'a> {
+    /// Context of the process.
+    pub(crate) cx: &'a Context,
+    /// The configuration.
+    pub(crate) config: Config,
+    /// Told by the engine.
+    pub(crate) monitor: Arc<dyn Monitor>,
+}
+
+/// Hands the engine's events to the printer.
+struct Talk(Arc<Printer>);
+
+impl Monitor for Talk {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Warning { text } => self.0.warn(&text, "the work goes on"),
+            Event::Retry { what, why, attempt } => self.0.detail(&format!("{what}: attempt {attempt} failed: {why}")),
+            Event::Phase { source, phase } => self.0.detail(&format!("{source}: {phase}")),
+            Event::CaptureStarted { source } => self.0.detail(&format!("{source}: capture")),
+            Event::Note { text } => self.0.detail(&text),
+            _ => {}
+        }
+    }
+}
+
+/// The monitor for this process.
+pub(crate) fn monitor(cx: &Context) -> Arc<dyn Monitor> {
+    Arc::new(Talk(cx.printer.clone()))
+}
+
+impl<'a> Session<'a> {
+    /// With the configuration that the context finds.
+    pub(crate) fn open(cx: &'a Context) -> Result<Self, CliError> {
+        Ok(Self { cx, config: cx.config()?, monitor: monitor(cx) })
+    }
+
+    /// The stack.
+    pub(crate) fn stack(&self) -> &StackName {
+        &self.config.stack
+    }
+
+    /// The signers that are believed.
+    pub(crate) fn signers(&self) -> Result<Signers, CliError> {
+        let path = &self.config.keys.signers;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            CliError::caused(Exit::WrongKey, format!("cannot read the signers `{}`", path.display()), &error)
+                .hint("put the host key's line there: `backup key new --host FILE` prints it")
+        })?;
+        let signers = Signers::parse(&text).map_err(|error| {
+            CliError::caused(Exit::WrongKey, format!("`{}`", path.display()), &error)
+                .hint("each line is `backup namespaces=\"backup.*\" ssh-ed25519 …`")
+        })?;
+        if signers.is_empty() {
+            return Err(CliError::new(Exit::WrongKey, format!("`{}` pins nobody", path.display()))
+                .hint("put the host key's line there: `backup key list` prints it"));
+        }
+        Ok(signers)
+    }
+
+    /// The key that signs, which must be among the pinned signers.
+    pub(crate) fn host_key(&self) -> Result<HostKey, CliError> {
+        let Some(path) = &self.config.keys.host_key else {
+            return Err(CliError::new(Exit::WrongKey, "`keys.host_key` is not configured: this machine makes no backups")
+                .hint("make one with `backup key new --host FILE` and name it in `keys.host_key`"));
+        };
+        let bytes = secrets::read_private(path).map_err(|error| {
+            CliError::new(Exit::WrongKey, format!("`keys.host_key`: {}", error.message()))
+                .hint("make one with `backup key new --host FILE`, or check the path")
+        })?;
+        let text = String::from_utf8_lossy(&bytes);
+        let key = HostKey::from_openssh(&text).map_err(|error| {
+            CliError::caused(Exit::WrongKey, format!("`{}`", path.display()), &error)
+                .hint("make one with `backup key new --host FILE`")
+        })?;
+        if !self.signers()?.fingerprints().contains(&key.fingerprint()) {
+            let message = format!("the host key {} is not among the pinned signers", key.fingerprint());
+            return Err(CliError::new(Exit::WrongKey, message).hint(format!(
+                "add this line to `{}`: {}",
+                self.config.keys.signers.display(),
+                key.allowed_signers_line()
+            )));
+        }
+        Ok(key)
+    }
+
+    /// What this host remembers.
+    pub(crate) async fn state(&self) -> Result<State, CliError> {
+        let dir = self.state_dir()?;
+        std::fs::create_dir_all(dir).map_err(|error| {
+            CliError::caused(Exit::Failed, format!("cannot make the state folder `{}`", dir.display()), &error)
+                .hint("check `state` and the rights of this user")
+        })?;
+        Ok(State::open(dir).await?)
+    }
+
+    /// The folder of the state.
+    pub(crate) fn state_dir(&self) -> Result<&Path, CliError> {
+        match &self.config.state {
+            StatePlace::Folder(dir) => Ok(dir),
+            StatePlace::Postgres { .. } => {
+                Err(CliError::usage("a state in PostgreSQL is not supported by this version")
+                    .hint("name a folder: `state = \"/var/lib/backup/NAME\"`"))
+            }
+        }
+    }
+
+    /// The store of a configured vault; with `writing`, an endpoint is first asked what it checks.
+    pub(crate) async fn store(&self, vault: &config::Vault, writing: bool) -> Result<Arc<dyn Store>, CliError> {
+        match &vault.place {
+            Place::Path(path) => Ok(Arc::new(LocalStore::open(path, LocalOptions::default())?)),
+            Place::S3(s3) => {
+                let store = self.s3(&vault.name, s3).await?;
+                let store = if writing {
+                    let probe = store.probe().await?;
+                    store.with_readback(!probe.checksums_verified).with_if_none_match(probe.if_none_match)
+                } else {
+                    store
+                };
+                Ok(match &self.config.limits.upload {
+                    Some(rate) => Arc::new(Throttled::new(store, rate.0.0)),
+                    None => Arc::new(store),
+                })
+            }
+        }
+    }
+
+    /// The S3 store of a vault, not yet talked to.
+    pub(crate) async fn s3(&self, name: &str, s3: &config::S3) -> Result<S3Store, CliError> {
+        let credentials = credentials(&s3.credentials, &format!("vault.{name}.credentials"))?;
+        let endpoint = s3.endpoint.clone().unwrap_or_else(|| format!("https://s3.{}.amazonaws.com", s3.region));
+        let mut options = S3Options::new(endpoint, &s3.bucket, &s3.region, credentials);
+        options.path_style = s3.path_style;
+        options.prefix = prefix(&s3.prefix)?;
+        if let Some(path) = &s3.ca {
+            let pem = std::fs::read(path).map_err(|error| {
+                CliError::caused(Exit::Usage, format!("`vault.{name}.s3.ca`: cannot read `{}`", path.display()), &error)
+                    .hint("name the PEM file of the authority that signed the endpoint's certificate")
+            })?;
+            options.ca = Some(pem);
+        }
+        Ok(S3Store::connect(options, self.monitor.clone()).await?)
+    }
+
+    /// One configured vault, whose id must be the pinned one.
+    pub(crate) async fn vault(&self, vault: &config::Vault, writing: bool) -> Result<Vault, CliError> {
+        let Some(id) = &vault.id else {
+            return Err(CliError::new(Exit::NoVault, format!("vault `{}` has no pinned `id`", vault.name))
+                .hint("make it with `backup init`, which writes its id into the configuration"));
+        };
+        let store = self.store(vault, writing).await?;
+        Ok(Vault::open(&vault.name, store, Some(id)).await?)
+    }
+
+    /// All configured vaults (or the one named), those that answer and those that do not.
+    pub(crate) async fn vaults(
+        &self,
+        only: Option<&str>,
+        writing: bool,
+    ) -> Result<(Vec<Vault>, Vec<(String, CliError)>), CliError> {
+        if let Some(name) = only.filter(|name| self.config.vault(name).is_none()) {
+            let known: Vec<String> = self.config.vaults.iter().map(|vault| format!("`{}`", vault.name)).collect();
+            return Err(CliError::usage(format!("there is no vault `{name}` in the configuration"))
+                .hint(format!("choose one of {}", known.join(", "))));
+        }
+        let (mut open, mut silent) = (Vec::new(), Vec::new());
+        for vault in self.config.vaults.iter().filter(|vault| only.is_none_or(|name| name == vault.name)) {
+            match self.vault(vault, writing).await {
+                Ok(vault) => open.push(vault),
+                Err(error) => silent.push((vault.name.clone(), error)),
+            }
+        }
+        Ok((open, silent))
+    }
+
+    /// The configured sources, or those that are named.
+    pub(crate) fn sources(&self, only: &[SourceName]) -> Result<Vec<&config::Source>, CliError> {
+        for name in only {
+            if self.config.source(name.as_str()).is_none() {
+                let known: Vec<String> =
+                    self.config.sources.iter().map(|source| format!("`{}`", source.name)).collect();
+                return Err(CliError::usage(format!("there is no source `{name}` in the configuration"))
+                    .hint(format!("choose one of {}", known.join(", "))));
+            }
+        }
+        Ok(self.config.sources.iter().filter(|s| only.is_empty() || only.contains(&s.name)).collect())
+    }
+
+    /// The engine's source for a configured one.
+    pub(crate) fn source(&self, source: &config::Source) -> Result<Box<dyn Source>, CliError> {
+        match &source.kind {
+            SourceKind::Postgres(postgres) => Ok(Box::new(self.postgres(&source.name, postgres)?)),
+            SourceKind::Files(files) => Ok(Box::new(FilesOptions {
+                optional: files.optional.clone(),
+                secret: files.secret,
+                ..FilesOptions::new(files.paths.clone())
+            })),
+            other => Err(CliError::usage(format!(
+                "source `{}` is of type `{}`, which this version cannot capture yet",
+                source.name,
+                other.word()
+            ))
+            .hint("name the other sources: `backup run --source NAME`")),
+        }
+    }
+
+    /// The engine's options for a PostgreSQL source.
+    pub(crate) fn postgres(
+        &self,
+        name: &SourceName,
+        source: &config::PostgresSource,
+    ) -> Result<PostgresOptions, CliError> {
+        let mut options = PostgresOptions::new(name.to_string(), connect(name, source)?);
+        options.clients = clients(&source.clients);
+        options.globals = match source.globals {
+            config::Globals::Passwords => Globals::Passwords,
+            config::Globals::NoPasswords => Globals::NoPasswords,
+            config::Globals::None => Globals::None,
+        };
+        let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+        let name = |table: &config::TableName| format!("{}.{}", quoted(&table.schema), quoted(&table.table));
+        options.exclude_data = source.exclude_data.iter().map(name).collect();
+        Ok(options)
+    }
+}
+
+/// How to reach a configured database.
+pub(crate) fn connect(name: &SourceName, source: &config::PostgresSource) -> Result<ConnectOptions, CliError> {
+    let key = format!("source.{name}.password");
+    let password = source.password.as_ref().map(|reference| secrets::read(reference, &key)).transpose()?;
+    Ok(ConnectOptions::new(&source.url, password)?)
+}
+
+/// The engine's form of `clients`.
+pub(crate) fn clients(clients: &config::Clients) -> ClientsOption {
+    match clients {
+        config::Clients::Auto => ClientsOption::Search,
+        config::Clients::Dir(dir) => ClientsOption::Dir(dir.clone()),
+        config::Clients::Wrap(words) => ClientsOption::Wrap(words.clone()),
+    }
+}
+
+/// The store path of a prefix, which may be empty.
+pub(crate) fn prefix(text: &str) -> Result<Option<StorePath>, CliError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    StorePath::new(text).map(Some).ok_or_else(|| {
+        CliError::usage(format!("`{text}` cannot be a prefix")).hint("use parts of `A-Z a-z 0-9 . _ -` joined by `/`")
+    })
+}
+
+/// S3 credentials from where the configuration says they are.
+fn credentials(credentials: &Credentials, key: &str) -> Result<S3Credentials, CliError> {
+    match credentials {
+        Credentials::AwsChain => Ok(S3Credentials::AwsChain),
+        Credentials::Secret(reference) => {
+            let text = secrets::read(reference, key)?;
+            parse_credentials(text.reveal()).map_err(|error| {
+                CliError::caused(Exit::Usage, format!("`{key}`"), &error)
+                    .hint("write `AWS_ACCESS_KEY_ID=…` and `AWS_SECRET_ACCESS_KEY=…`, a line each")
+            })
+        }
+        Credentials::EnvPrefix(prefix) => environment_credentials(prefix),
+    }
+}
+
+/// S3 credentials from the environment, by prefix.
+pub(crate) fn environment_credentials(prefix: &str) -> Result<S3Credentials, CliError> {
+    let variable = |name: &str| {
+        let name = format!("{prefix}{name}");
+        std::env::var(&name).ok().filter(|value| !value.is_empty()).ok_or_else(|| {
+            CliError::usage(format!("the environment variable `{name}` is not set"))
+                .hint("set it in the environment that starts this program")
+        })
+    };
+    Ok(S3Credentials::Static {
+        access_key_id: variable("ACCESS_KEY_ID")?,
+        secret_access_key: Secret::new(variable("SECRET_ACCESS_KEY")?),
+        session_token: variable("SESSION_TOKEN").ok().map(Secret::new),
+    })
+}
+
+/// Where an identity is, for messages, and how to read it.
+pub(crate) fn identities(
+    flag: Option<&Path>,
+    configured: Option<&SecretRef>,
+    passphrase_file: Option<&Path>,
+) -> Result<Identities, CliError> {
+    let (name, bytes) = match (flag, configured) {
+        (Some(path), _) if path.as_os_str() == "-" => {
+            ("standard input".to_owned(), secrets::limited(std::io::stdin(), "standard input")?)
+        }
+        (Some(path), _) => (format!("`{}`", path.display()), private(path)?),
+        (None, Some(SecretRef::File(path))) => (format!("`{}`", path.display()), private(path)?),
+        (None, Some(reference)) => {
+            let secret = secrets::read(reference, "keys.identity")?;
+            ("`keys.identity`".to_owned(), secret.reveal().as_bytes().to_vec().into())
+        }
+        (None, None) => {
+            return Err(CliError::new(Exit::WrongKey, "no identity was given, and backups open with one only")
+                .hint("name its file with `--identity FILE`"));
+        }
+    };
+    let passphrase = match passphrase_file {
+        Some(file) => Some(secrets::read(&SecretRef::File(file.to_owned()), "--passphrase-file")?),
+        None => None,
+    };
+    let parsed = match Identities::parse(&bytes, passphrase.as_ref()) {
+        Err(IdentityError::PassphraseNeeded) => match terminal::ask_secret(&format!("passphrase of {name}: "))? {
+            Some(passphrase) => Identities::parse(&bytes, Some(&passphrase)),
+            None => Err(IdentityError::PassphraseNeeded),
+        },
+        other => other,
+    };
+    parsed.map_err(|error| {
+        let wrong = CliError::caused(Exit::WrongKey, format!("identity {name}"), &error);
+        match error {
+            IdentityError::PassphraseNeeded => {
+                wrong.hint("give its passphrase with `--passphrase-file FILE`, or run this at a terminal")
+            }
+            IdentityError::PassphraseWrong => wrong.hint("try again with the passphrase that protected this file"),
+            _ => wrong.hint("use the file that `backup key new` or `age-keygen` wrote"),
+        }
+    })
+}
+
+fn private(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, CliError> {
+    secrets::read_private(path).map_err(|error| {
+        let wrong = CliError::new(Exit::WrongKey, error.message());
+        match error.advice() {
+            Some(hint) => wrong.hint(hint),
+            None => wrong,
+        }
+    })
+}

@@ -19,5 +19,6 @@ mod when;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main(std::env::args_os().collect()).into()
+    let args: Vec<_> = std::env::args_os().collect();
+    cli::main(&args).into()
 }

@@ -136,12 +136,13 @@ mod tests {
 
     #[test]
     fn refuses_files_for_everybody_and_never_echoes() {
+        let large = vec![b'h'; 70_000];
         let rows: [(u32, &[u8], &str); 5] = [
             (0o604, b"hunter2", "is open to every user (mode 0604)"),
             (0o602, b"hunter2", "is open to every user (mode 0602)"),
             (0o600, b"", "is empty"),
             (0o600, b"hunter2\xff", "is not UTF-8"),
-            (0o600, &[b'h'; 70_000], "is too large to be a secret"),
+            (0o600, &large, "is too large to be a secret"),
         ];
         for (mode, text, why) in rows {
             let (_folder, reference) = file(mode, text);

@@ -22,11 +22,12 @@ struct Cli {
     verb: Verb,
 }
 
+const CONFIG_HELP: &str = "Configuration file [default: $BACKUP_CONFIG, ./backup.toml, the only /etc/backup/*.toml]";
+
 /// Flags of every verb.
 #[derive(Debug, Args)]
 struct Global {
-    /// Configuration file [default: $BACKUP_CONFIG, ./backup.toml, the only /etc/backup/*.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help = CONFIG_HELP)]
     config: Option<PathBuf>,
     /// Print one JSON document on standard output, also after an error
     #[arg(long, global = true)]
@@ -54,10 +55,10 @@ pub(crate) fn tree() -> clap::Command {
 }
 
 /// Runs the process: parses, does, prints. `args` begins with the program's name.
-pub(crate) fn main(args: Vec<OsString>) -> Exit {
-    let cli = match tree().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches)) {
+pub(crate) fn main(args: &[OsString]) -> Exit {
+    let cli = match tree().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return refused(&error, &args),
+        Err(error) => return refused(&error, args),
     };
     let options = Options { json: cli.global.json, quiet: cli.global.quiet, verbose: cli.global.verbose };
     let cx = Context::of_process(Printer::of_process(options), cli.global.config);

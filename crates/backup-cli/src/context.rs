@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backup_core::clock::Clock;
 use backup_core::config::Config;
@@ -18,7 +19,7 @@ const VARIABLE: &str = "BACKUP_CONFIG";
 /// What every verb gets.
 pub(crate) struct Context {
     /// The one printer.
-    pub(crate) printer: Printer,
+    pub(crate) printer: Arc<Printer>,
     /// The clock to hand to the engine.
     pub(crate) clock: Clock,
     /// `--config`.
@@ -30,7 +31,7 @@ impl Context {
     pub(crate) fn of_process(printer: Printer, flag: Option<PathBuf>) -> Self {
         #[expect(clippy::disallowed_methods, reason = "the edge: everything else is given this clock")]
         let clock = Clock::new(chrono::Utc::now);
-        Self { printer, clock, flag }
+        Self { printer: Arc::new(printer), clock, flag }
     }
 
     /// Finds and reads the configuration. Its warnings are not printed: `config check` and `doctor` do that.

@@ -1,6 +1,8 @@
 //! Every error that ends a verb: its class, its chain, its hint. The only place that turns errors of the engine into
 //! exit codes and advice.
 
+mod engine;
+
 use std::error::Error;
 
 use backup_core::config::ConfigError;
@@ -93,19 +95,27 @@ impl From<IdError> for CliError {
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
-        let (exit, hint) = match &error {
-            StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Exists { .. } => {
-                (Exit::Damage, "compare the vaults; another one may hold what is missing or changed here")
-            }
-            StoreError::Denied { .. } => (Exit::Failed, "check the vault's credentials and what they may do"),
-            StoreError::Full { .. } => {
-                (Exit::Failed, "make room, or shorten `keep` and prune; nothing half-made was kept")
-            }
-            StoreError::Missing { .. } => (Exit::NoVault, "mount the directory or create the bucket, then try again"),
-            StoreError::Failed { .. } => (Exit::Failed, "check that the vault can be reached, then run again"),
-        };
-        Self::new(exit, chain(&error)).hint(hint)
+        let (exit, hint) = store(&error);
+        let converted = Self::new(exit, chain(&error));
+        match hint {
+            Some(hint) => converted.hint(hint),
+            None => converted,
+        }
     }
+}
+
+/// What a store's error means and what to do.
+fn store(error: &StoreError) -> (Exit, Option<String>) {
+    let (exit, hint) = match error {
+        StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Exists { .. } => {
+            (Exit::Damage, "compare the vaults; another one may hold what is missing or changed here")
+        }
+        StoreError::Denied { .. } => (Exit::Failed, "check the vault's credentials and what they may do"),
+        StoreError::Full { .. } => (Exit::Failed, "make room, or shorten `keep` and prune; nothing half-made was kept"),
+        StoreError::Missing { .. } => (Exit::NoVault, "mount the directory or create the bucket, then try again"),
+        StoreError::Failed { .. } => (Exit::Failed, "check that the vault can be reached, then run again"),
+    };
+    (exit, Some(hint.to_owned()))
 }
 
 #[cfg(test)]

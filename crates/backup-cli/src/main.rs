@@ -11,6 +11,7 @@ mod exit;
 mod identity;
 mod printer;
 mod secrets;
+mod session;
 mod table;
 mod terminal;
 #[cfg_attr(not(test), expect(dead_code, reason = "read by `restore --at`, which joins the tree with its engine"))]
@@ -19,5 +20,6 @@ mod when;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main(std::env::args_os().collect()).into()
+    let args: Vec<_> = std::env::args_os().collect();
+    cli::main(&args).into()
 }

@@ -23,11 +23,11 @@ const LIMIT: u64 = 64 * 1024;
 pub(crate) fn read(reference: &SecretRef, key: &str) -> Result<Secret, CliError> {
     match reference {
         SecretRef::File(path) => {
-            let bytes = read_private(path).map_err(|error| named(error, key))?;
-            finish(bytes, &format!("`{key}`: `{}`", path.display()))
+            let bytes = read_private(path).map_err(|error| named(&error, key))?;
+            finish(&bytes, &format!("`{key}`: `{}`", path.display()))
         }
         SecretRef::Env(name) => match std::env::var(name) {
-            Ok(text) => finish(Zeroizing::new(text.into_bytes()), &format!("`{key}`: the variable `{name}`")),
+            Ok(text) => finish(&Zeroizing::new(text.into_bytes()), &format!("`{key}`: the variable `{name}`")),
             Err(_) => Err(CliError::usage(format!("`{key}`: the environment variable `{name}` is not set"))
                 .hint(format!("set `{name}` in the environment that starts this program"))),
         },
@@ -35,7 +35,7 @@ pub(crate) fn read(reference: &SecretRef, key: &str) -> Result<Secret, CliError>
     }
 }
 
-fn named(error: CliError, key: &str) -> CliError {
+fn named(error: &CliError, key: &str) -> CliError {
     let converted = CliError::new(error.exit(), format!("`{key}`: {}", error.message()));
     match error.advice() {
         Some(hint) => converted.hint(hint),
@@ -80,8 +80,8 @@ pub(crate) fn limited(input: impl Read, what: &str) -> Result<Zeroizing<Vec<u8>>
     Ok(bytes)
 }
 
-fn finish(bytes: Zeroizing<Vec<u8>>, what: &str) -> Result<Secret, CliError> {
-    let Ok(text) = std::str::from_utf8(&bytes) else {
+fn finish(bytes: &Zeroizing<Vec<u8>>, what: &str) -> Result<Secret, CliError> {
+    let Ok(text) = std::str::from_utf8(bytes) else {
         return Err(CliError::usage(format!("{what} is not UTF-8")));
     };
     let text = text.strip_suffix('\n').unwrap_or(text);
@@ -110,7 +110,7 @@ fn run(command: &[String], key: &str) -> Result<Secret, CliError> {
     if !status.success() {
         return Err(CliError::usage(format!("{what} failed: {status}")).hint("run it by hand to see why"));
     }
-    finish(output?, &what)
+    finish(&output?, &what)
 }
 
 #[cfg(test)]
@@ -136,12 +136,13 @@ mod tests {
 
     #[test]
     fn refuses_files_for_everybody_and_never_echoes() {
+        let large = vec![b'h'; 70_000];
         let rows: [(u32, &[u8], &str); 5] = [
             (0o604, b"hunter2", "is open to every user (mode 0604)"),
             (0o602, b"hunter2", "is open to every user (mode 0602)"),
             (0o600, b"", "is empty"),
             (0o600, b"hunter2\xff", "is not UTF-8"),
-            (0o600, &[b'h'; 70_000], "is too large to be a secret"),
+            (0o600, &large, "is too large to be a secret"),
         ];
         for (mode, text, why) in rows {
             let (_folder, reference) = file(mode, text);

@@ -92,8 +92,11 @@ impl<'a> Session<'a> {
     /// The key that signs, which must be among the pinned signers.
     pub(crate) fn host_key(&self) -> Result<HostKey, CliError> {
         let Some(path) = &self.config.keys.host_key else {
-            return Err(CliError::new(Exit::WrongKey, "`keys.host_key` is not configured: this machine makes no backups")
-                .hint("make one with `backup key new --host FILE` and name it in `keys.host_key`"));
+            return Err(CliError::new(
+                Exit::WrongKey,
+                "`keys.host_key` is not configured: this machine makes no backups",
+            )
+            .hint("make one with `backup key new --host FILE` and name it in `keys.host_key`"));
         };
         let bytes = secrets::read_private(path).map_err(|error| {
             CliError::new(Exit::WrongKey, format!("`keys.host_key`: {}", error.message()))

@@ -34,7 +34,8 @@ impl Table {
             let (head, last) = row.split_at(columns.saturating_sub(1).min(row.len()));
             let mut line = String::new();
             for (cell, width) in head.iter().zip(&widths) {
-                line.push_str(&format!("{cell:<width$}  "));
+                let padded = format!("{cell:<width$}  ");
+                line.push_str(&padded);
             }
             for (number, part) in wrap(last.first().map_or("", String::as_str), room).into_iter().enumerate() {
                 if number > 0 {

@@ -4,7 +4,7 @@
 //! a byte and is answered here instead of ending the process with the echo off.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 
 use backup_core::secret::Secret;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -36,14 +36,14 @@ pub(crate) fn ask_secret(prompt: &str) -> Result<Option<Secret>, CliError> {
         let listening = terminal.try_clone().map_err(|error| failed(&error))?;
         let _restore = Restore(&terminal, before);
         tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(|error| failed(&error))?;
-        read_line(listening)
+        read_line(BufReader::new(listening))
     };
     let _ = terminal.write_all(b"\n");
     answer.map(Some)
 }
 
 /// Reads to the end of a line, with backspace; ctrl-C interrupts.
-fn read_line(input: impl Read) -> Result<Secret, CliError> {
+fn read_line(input: impl BufRead) -> Result<Secret, CliError> {
     let mut typed = zeroize::Zeroizing::new(Vec::with_capacity(LIMIT));
     for byte in input.bytes() {
         match byte.map_err(|error| CliError::caused(Exit::Failed, "cannot read the passphrase", &error))? {

@@ -15,6 +15,7 @@ pub(crate) enum Compare {
 
 /// Bring snapshots back, compared with what was captured
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(group = clap::ArgGroup::new("which"), group = clap::ArgGroup::new("target"), group = clap::ArgGroup::new("part"))]
 pub(crate) struct Args {
     /// This snapshot

@@ -36,11 +36,16 @@ fn build(error: &dyn std::error::Error, (exit, hint): Advice) -> CliError {
 fn vault(error: &VaultError) -> Advice {
     match error {
         VaultError::Store { source, .. } => super::store(source),
-        VaultError::NoVault { .. } => say(Exit::NoVault, "make it with `backup init`, or check the path and whether it is mounted"),
-        VaultError::OtherVault { .. } => {
-            say(Exit::NoVault, "mount the right one; if it was replaced on purpose, take out its `id` and run `backup init`")
+        VaultError::NoVault { .. } => {
+            say(Exit::NoVault, "make it with `backup init`, or check the path and whether it is mounted")
         }
-        VaultError::Occupied { .. } => say(Exit::Usage, "adopt it with `backup init --adopt NAME`, or choose another place"),
+        VaultError::OtherVault { .. } => say(
+            Exit::NoVault,
+            "mount the right one; if it was replaced on purpose, take out its `id` and run `backup init`",
+        ),
+        VaultError::Occupied { .. } => {
+            say(Exit::Usage, "adopt it with `backup init --adopt NAME`, or choose another place")
+        }
         VaultError::Document { source: backup_core::json::JsonError::Newer { .. }, .. } => {
             say(Exit::Damage, "use the newer version of this program that wrote it")
         }
@@ -54,7 +59,9 @@ fn vault(error: &VaultError) -> Advice {
 
 fn postgres(error: &PostgresError) -> Advice {
     match error {
-        PostgresError::Url { .. } => say(Exit::Usage, "write `postgres://user@host:port/database`, the password in `password`"),
+        PostgresError::Url { .. } => {
+            say(Exit::Usage, "write `postgres://user@host:port/database`, the password in `password`")
+        }
         PostgresError::ServerDown { .. } => say(Exit::Failed, "start the server, or check `url`; then run again"),
         PostgresError::Refused { .. } => say(Exit::Failed, "check `password` and the server's pg_hba.conf"),
         PostgresError::NoDatabase { .. } => say(Exit::Failed, "check the database in `url`"),
@@ -63,11 +70,15 @@ fn postgres(error: &PostgresError) -> Advice {
         }
         PostgresError::ClientTooOld { server_major, .. } => (
             Exit::Failed,
-            Some(format!("install the clients of PostgreSQL {server_major} or newer, or name their folder in `clients`")),
+            Some(format!(
+                "install the clients of PostgreSQL {server_major} or newer, or name their folder in `clients`"
+            )),
         ),
         PostgresError::NotReadable { user, .. } => (
             Exit::Failed,
-            Some(format!("grant SELECT to `{user}` (for all: `GRANT pg_read_all_data TO {user}`), or exclude the tables")),
+            Some(format!(
+                "grant SELECT to `{user}` (for all: `GRANT pg_read_all_data TO {user}`), or exclude the tables"
+            )),
         ),
         PostgresError::ClientFailed { .. } | PostgresError::ClientStart { .. } => {
             say(Exit::Failed, "read the program's last lines above; nothing was committed, run again")
@@ -81,7 +92,9 @@ fn files(error: &FilesError) -> Advice {
     match error {
         FilesError::Missing { .. } => say(Exit::Failed, "check `paths`, or list the path in `optional`"),
         FilesError::Read { .. } => say(Exit::Failed, "give this user the right to read it, or list it in `optional`"),
-        FilesError::Changed { .. } => say(Exit::Failed, "stop its writer for the moment of the backup, or leave the file out"),
+        FilesError::Changed { .. } => {
+            say(Exit::Failed, "stop its writer for the moment of the backup, or leave the file out")
+        }
         _ => say(Exit::Failed, "check `paths` with `backup config check`"),
     }
 }
@@ -103,20 +116,28 @@ fn backup(error: &BackupError) -> Advice {
         }
         BackupError::Pipeline { source, .. } => pipeline(source),
         BackupError::Vault(error) => vault(error),
-        BackupError::State(_) => say(Exit::Failed, "check the folder of `state`; it may be deleted, all of it can be lost"),
+        BackupError::State(_) => {
+            say(Exit::Failed, "check the folder of `state`; it may be deleted, all of it can be lost")
+        }
         BackupError::Generation { .. } => say(Exit::Usage, "check `keys.recipients`"),
         BackupError::Seal(SealError::Recipient { .. }) => {
             say(Exit::Failed, "the remembered generation is damaged: delete the state, and a new one is opened")
         }
         BackupError::Seal(_) => say(Exit::Failed, "test this machine's memory; nothing was committed"),
-        BackupError::PastDeadline { .. } => say(Exit::Failed, "check the clocks of this host and of the vault, then run again"),
-        BackupError::Pruned { .. } => say(Exit::Failed, "take the deletion back with `backup prune --undo`, then run again"),
+        BackupError::PastDeadline { .. } => {
+            say(Exit::Failed, "check the clocks of this host and of the vault, then run again")
+        }
+        BackupError::Pruned { .. } => {
+            say(Exit::Failed, "take the deletion back with `backup prune --undo`, then run again")
+        }
     }
 }
 
 fn identity(error: &IdentityError) -> Advice {
     match error {
-        IdentityError::Damaged(_) => say(Exit::Damage, "see what is damaged with `backup verify`; another vault may hold a good copy"),
+        IdentityError::Damaged(_) => {
+            say(Exit::Damage, "see what is damaged with `backup verify`; another vault may hold a good copy")
+        }
         IdentityError::PassphraseNeeded => say(Exit::WrongKey, "give its passphrase with `--passphrase-file FILE`"),
         _ => say(Exit::WrongKey, "use the identity of one of these recipients; `backup key check FILE` tells"),
     }
@@ -146,7 +167,9 @@ fn postgres_restore(error: &PostgresRestoreError) -> Advice {
             say(Exit::Usage, "restore beside it with `--into NAME`, or replace it with `--replace`")
         }
         PostgresRestoreError::Stream { source, .. } => stream(source),
-        PostgresRestoreError::Staging { .. } => say(Exit::Failed, "make room in the folder for temporary files, then try again"),
+        PostgresRestoreError::Staging { .. } => {
+            say(Exit::Failed, "make room in the folder for temporary files, then try again")
+        }
         PostgresRestoreError::Load { .. } | PostgresRestoreError::Busy { .. } => {
             say(Exit::Failed, "read the server's words above and its log; no database was replaced")
         }
@@ -160,7 +183,16 @@ fn files_restore(error: &FilesRestoreError) -> Advice {
         FilesRestoreError::Exists { .. } => {
             say(Exit::Usage, "restore beside it with `--into-dir DIR`, or replace it with `--replace`")
         }
-        FilesRestoreError::Write { .. } => say(Exit::Failed, "check room and rights of the target, then try again"),
+        FilesRestoreError::Mounted { .. } => say(Exit::Usage, "restore beside it with `--into-dir DIR`"),
+        FilesRestoreError::NotInSnapshot { .. } | FilesRestoreError::Path { .. } => {
+            say(Exit::Usage, "see the paths of the snapshot with `backup show ID`")
+        }
+        FilesRestoreError::Io { .. } | FilesRestoreError::Interrupted => {
+            say(Exit::Failed, "check room and rights of the target, then try again")
+        }
+        FilesRestoreError::Partly { .. } => {
+            say(Exit::Failed, "move the complete stages named above to their targets by hand")
+        }
         _ => say(Exit::Damage, "restore an older snapshot, or from another vault: `backup restore --vault NAME`"),
     }
 }

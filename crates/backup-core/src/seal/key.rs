@@ -12,6 +12,7 @@ use age::secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::{OpenError, Opener, SealError, Sealer};
+use crate::config::{Recipient, parse_recipient};
 use crate::secret::Secret;
 
 /// A key for a new generation: its public half, and its secret half as wrapped for the operators.
@@ -75,8 +76,8 @@ impl NewKey {
     }
 }
 
-fn wrap(recipients: &[age::x25519::Recipient], secret: &str) -> Result<String, String> {
-    let encryptor = age::Encryptor::with_recipients(recipients.iter().map(|r| r as &dyn age::Recipient))
+fn wrap(recipients: &[Recipient], secret: &str) -> Result<String, String> {
+    let encryptor = age::Encryptor::with_recipients(recipients.iter().map(|r| &**r as &dyn age::Recipient))
         .map_err(|e| e.to_string())?;
     let mut out = Vec::new();
     let armor = ArmoredWriter::wrap_output(&mut out, Format::AsciiArmor).map_err(|e| e.to_string())?;

@@ -33,10 +33,11 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     text.push('\n');
     for vault in &config.vaults {
         let life = config.kept_at_most(vault).map(|span| span.to_string());
-        text.push_str(&match &life {
+        let note = match &life {
             Some(span) => format!("# vault.{}: a snapshot lives {span} at most, while backups go on\n", vault.name),
             None => format!("# vault.{}: nothing expires\n", vault.name),
-        });
+        };
+        text.push_str(&note);
         longest.insert(vault.name.clone(), json!(life));
     }
     let value = json!({ "config": shown, "kept_at_most": Value::Object(longest) });

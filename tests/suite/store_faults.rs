@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use backup_core::monitor::{Event, Monitor, Silent};
 use backup_core::secret::Secret;
+use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::s3::{S3Credentials, S3Store, Versioning};
 use backup_core::vault::store::{PutMode, PutOutcome, Store, StoreError};
 use base64::Engine as _;
@@ -93,6 +94,70 @@ async fn a_connection_cut_in_mid_put_is_tried_again_and_the_body_is_whole() {
     assert!((3..=4).contains(&met), "{:?}", line.heard.retries());
     assert_eq!(line.store.get(&path("cut"), 1_000_000).await.unwrap(), body(1_000_000));
     assert_eq!(std::fs::read(line.server.files().join("v/cut")).unwrap(), body(1_000_000));
+}
+
+#[tokio::test]
+async fn a_body_damaged_on_the_way_is_refused_and_sent_again() {
+    let line = line([Fault::DamageBodies(1), Fault::DamageBodies(1)]).await;
+    let outcome = line.store.put(&path("a"), body(100_000), PutMode::CreateOnly).await.unwrap();
+    // The signature covers the body's hash, so the server breaks off; each repetition opens a new connection.
+    assert_eq!(outcome, PutOutcome::Created);
+    assert_eq!((line.proxy.requests("PUT"), line.heard.retries().len()), (3, 2), "{:?}", line.heard.retries());
+    assert_eq!(std::fs::read(line.server.files().join("v/a")).unwrap(), body(100_000));
+}
+
+#[tokio::test]
+async fn a_body_that_is_always_damaged_is_not_left_behind() {
+    let server = S3Server::start().unwrap();
+    let proxy = Proxy::start(server.addr()).unwrap();
+    proxy.script(std::iter::repeat_n(Fault::DamageBodies(usize::MAX), 10_000));
+    let mut through = server.bucket.clone();
+    through.endpoint = proxy.endpoint();
+    let mut short = options(&through, "v");
+    short.retry.total = Duration::from_millis(500);
+    let store = S3Store::connect(short, Arc::new(Silent)).await.unwrap();
+    let error = store.put(&path("a"), body(1000), PutMode::CreateOnly).await.unwrap_err();
+    assert!(matches!(error, StoreError::Failed { action: "write", attempts: 2.., .. }), "{error}");
+    assert_eq!(store.list(None).await.unwrap(), []);
+}
+
+/// A small file system in memory; unmounted when dropped.
+struct Tmpfs(tempfile::TempDir);
+
+impl Tmpfs {
+    fn mount(options: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir.path());
+        mount.output().is_ok_and(|done| done.status.success()).then(|| Self(dir))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_full_and_shows_nothing_half_written() {
+    let Some(disk) = Tmpfs::mount("size=1m") else {
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "SKIPPED: full disk: mounting a tmpfs needs root");
+        return;
+    };
+    let store = LocalStore::open(disk.0.path(), LocalOptions::default()).unwrap();
+    store.put(&path("a"), body(300_000), PutMode::CreateOnly).await.unwrap();
+    let before = store.free_space().await.unwrap();
+    assert_eq!(before.total_bytes, 1 << 20);
+    let error = store.put(&path("gen/b"), body(900_000), PutMode::CreateOnly).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Full { path, .. } if path == "gen/b"), "{error}");
+    assert_eq!(store.list(None).await.unwrap().len(), 1);
+    assert_eq!(store.free_space().await.unwrap(), before, "the draft was left behind");
+    // The next good run succeeds.
+    store.put(&path("gen/b"), body(300_000), PutMode::CreateOnly).await.unwrap();
+    store.sync().await.unwrap();
+    assert_eq!(store.get(&path("gen/b"), 300_000).await.unwrap(), body(300_000));
 }
 
 #[tokio::test]

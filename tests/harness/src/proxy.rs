@@ -22,6 +22,8 @@ pub enum Fault {
     CutUpstream(u64),
     /// Closed both ways after this many bytes went to the client.
     CutDownstream(u64),
+    /// One bit is flipped at the beginning of this many request bodies.
+    DamageBodies(usize),
     /// Its first request is read whole and answered with 503 `SlowDown`; the server never sees it.
     Answer503,
     /// Everything is read, nothing is ever answered.
@@ -130,9 +132,9 @@ fn connection(shared: &Arc<Shared>, client: &TcpStream, server: SocketAddr, faul
     client.set_nodelay(true)?;
     lock(&shared.open).push(client.try_clone()?);
     match fault {
-        Fault::Stall => watch(shared, client, &mut io::sink(), u64::MAX, false),
+        Fault::Stall => watch(shared, client, &mut io::sink(), &mut Requests::default(), u64::MAX, false),
         Fault::Answer503 => {
-            watch(shared, client, &mut io::sink(), u64::MAX, true)?;
+            watch(shared, client, &mut io::sink(), &mut Requests::default(), u64::MAX, true)?;
             let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code>\
                         <Message>Please reduce your request rate.</Message></Error>";
             let length = body.len();
@@ -165,7 +167,9 @@ fn forward(shared: &Arc<Shared>, client: &TcpStream, server: SocketAddr, fault: 
         let _ = to_client.shutdown(Shutdown::Both);
         let _ = from_server.shutdown(Shutdown::Both);
     });
-    let done = watch(shared, client, &mut &upstream, up_limit, false);
+    let damage = if let Fault::DamageBodies(bodies) = fault { bodies } else { 0 };
+    let mut requests = Requests { damage, ..Requests::default() };
+    let done = watch(shared, client, &mut &upstream, &mut requests, up_limit, false);
     // A client that has said everything may still wait for an answer; one that is cut off does not.
     let _ = upstream.shutdown(if up_limit == u64::MAX { Shutdown::Write } else { Shutdown::Both });
     if up_limit != u64::MAX {
@@ -181,11 +185,11 @@ fn watch(
     shared: &Shared,
     mut client: &TcpStream,
     sink: &mut dyn Write,
+    requests: &mut Requests,
     mut limit: u64,
     one_request: bool,
 ) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
-    let mut requests = Requests::default();
     while limit > 0 {
         let room = usize::try_from(limit).unwrap_or(usize::MAX).min(buffer.len());
         let read = client.read(&mut buffer[..room])?;
@@ -193,7 +197,7 @@ fn watch(
             return Ok(());
         }
         limit -= read as u64;
-        let whole = requests.take(&buffer[..read], &mut lock(&shared.heads));
+        let whole = requests.take(&mut buffer[..read], &mut lock(&shared.heads));
         sink.write_all(&buffer[..read])?;
         if one_request && whole > 0 {
             return Ok(());
@@ -207,28 +211,36 @@ fn watch(
 struct Requests {
     head: Vec<u8>,
     body_left: u64,
+    /// How many of the next bodies get a flipped bit.
+    damage: usize,
+    at_body_start: bool,
 }
 
 impl Requests {
     /// Takes the next bytes; gives how many requests ended in them.
-    fn take(&mut self, mut bytes: &[u8], heads: &mut Vec<String>) -> usize {
+    fn take(&mut self, mut bytes: &mut [u8], heads: &mut Vec<String>) -> usize {
         let mut whole = 0;
         while !bytes.is_empty() {
             if self.body_left > 0 {
                 let skipped = usize::try_from(self.body_left).unwrap_or(usize::MAX).min(bytes.len());
+                if std::mem::take(&mut self.at_body_start) && self.damage > 0 {
+                    self.damage -= 1;
+                    bytes[0] ^= 1;
+                }
                 self.body_left -= skipped as u64;
-                bytes = &bytes[skipped..];
+                bytes = &mut bytes[skipped..];
                 whole += usize::from(self.body_left == 0);
                 continue;
             }
             self.head.push(bytes[0]);
-            bytes = &bytes[1..];
+            bytes = &mut bytes[1..];
             if self.head.ends_with(b"\r\n\r\n") {
                 let text = String::from_utf8_lossy(&std::mem::take(&mut self.head)).into_owned();
                 let (line, headers) = text.split_once("\r\n").unwrap_or((&text, ""));
                 let headers = headers.to_ascii_lowercase();
                 let length = headers.lines().find_map(|header| header.strip_prefix("content-length:"));
                 self.body_left = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0);
+                self.at_body_start = true;
                 whole += usize::from(self.body_left == 0);
                 // The case of values (checksums) matters, that of header names does not.
                 let kept = text.split("\r\n").skip(1).map(|header| match header.split_once(':') {
@@ -248,12 +260,25 @@ mod tests {
 
     #[test]
     fn requests_are_found_wherever_the_bytes_are_cut() {
-        let said = b"PUT /a HTTP/1.1\r\nContent-Length: 5\r\nX-Sum: AbC=\r\n\r\nhelloHEAD /b HTTP/1.1\r\n\r\n";
+        let said = b"PUT /a HTTP/1.1\r\nContent-Length: 5\r\nX-Sum: AbC=\r\n\r\nhelloHEAD /b HTTP/1.1\r\n\r\n".to_vec();
         for piece in 1..said.len() {
             let (mut requests, mut heads) = (Requests::default(), Vec::new());
-            let whole: usize = said.chunks(piece).map(|bytes| requests.take(bytes, &mut heads)).sum();
+            let whole: usize = said.clone().chunks_mut(piece).map(|bytes| requests.take(bytes, &mut heads)).sum();
             assert_eq!((whole, heads.len()), (2, 2), "in pieces of {piece}");
             assert!(heads[0].contains("x-sum: AbC="), "{}", heads[0]);
+        }
+    }
+
+    #[test]
+    fn bodies_are_damaged_as_often_as_asked() {
+        let said = b"PUT /a HTTP/1.1\r\nContent-Length: 2\r\n\r\nhh".repeat(2);
+        for piece in 1..said.len() {
+            let (mut requests, mut sent) = (Requests { damage: 1, ..Requests::default() }, said.clone());
+            for bytes in sent.chunks_mut(piece) {
+                requests.take(bytes, &mut Vec::new());
+            }
+            let flipped: Vec<_> = sent.iter().zip(&said).enumerate().filter(|(_, (a, b))| a != b).collect();
+            assert_eq!(flipped.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [said.len() / 2 - 2]);
         }
     }
 }

@@ -82,3 +82,25 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    fn parsed(line: &str, env: Option<&str>) -> Result<(u16, String), String> {
+        let args = parse(line.split_whitespace().map(str::to_owned), env.map(str::to_owned))?;
+        Ok((args.port, args.secret_key))
+    }
+
+    #[test]
+    fn arguments() {
+        let base = "--root /r --bucket b --access-key ak";
+        assert_eq!(parsed(base, Some("s")), Ok((0, "s".to_owned())));
+        assert_eq!(parsed(&format!("{base} --port 9000 --secret-key t"), Some("s")), Ok((9000, "t".to_owned())));
+        for (line, env) in [(base, None), (base, Some("")), ("--root /r", Some("s"))] {
+            assert!(parsed(line, env).is_err(), "{line}");
+        }
+        assert!(parsed(&format!("{base} --port x"), Some("s")).is_err());
+        assert!(parsed(&format!("{base} --colour"), Some("s")).is_err());
+    }
+}

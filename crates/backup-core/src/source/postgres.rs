@@ -24,6 +24,7 @@ pub mod options;
 mod plan;
 mod properties;
 mod reconcile;
+pub mod restore;
 mod session;
 mod snapshot;
 mod workers;

@@ -1,0 +1,198 @@
+//! The `pg_dump` archive, without staging it.
+//!
+//! `pg_restore` can read a custom-format archive from a pipe, but not with `-j`: parallel workers each open the file.
+//! Pre-data and post-data have no data blocks, so for these the archive's *head*, up to the end of its table of
+//! contents, is all that is ever read; it is small, and kept in a temporary file. How long it is `pg_restore` says
+//! itself: the table of contents holds its own length in entries, so `pg_restore --list` of a shorter head fails. Only
+//! the data section reads the archive whole, from a pipe, in order.
+//!
+//! `--exit-on-error` everywhere: an error that `pg_restore` would count and pass over is a difference.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use super::error::RestoreError;
+use super::rows::Numbered;
+use super::session::child_settings;
+use crate::manifest::StreamKind;
+use crate::source::Streams;
+use crate::source::postgres::clients::{Clients, ClientsOption, Tool};
+use crate::source::postgres::error::PostgresError;
+use crate::source::postgres::options::ConnectOptions;
+
+/// First guess of the head's length; doubled until it suffices.
+const HEAD_BYTES: usize = 256 << 10;
+
+/// How much of a child's standard error is kept: its end.
+const STDERR_BYTES: usize = 8 << 10;
+
+/// One snapshot's archive on its way into one database.
+pub(super) struct Archive<'a> {
+    clients: &'a Clients,
+    /// Clients run somewhere else (a container) and do not see our files.
+    wrapped: bool,
+    to: &'a ConnectOptions,
+    server_major: u32,
+    /// Tablespaces are not taken from the archive: some are missing on this server.
+    no_tablespaces: bool,
+    streams: &'a dyn Streams,
+    number: u32,
+    head: NamedTempFile,
+}
+
+/// How the archive reaches the database.
+pub(super) struct Route<'a> {
+    pub(super) clients: &'a Clients,
+    pub(super) option: &'a ClientsOption,
+    pub(super) to: &'a ConnectOptions,
+    pub(super) server_major: u32,
+    pub(super) no_tablespaces: bool,
+}
+
+impl<'a> Archive<'a> {
+    /// Reads the head of stream `number`.
+    pub(super) async fn open(route: &Route<'a>, streams: &'a dyn Streams, number: u32) -> Result<Self, RestoreError> {
+        let staging = |source| RestoreError::Staging { source };
+        let mut archive = Self {
+            clients: route.clients,
+            wrapped: matches!(route.option, ClientsOption::Wrap(_)),
+            to: route.to,
+            server_major: route.server_major,
+            no_tablespaces: route.no_tablespaces,
+            streams,
+            number,
+            head: NamedTempFile::new().map_err(staging)?,
+        };
+        let mut stream = Numbered::open(streams, number, StreamKind::PgArchive).await?;
+        let (mut length, mut wanted) = (0, HEAD_BYTES);
+        loop {
+            let mut whole = false;
+            while length < wanted && !whole {
+                match stream.next().await? {
+                    Some(bytes) => {
+                        archive.head.write_all(&bytes).map_err(staging)?;
+                        length += bytes.len();
+                    }
+                    None => whole = true,
+                }
+            }
+            archive.head.flush().map_err(staging)?;
+            match archive.list(&[]).await {
+                Ok(_) => return Ok(archive),
+                Err(error) if whole => return Err(error),
+                Err(_) => wanted = length.saturating_mul(2),
+            }
+        }
+    }
+
+    /// The table of contents as `pg_restore --list` prints it, narrowed by `arguments`.
+    pub(super) async fn list(&self, arguments: &[&str]) -> Result<String, RestoreError> {
+        let mut command = self.clients.command(Tool::PgRestore);
+        command.arg("--list").args(arguments).stdin(self.head_file()?).stdout(Stdio::piped());
+        let output = finished(command, None).await?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
+    /// Everything that comes before rows: types, functions, tables, sequences.
+    pub(super) async fn pre_data(&self) -> Result<(), RestoreError> {
+        let mut command = self.restoring("pre-data");
+        command.stdin(self.head_file()?);
+        finished(command, None).await.map(drop)
+    }
+
+    /// What rows the archive has: large objects, sequence values, tables that were not streamed. `list` narrows it.
+    pub(super) async fn data(&self, list: Option<&Path>) -> Result<(), RestoreError> {
+        let mut command = self.restoring("data");
+        if let Some(list) = list {
+            command.arg("--use-list").arg(list);
+        }
+        let stream = Numbered::open(self.streams, self.number, StreamKind::PgArchive).await?;
+        finished(command, Some(stream)).await.map(drop)
+    }
+
+    /// Everything that comes after rows: indexes, constraints, triggers, materialized views' contents.
+    pub(super) async fn post_data(&self, jobs: usize, list: Option<&Path>) -> Result<(), RestoreError> {
+        let mut command = self.restoring("post-data");
+        if let Some(list) = list {
+            command.arg("--use-list").arg(list);
+        }
+        if self.wrapped {
+            command.stdin(self.head_file()?);
+        } else {
+            command.arg(format!("--jobs={}", jobs.max(1))).arg(self.head.path());
+        }
+        finished(command, None).await.map(drop)
+    }
+
+    fn restoring(&self, section: &str) -> Command {
+        let settings = child_settings(self.server_major);
+        let mut command = self.clients.connected(Tool::PgRestore, self.to, &settings);
+        command.arg("--exit-on-error").arg(format!("--section={section}"));
+        if self.no_tablespaces {
+            command.arg("--no-tablespaces");
+        }
+        command
+    }
+
+    fn head_file(&self) -> Result<File, RestoreError> {
+        self.head.reopen().map_err(|source| RestoreError::Staging { source })
+    }
+}
+
+/// Runs a child to its end, feeding it a stream, and gives its standard output if that is a pipe.
+///
+/// A child that ends early closes the pipe: its own words tell more than ours, so these are returned. A stream that
+/// fails is the error whatever the child says: it may well be content with half of it.
+async fn finished(mut command: Command, input: Option<Numbered>) -> Result<Vec<u8>, RestoreError> {
+    let program = || Tool::PgRestore.program().to_owned();
+    let broken = |source| RestoreError::from(PostgresError::ClientStart { program: program(), source });
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.stderr(Stdio::piped()).spawn().map_err(broken)?;
+    let stdin = child.stdin.take();
+    let feed = async {
+        let (Some(mut stdin), Some(mut stream)) = (stdin, input) else { return Ok(()) };
+        let mut open = true;
+        while let Some(bytes) = stream.next().await? {
+            // Read to its end even when the child wants no more: only then is it known to be whole.
+            open = open && stdin.write_all(&bytes).await.is_ok();
+        }
+        if open {
+            let _ = stdin.shutdown().await;
+        }
+        Ok::<_, RestoreError>(())
+    };
+    let stdout = tail(child.stdout.take(), usize::MAX);
+    let stderr = tail(child.stderr.take(), STDERR_BYTES);
+    let (outcome, stdout, stderr) = futures::join!(feed, stdout, stderr);
+    outcome?;
+    let status = child.wait().await.map_err(broken)?;
+    if status.success() {
+        return Ok(stdout);
+    }
+    let text = String::from_utf8_lossy(&stderr);
+    // The command that failed is left out: it may hold a password (user mappings, subscriptions).
+    let told: Vec<&str> = text.split("Command was:").next().unwrap_or_default().lines().map(str::trim_end).collect();
+    let stderr = told.join("; ").trim_end_matches("; ").to_owned();
+    Err(PostgresError::ClientFailed { program: program(), status: status.to_string(), stderr }.into())
+}
+
+/// The last `keep` bytes of a pipe, read to its end.
+async fn tail(pipe: Option<impl AsyncRead + Unpin>, keep: usize) -> Vec<u8> {
+    let Some(mut pipe) = pipe else { return Vec::new() };
+    let (mut out, mut buffer) = (Vec::new(), vec![0; 8 << 10]);
+    while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
+        out.extend_from_slice(&buffer[..length]);
+        if out.len() > keep {
+            out.drain(..out.len() - keep);
+        }
+    }
+    out
+}

@@ -1,0 +1,317 @@
+//! The working database: making it as the captured one was, keeping others out, giving it its final name.
+//!
+//! Until its last statement it is called `<name>__restoring_<id>` and others cannot enter: with a connection limit of
+//! 0, which binds everybody but superusers, when we are one; otherwise by withholding CONNECT, which binds everybody
+//! but the owner. (`ALLOW_CONNECTIONS false` would keep out ourselves as well.) Limit, CONNECT and the final name come
+//! in one transaction, so no instant exists at which something incomplete carries the name.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Row};
+
+use super::error::RestoreError;
+use super::facts::{AclItem, Facts};
+use super::sql::{ident, literal};
+use crate::source::postgres::error::PostgresError;
+
+/// Longest name that PostgreSQL keeps whole, in bytes (`NAMEDATALEN` - 1).
+const NAME_BYTES: usize = 63;
+
+/// How long sessions of a replaced database get to end.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Settings whose value is a list of names (`GUC_LIST_QUOTE`): each element is quoted on its own.
+const NAME_LISTS: [&str; 6] = [
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+];
+
+/// `name` + `suffix`, the name shortened so that both fit.
+fn fitted(name: &str, suffix: &str) -> String {
+    let mut end = name.len().min(NAME_BYTES.saturating_sub(suffix.len()));
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &name[..end])
+}
+
+/// What a database is called while it is restored.
+pub(super) fn working_name(name: &str, id: &str) -> String {
+    fitted(name, &format!("__restoring_{id}"))
+}
+
+/// What a replaced database is called afterwards.
+pub(super) fn kept_name(name: &str, at: DateTime<Utc>) -> String {
+    fitted(name, &format!("__before_{}", at.format("%Y%m%dt%H%M%Sz")))
+}
+
+/// Runs statements one by one; each must be fit to stand alone.
+pub(super) async fn run(conn: &mut PgConnection, what: &str, statements: &[String]) -> Result<(), PostgresError> {
+    for statement in statements {
+        let sql = AssertSqlSafe(statement.clone());
+        sqlx::raw_sql(sql).execute(&mut *conn).await.map_err(PostgresError::during(what))?;
+    }
+    Ok(())
+}
+
+/// CREATE DATABASE, for a target of major version `target_major`.
+pub(super) fn create(facts: &Facts, working: &str, superuser: bool, target_major: u32, tablespace: bool) -> String {
+    let mut sql = format!(
+        "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+        ident(working),
+        ident(&facts.owner),
+        literal(&facts.encoding),
+        literal(&facts.collate),
+        literal(&facts.ctype)
+    );
+    if let (Some(provider), true) = (&facts.provider, target_major >= 15) {
+        let _ = write!(sql, " LOCALE_PROVIDER {}", ident(provider));
+        if let Some(locale) = &facts.icu_locale {
+            let word = if provider == "builtin" { "BUILTIN_LOCALE" } else { "ICU_LOCALE" };
+            let _ = write!(sql, " {word} {}", literal(locale));
+        }
+    }
+    if let (Some(name), true) = (&facts.tablespace, tablespace) {
+        let _ = write!(sql, " TABLESPACE {}", ident(name));
+    }
+    if superuser {
+        sql += " CONNECTION LIMIT 0";
+    }
+    sql
+}
+
+/// Privileges, comment and settings; CONNECT only for a superuser, who relies on the connection limit.
+pub(super) fn properties(facts: &Facts, working: &str, superuser: bool) -> Result<Vec<String>, RestoreError> {
+    let database = ident(working);
+    let mut out = Vec::new();
+    if !superuser {
+        out.push(format!("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC"));
+    }
+    if let Some(acl) = &facts.acl {
+        out.push(format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC, {}", ident(&facts.owner)));
+        out.extend(grants(acl, &database, |letter| letter != 'c' || superuser)?);
+        if !superuser {
+            out.push(format!("GRANT CONNECT ON DATABASE {database} TO {}", ident(&facts.owner)));
+        }
+    }
+    if let Some(comment) = &facts.comment {
+        out.push(format!("COMMENT ON DATABASE {database} IS {}", literal(comment)));
+    }
+    for (role, settings) in &facts.settings {
+        let subject = match role {
+            None => format!("DATABASE {database}"),
+            Some(role) => format!("ROLE {} IN DATABASE {database}", ident(role)),
+        };
+        for setting in settings {
+            let why = || RestoreError::Manifest { why: format!("database setting `{setting}` has no `=`") };
+            let (name, value) = setting.split_once('=').ok_or_else(why)?;
+            out.push(format!("ALTER {subject} SET {} TO {}", setting_name(name), setting_value(name, value)));
+        }
+    }
+    Ok(out)
+}
+
+/// What lets others in, for the last transaction.
+fn opening(facts: &Facts, working: &str, superuser: bool) -> Result<Vec<String>, RestoreError> {
+    let database = ident(working);
+    let limit = facts.connection_limit;
+    if superuser {
+        return Ok(vec![format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}")]);
+    }
+    let mut out = match &facts.acl {
+        None => vec![format!("GRANT CONNECT ON DATABASE {database} TO PUBLIC")],
+        Some(acl) => grants(acl, &database, |letter| letter == 'c')?,
+    };
+    if limit != -1 {
+        out.push(format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}"));
+    }
+    Ok(out)
+}
+
+fn grants(acl: &[String], database: &str, wanted: impl Fn(char) -> bool) -> Result<Vec<String>, RestoreError> {
+    let mut out = Vec::new();
+    for text in acl {
+        let why = || RestoreError::Manifest { why: format!("database privilege `{text}` is not an aclitem") };
+        let item = AclItem::parse(text).ok_or_else(why)?;
+        let to = if item.grantee.is_empty() { "PUBLIC".to_owned() } else { ident(&item.grantee) };
+        for (letter, option) in item.privileges.iter().filter(|(letter, _)| wanted(*letter)) {
+            let word = match letter {
+                'C' => "CREATE",
+                'T' => "TEMPORARY",
+                _ => "CONNECT",
+            };
+            let option = if *option { " WITH GRANT OPTION" } else { "" };
+            out.push(format!("GRANT {word} ON DATABASE {database} TO {to}{option}"));
+        }
+    }
+    Ok(out)
+}
+
+/// Each part of a dotted setting is a name of its own.
+fn setting_name(name: &str) -> String {
+    name.split('.').map(ident).collect::<Vec<_>>().join(".")
+}
+
+fn setting_value(name: &str, value: &str) -> String {
+    if !NAME_LISTS.contains(&name.to_ascii_lowercase().as_str()) {
+        return literal(value);
+    }
+    let mut elements: Vec<String> = Vec::new();
+    let (mut current, mut quoted, mut was_quoted) = (String::new(), false, false);
+    let mut chars = value.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.next_if_eq(&'"').is_some() => current.push('"'),
+            '"' => (quoted, was_quoted) = (!quoted, true),
+            ',' if !quoted => {
+                elements.push(std::mem::take(&mut current));
+                was_quoted = false;
+            }
+            c if c.is_whitespace() && !quoted => {}
+            c => current.push(c),
+        }
+    }
+    if was_quoted || !current.is_empty() || elements.is_empty() {
+        elements.push(current);
+    }
+    elements.iter().map(|element| literal(element)).collect::<Vec<_>>().join(", ")
+}
+
+/// What stands against replacing a database, asked of the server.
+pub(super) async fn obstacles(conn: &mut PgConnection, name: &str) -> Result<Vec<String>, PostgresError> {
+    let sql = "SELECT 'prepared transaction ' || quote_literal(gid) FROM pg_prepared_xacts WHERE database = $1 \
+               UNION ALL SELECT 'logical replication slot ' || quote_literal(slot_name) FROM pg_replication_slots \
+               WHERE database = $1 \
+               UNION ALL SELECT 'subscription ' || quote_literal(s.subname) FROM pg_subscription s JOIN pg_database d \
+               ON d.oid = s.subdbid WHERE d.datname = $1";
+    let without_names = "SELECT 'prepared transaction ' || quote_literal(gid) FROM pg_prepared_xacts \
+               WHERE database = $1 \
+               UNION ALL SELECT 'logical replication slot ' || quote_literal(slot_name) FROM pg_replication_slots \
+               WHERE database = $1";
+    let during = || PostgresError::during(format!("looking for what is tied to database {}", ident(name)));
+    let may_see: bool = sqlx::query_scalar(
+        "SELECT has_column_privilege('pg_subscription', 'subname', 'SELECT') AND \
+                            has_column_privilege('pg_subscription', 'subdbid', 'SELECT')",
+    )
+    .fetch_one(&mut *conn)
+    .await
+    .map_err(during())?;
+    let query = sqlx::query(if may_see { sql } else { without_names }).bind(name);
+    let rows = query.fetch_all(&mut *conn).await.map_err(during())?;
+    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(during())
+}
+
+/// Gives the working database its final name, when no database has it. The commit waits for the disk: it is the one
+/// that makes everything before it durable.
+pub(super) async fn finish(
+    conn: &mut PgConnection,
+    facts: &Facts,
+    working: &str,
+    name: &str,
+    superuser: bool,
+) -> Result<(), RestoreError> {
+    let mut statements = vec!["BEGIN; SET LOCAL synchronous_commit = on".to_owned()];
+    statements.extend(opening(facts, working, superuser)?);
+    statements.push(format!("ALTER DATABASE {} RENAME TO {}", ident(working), ident(name)));
+    statements.push("COMMIT".to_owned());
+    let done = run(conn, &format!("giving database {} its name {}", ident(working), ident(name)), &statements).await;
+    if done.is_err() {
+        // The transaction is over in any case; a session that is lost ends it by itself.
+        let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await;
+    }
+    Ok(done?)
+}
+
+/// Swaps: `name` becomes `kept`, the working database becomes `name`, in one transaction. Nobody can enter the old
+/// one while its sessions end; afterwards it can be entered again, under whatever name it then has.
+pub(super) async fn replace(
+    conn: &mut PgConnection,
+    facts: &Facts,
+    working: &str,
+    name: &str,
+    kept: &str,
+    superuser: bool,
+) -> Result<(), RestoreError> {
+    let allow = |database: &str, yes: bool| format!("ALTER DATABASE {} ALLOW_CONNECTIONS {yes}", ident(database));
+    let closing = format!("closing database {} to new sessions", ident(name));
+    run(conn, &closing, &[allow(name, false)]).await?;
+    let swapped = swap(conn, facts, working, name, kept, superuser).await;
+    if swapped.is_err() {
+        let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await;
+    }
+    let now_called = if swapped.is_ok() { kept } else { name };
+    let opening = format!("opening database {} again (`{}` does it)", ident(now_called), allow(now_called, true));
+    let opened = run(conn, &opening, &[allow(now_called, true)]).await;
+    swapped?;
+    Ok(opened?)
+}
+
+async fn swap(
+    conn: &mut PgConnection,
+    facts: &Facts,
+    working: &str,
+    name: &str,
+    kept: &str,
+    superuser: bool,
+) -> Result<(), RestoreError> {
+    end_sessions(conn, name).await?;
+    // Asked again: between the plan and now hours may lie.
+    let tied = obstacles(conn, name).await?;
+    if !tied.is_empty() {
+        let refusals = tied.iter().map(|what| format!("{what} is tied to database {}", ident(name))).collect();
+        return Err(RestoreError::Refused { refusals });
+    }
+    let mut statements = vec!["BEGIN; SET LOCAL synchronous_commit = on".to_owned()];
+    statements.push(format!("ALTER DATABASE {} RENAME TO {}", ident(name), ident(kept)));
+    statements.extend(opening(facts, working, superuser)?);
+    statements.push(format!("ALTER DATABASE {} RENAME TO {}", ident(working), ident(name)));
+    statements.push("COMMIT".to_owned());
+    Ok(run(conn, &format!("replacing database {}", ident(name)), &statements).await?)
+}
+
+async fn end_sessions(conn: &mut PgConnection, name: &str) -> Result<(), RestoreError> {
+    let during = || PostgresError::during(format!("ending the sessions of database {}", ident(name)));
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let sql = "SELECT count(*), count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1";
+        let row = sqlx::query(sql).bind(name).fetch_one(&mut *conn).await.map_err(during())?;
+        let sessions: i64 = row.try_get(0).map_err(during())?;
+        if sessions == 0 {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(RestoreError::Busy { database: name.to_owned(), sessions });
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_and_stay_whole_characters() {
+        assert_eq!(working_name("db", "abc"), "db__restoring_abc");
+        let long = "é".repeat(40);
+        let name = working_name(&long, "0123456789ab");
+        assert!(name.len() <= NAME_BYTES && name.ends_with("é__restoring_0123456789ab"), "{name}");
+        let at = DateTime::from_timestamp(0, 0).expect("an instant");
+        assert_eq!(kept_name("db", at), "db__before_19700101t000000z");
+        assert!(kept_name(&long, at).len() <= NAME_BYTES);
+    }
+
+    #[test]
+    fn lists_of_names_are_quoted_one_by_one() {
+        assert_eq!(setting_value("search_path", "\"$user\", app, \"a, \"\"b\""), "'$user', 'app', 'a, \"b'");
+        assert_eq!(setting_value("search_path", "\"\""), "''");
+        assert_eq!(setting_value("work_mem", "8MB"), "'8MB'");
+        assert_eq!(setting_name("app.x"), "\"app\".\"x\"");
+    }
+}

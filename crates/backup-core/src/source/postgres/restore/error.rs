@@ -1,0 +1,113 @@
+//! What can stop a restore into a PostgreSQL server.
+
+use super::proof::TableProof;
+use crate::fingerprint::RowSum;
+use crate::source::StreamError;
+use crate::source::postgres::error::{PostgresError, sql_state};
+
+/// A restore did not happen. Whatever the variant: no database carries the final name because of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The server or a client program failed.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// The plan holds reasons not to start; each is a sentence of its own.
+    #[error("the restore is refused: {}", refusals.join("; "))]
+    Refused {
+        /// The reasons.
+        refusals: Vec<String>,
+    },
+    /// The manifest contradicts itself, or lacks what a restore needs.
+    #[error("the manifest cannot be used: {why}")]
+    Manifest {
+        /// What is wrong.
+        why: String,
+    },
+    /// A stream could not be read, or is not what was captured.
+    #[error("stream {number} ({kind}) cannot be read")]
+    Stream {
+        /// Its number in the manifest.
+        number: u32,
+        /// Its kind's word.
+        kind: &'static str,
+        /// Why.
+        source: StreamError,
+    },
+    /// A stream was read but its bytes have no sense.
+    #[error("stream {number} is damaged: {why}")]
+    Damaged {
+        /// Its number in the manifest.
+        number: u32,
+        /// What is wrong.
+        why: String,
+    },
+    /// A local temporary file failed.
+    #[error("cannot keep the head of the archive in a temporary file")]
+    Staging {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server refuses the rows of a table.
+    #[error("the rows of `{schema}.{name}` cannot be loaded")]
+    Load {
+        /// Schema.
+        schema: String,
+        /// Table.
+        name: String,
+        /// The server's words.
+        source: sqlx::Error,
+    },
+    /// What was sent to the server is not what was captured.
+    #[error(
+        "the rows of `{schema}.{name}` differ from the capture: {} rows with fingerprint {} were captured, {} rows \
+         with {} are here",
+        expected.rows, expected.fingerprint, found.rows, found.fingerprint
+    )]
+    PartDiffers {
+        /// Schema.
+        schema: String,
+        /// Table.
+        name: String,
+        /// As the manifest says.
+        expected: RowSum,
+        /// As found in the stream.
+        found: RowSum,
+    },
+    /// The restored database was compared with the manifest and differs.
+    #[error("{} differ from the capture: {}", count(.proofs), names(.proofs))]
+    Differs {
+        /// Every table, also those that agree.
+        proofs: Vec<TableProof>,
+    },
+    /// Sessions on the database that is replaced do not end.
+    #[error("{sessions} sessions on database `{database}` did not end when asked to")]
+    Busy {
+        /// The database.
+        database: String,
+        /// How many are left.
+        sessions: i64,
+    },
+}
+
+impl RestoreError {
+    /// The server said that rows violate a CHECK, a domain or a partition's bound.
+    pub(super) fn is_check_violation(&self) -> bool {
+        matches!(self, Self::Load { source, .. } if sql_state(source).as_deref() == Some("23514"))
+    }
+}
+
+fn count(proofs: &[TableProof]) -> String {
+    match proofs.iter().filter(|proof| !proof.ok()).count() {
+        1 => "the rows of 1 table".to_owned(),
+        many => format!("the rows of {many} tables"),
+    }
+}
+
+fn names(proofs: &[TableProof]) -> String {
+    let differing = proofs.iter().filter(|proof| !proof.ok());
+    let words = differing
+        .take(20)
+        .map(|p| format!("`{}.{}` ({} rows captured, {} restored)", p.schema, p.name, p.expected.rows, p.found.rows));
+    words.collect::<Vec<_>>().join(", ")
+}

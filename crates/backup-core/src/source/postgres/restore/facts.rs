@@ -1,0 +1,160 @@
+//! The captured database's own properties, read back from the manifest.
+
+use serde_json::Value;
+
+use super::error::RestoreError;
+use crate::manifest::Property;
+
+/// What a database is besides its contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) name: String,
+    pub(super) owner: String,
+    pub(super) encoding: String,
+    pub(super) collate: String,
+    pub(super) ctype: String,
+    /// `libc`, `icu` or `builtin`.
+    pub(super) provider: Option<String>,
+    pub(super) icu_locale: Option<String>,
+    pub(super) tablespace: Option<String>,
+    pub(super) comment: Option<String>,
+    /// -1: no limit.
+    pub(super) connection_limit: i64,
+    /// Texts of `aclitem`; absent: the default privileges.
+    pub(super) acl: Option<Vec<String>>,
+    /// Role (absent: all roles) with `name=value` texts.
+    pub(super) settings: Vec<(Option<String>, Vec<String>)>,
+    /// Major version of the captured server, such as 15.
+    pub(super) server_major: u32,
+    /// Major version of the `pg_dump` that wrote the archive.
+    pub(super) client_major: u32,
+}
+
+impl Facts {
+    /// Reads the properties; refuses a manifest without those that a database cannot be made without.
+    pub(super) fn read(properties: &[Property]) -> Result<Self, RestoreError> {
+        let get = |name: &str| properties.iter().find(|p| p.name == name).map(|p| &p.value).filter(|v| !v.is_null());
+        let text = |name: &str| get(name).and_then(Value::as_str).map(str::to_owned);
+        let bad = |name: &str| RestoreError::Manifest { why: format!("property `{name}` is missing or has no sense") };
+        let needed = |name: &str| text(name).filter(|text| !text.is_empty()).ok_or_else(|| bad(name));
+        let version = get("server.version_num").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
+        let server_major = version.ok_or_else(|| bad("server.version_num"))? / 10_000;
+        let provider = match text("database.locale_provider").as_deref() {
+            Some("c" | "libc") => Some("libc".to_owned()),
+            Some("i" | "icu") => Some("icu".to_owned()),
+            Some("b" | "builtin") => Some("builtin".to_owned()),
+            None => None,
+            Some(_) => return Err(bad("database.locale_provider")),
+        };
+        Ok(Self {
+            name: needed("database.name")?,
+            owner: needed("database.owner")?,
+            encoding: needed("database.encoding")?,
+            collate: needed("database.collate")?,
+            ctype: needed("database.ctype")?,
+            provider,
+            icu_locale: text("database.icu_locale"),
+            tablespace: text("database.tablespace"),
+            comment: text("database.comment"),
+            connection_limit: get("database.connection_limit").and_then(Value::as_i64).unwrap_or(-1),
+            acl: match get("database.acl") {
+                None => None,
+                Some(list) => Some(texts(list).ok_or_else(|| bad("database.acl"))?),
+            },
+            settings: match get("database.settings") {
+                None => Vec::new(),
+                Some(list) => settings(list).ok_or_else(|| bad("database.settings"))?,
+            },
+            server_major,
+            client_major: text("client.version").and_then(|text| major(&text)).unwrap_or(server_major),
+        })
+    }
+}
+
+fn major(version: &str) -> Option<u32> {
+    let digits = version.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty())?;
+    digits.parse().ok()
+}
+
+fn texts(list: &Value) -> Option<Vec<String>> {
+    list.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+fn settings(list: &Value) -> Option<Vec<(Option<String>, Vec<String>)>> {
+    let one = |item: &Value| {
+        let role = match item.get("role") {
+            None | Some(Value::Null) => None,
+            Some(role) => Some(role.as_str()?.to_owned()),
+        };
+        Some((role, texts(item.get("settings")?)?))
+    };
+    list.as_array()?.iter().map(one).collect()
+}
+
+/// One `aclitem`, such as `app=CTc*/owner`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AclItem {
+    /// Empty: PUBLIC.
+    pub(super) grantee: String,
+    /// Privilege letter and whether it may be granted further.
+    pub(super) privileges: Vec<(char, bool)>,
+}
+
+impl AclItem {
+    /// Reads PostgreSQL's text form; `None` when it is not one.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (grantee, rest) = if let Some(quoted) = text.strip_prefix('"') {
+            let mut name = String::new();
+            let mut chars = quoted.char_indices().peekable();
+            let end = loop {
+                let (at, c) = chars.next()?;
+                if c != '"' {
+                    name.push(c);
+                } else if chars.next_if(|(_, next)| *next == '"').is_some() {
+                    name.push('"');
+                } else {
+                    break at + 1;
+                }
+            };
+            (name, quoted[end..].strip_prefix('=')?)
+        } else {
+            let (name, rest) = text.split_once('=')?;
+            (name.to_owned(), rest)
+        };
+        let letters = rest.split_once('/').map_or(rest, |(letters, _grantor)| letters);
+        let mut privileges: Vec<(char, bool)> = Vec::new();
+        for c in letters.chars() {
+            match c {
+                '*' => privileges.last_mut()?.1 = true,
+                'C' | 'T' | 'c' => privileges.push((c, false)),
+                _ => return None,
+            }
+        }
+        Some(Self { grantee, privileges })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
+
+    use super::*;
+
+    #[test]
+    fn acl_items_are_read_as_the_server_writes_them() {
+        let item = AclItem::parse("\"we=\"\"ird\"=C*c/postgres").unwrap();
+        assert_eq!(item, AclItem { grantee: "we=\"ird".to_owned(), privileges: vec![('C', true), ('c', false)] });
+        assert_eq!(AclItem::parse("=Tc/app").unwrap().grantee, "");
+        assert_eq!(AclItem::parse("a=/app").unwrap().privileges, []);
+        for bad in ["", "a", "\"a=c/x", "a=r/x", "a=*/x"] {
+            assert_eq!(AclItem::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_missing_property_is_named() {
+        let error = Facts::read(&[]).unwrap_err().to_string();
+        assert!(error.contains("`server.version_num`"), "{error}");
+        assert_eq!(major("pg_dump (PostgreSQL) 16.4 (Debian)"), Some(16));
+    }
+}

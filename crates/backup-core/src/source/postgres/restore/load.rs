@@ -1,0 +1,391 @@
+//! Rows: from streams into tables, several at a time, and back out of tables for comparison.
+//!
+//! A part's rows are summed as they are sent; sum, the manifest and the server's COPY tag must agree before the
+//! transaction commits, and the stream's reader must have said that it was whole. So what is in a table is what was
+//! captured, or the restore has failed. A session in which a COPY failed is closed, never used again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use futures::future::try_join_all;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Row};
+
+use super::Snapshot;
+use super::error::RestoreError;
+use super::rows::{Numbered, RowSplitter, TarMembers};
+use super::session;
+use super::sql::{ident, qualified};
+use crate::fingerprint::RowSum;
+use crate::manifest::{Part, StreamKind, TableEntry};
+use crate::monitor::{Event, Monitor};
+use crate::source::Streams;
+use crate::source::postgres::error::PostgresError;
+use crate::source::postgres::options::ConnectOptions;
+
+/// Loads the rows of a snapshot into one database.
+pub(super) struct Loader<'a> {
+    pub(super) snapshot: &'a Snapshot<'a>,
+    pub(super) streams: &'a dyn Streams,
+    pub(super) to: &'a ConnectOptions,
+    pub(super) monitor: &'a dyn Monitor,
+    pub(super) jobs: usize,
+    /// Indexes of the tables to load.
+    pub(super) tables: &'a [usize],
+}
+
+/// A piece of work for one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Job {
+    /// The parts of a table that are streams of their own.
+    Table(usize),
+    /// A tar of small parts.
+    Tar(u32),
+    /// One member of a tar, again.
+    Member(u32, u32),
+}
+
+/// What was loaded.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    /// Per table of the manifest.
+    pub(super) sums: BTreeMap<usize, RowSum>,
+    /// Partition trees that took rows through their root, as (root's schema, root's name), with the leaves' indexes.
+    pub(super) through_root: BTreeMap<(String, String), Vec<usize>>,
+}
+
+impl Loader<'_> {
+    /// Loads everything. A table that a CHECK refuses, because it looks at other tables, comes again after all others.
+    pub(super) async fn load(&self) -> Result<Loaded, RestoreError> {
+        let loaded = Mutex::new(Loaded::default());
+        let mut refused = self.round(self.jobs(), self.jobs, &loaded).await?;
+        loop {
+            let before = refused.len();
+            if before == 0 {
+                return Ok(loaded.into_inner().unwrap_or_default());
+            }
+            let again = refused.into_iter().map(|(job, _)| job).collect();
+            refused = self.round(again, 1, &loaded).await?;
+            if refused.len() == before {
+                break;
+            }
+        }
+        // Nothing helps but to let the root of a partition tree choose the leaf.
+        for (job, error) in refused {
+            self.through_root(job, error, &loaded).await?;
+        }
+        Ok(loaded.into_inner().unwrap_or_default())
+    }
+
+    /// Works until the queue is empty; gives the jobs that were refused by a CHECK.
+    async fn round(
+        &self,
+        queue: VecDeque<Job>,
+        sessions: usize,
+        loaded: &Mutex<Loaded>,
+    ) -> Result<Vec<(Job, RestoreError)>, RestoreError> {
+        let sessions = sessions.clamp(1, queue.len().max(1));
+        let (queue, refused) = (Mutex::new(queue), Mutex::new(Vec::new()));
+        let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
+        let worker = || async {
+            let mut conn = None;
+            while let Some(job) = next() {
+                let done = match job {
+                    Job::Table(index) => self.table(&mut conn, index, loaded).await,
+                    Job::Tar(stream) => self.tar(&mut conn, stream, None, loaded, &refused).await,
+                    Job::Member(stream, member) => self.tar(&mut conn, stream, Some(member), loaded, &refused).await,
+                };
+                match done {
+                    Err(error) if error.is_check_violation() => {
+                        conn = None;
+                        push(&refused, (job, error));
+                    }
+                    other => other?,
+                }
+            }
+            if let Some(conn) = conn {
+                // A session that is gone at once does not stand in the way of the rename.
+                let _ = conn.close().await;
+            }
+            Ok::<_, RestoreError>(())
+        };
+        try_join_all((0..sessions).map(|_| worker())).await?;
+        Ok(refused.into_inner().unwrap_or_default())
+    }
+
+    /// All jobs, the largest first, so that no large one is left to run alone at the end.
+    fn jobs(&self) -> VecDeque<Job> {
+        let mut sizes: BTreeMap<Job, u64> = BTreeMap::new();
+        for &index in self.tables {
+            for part in &self.snapshot.tables[index].parts {
+                let job = if part.member.is_some() { Job::Tar(part.stream) } else { Job::Table(index) };
+                let bytes = self.snapshot.stream(part.stream).map_or(0, |stream| stream.bytes);
+                let size = sizes.entry(job).or_default();
+                *size = if part.member.is_some() { bytes } else { *size + bytes };
+            }
+        }
+        let mut jobs: Vec<(Job, u64)> = sizes.into_iter().collect();
+        jobs.sort_by_key(|(job, bytes)| (std::cmp::Reverse(*bytes), *job));
+        jobs.into_iter().map(|(job, _)| job).collect()
+    }
+
+    /// Loads the parts of a table that are streams of their own, in one transaction.
+    async fn table(
+        &self,
+        conn: &mut Option<PgConnection>,
+        index: usize,
+        loaded: &Mutex<Loaded>,
+    ) -> Result<(), RestoreError> {
+        let entry = &self.snapshot.tables[index];
+        let own: Vec<&Part> = entry.parts.iter().filter(|part| part.member.is_none()).collect();
+        let whole = own.len() == entry.parts.len();
+        let mut session = self.begin(conn.take(), entry, whole).await?;
+        let mut sum = RowSum::default();
+        for part in own {
+            let stream = Numbered::open(self.streams, part.stream, StreamKind::PgTable).await?;
+            let target = qualified(&entry.schema, &entry.name);
+            sum.merge(&self.copy(&mut session, entry, part, &target, whole, Rows::Stream(stream)).await?);
+        }
+        *conn = Some(commit(session, entry).await?);
+        add(loaded, index, sum);
+        Ok(())
+    }
+
+    /// Loads the members of a tar (or one of them), each in a transaction of its own.
+    async fn tar(
+        &self,
+        conn: &mut Option<PgConnection>,
+        number: u32,
+        only: Option<u32>,
+        loaded: &Mutex<Loaded>,
+        refused: &Mutex<Vec<(Job, RestoreError)>>,
+    ) -> Result<(), RestoreError> {
+        let mut expected = self.members(number, only);
+        let stream = Numbered::open(self.streams, number, StreamKind::PgTables).await?;
+        let mut members = TarMembers::new(stream);
+        while let Some((member, rows)) = members.next().await? {
+            let Some((index, part)) = expected.remove(&member) else { continue };
+            let entry = &self.snapshot.tables[index];
+            let whole = entry.parts.len() == 1;
+            let one = async {
+                let mut session = self.begin(conn.take(), entry, whole).await?;
+                let target = qualified(&entry.schema, &entry.name);
+                let sum = self.copy(&mut session, entry, part, &target, whole, Rows::Memory(Some(rows))).await?;
+                Ok::<_, RestoreError>((commit(session, entry).await?, sum))
+            };
+            match one.await {
+                Ok((session, sum)) => {
+                    *conn = Some(session);
+                    add(loaded, index, sum);
+                }
+                Err(error) if error.is_check_violation() => push(refused, (Job::Member(number, member), error)),
+                Err(error) => return Err(error),
+            }
+        }
+        match expected.keys().next() {
+            None => Ok(()),
+            Some(member) => Err(RestoreError::Damaged { number, why: format!("it has no member {member}") }),
+        }
+    }
+
+    /// Which member of a tar belongs to which part of which table.
+    fn members(&self, number: u32, only: Option<u32>) -> BTreeMap<u32, (usize, &Part)> {
+        let parts = self
+            .tables
+            .iter()
+            .flat_map(|&index| self.snapshot.tables[index].parts.iter().map(move |part| (index, part)));
+        let here = parts.filter(|(_, part)| part.stream == number);
+        let named = here.filter_map(|(index, part)| Some((part.member?, (index, part))));
+        named.filter(|(member, _)| only.is_none_or(|only| only == *member)).collect()
+    }
+
+    /// Begins a transaction in a session, a new one when there is none.
+    async fn begin(
+        &self,
+        conn: Option<PgConnection>,
+        entry: &TableEntry,
+        truncate: bool,
+    ) -> Result<PgConnection, RestoreError> {
+        let mut session = match conn {
+            Some(conn) => conn,
+            None => session::open(self.to).await?,
+        };
+        let table = qualified(&entry.schema, &entry.name);
+        // Rows of a table that was truncated in this transaction can be written frozen: no vacuum has to do it again.
+        let sql = if truncate { format!("BEGIN; TRUNCATE ONLY {table}") } else { "BEGIN".to_owned() };
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut session).await.map_err(|e| refused_load(entry, e))?;
+        Ok(session)
+    }
+
+    /// Sends one part and compares.
+    async fn copy(
+        &self,
+        conn: &mut PgConnection,
+        entry: &TableEntry,
+        part: &Part,
+        target: &str,
+        freeze: bool,
+        mut rows: Rows,
+    ) -> Result<RowSum, RestoreError> {
+        let options = if freeze { ", FREEZE" } else { "" };
+        let sql = format!("COPY {target}{} FROM STDIN WITH ({}{options})", columns(entry), format_of(entry));
+        let failed = |source| refused_load(entry, source);
+        let mut copy = conn.copy_in_raw(&sql).await.map_err(failed)?;
+        let mut splitter = RowSplitter::default();
+        while let Some(bytes) = rows.next().await? {
+            splitter.feed(&bytes);
+            self.monitor.event(Event::Plain { bytes: bytes.len() as u64 });
+            copy.send(bytes).await.map_err(failed)?;
+        }
+        let expected = RowSum { rows: part.rows, fingerprint: part.fingerprint };
+        let differs = |found| RestoreError::PartDiffers {
+            schema: entry.schema.clone(),
+            name: entry.name.clone(),
+            expected,
+            found,
+        };
+        let loaded = copy.finish().await.map_err(failed)?;
+        let found = splitter.finish().ok_or_else(|| RestoreError::Damaged {
+            number: part.stream,
+            why: format!("the rows of {target} end inside a row"),
+        })?;
+        if found != expected {
+            return Err(differs(found));
+        }
+        if loaded != found.rows {
+            return Err(differs(RowSum { rows: loaded, fingerprint: found.fingerprint }));
+        }
+        Ok(found)
+    }
+
+    /// Loads a refused leaf through the root of its partition tree; anything else that was refused is an error now.
+    async fn through_root(&self, job: Job, error: RestoreError, loaded: &Mutex<Loaded>) -> Result<(), RestoreError> {
+        let (index, member) = match job {
+            Job::Table(index) => (index, None),
+            Job::Member(stream, member) => match self.members(stream, Some(member)).get(&member) {
+                Some((index, _)) => (*index, Some((stream, member))),
+                None => return Err(error),
+            },
+            Job::Tar(_) => return Err(error),
+        };
+        let entry = &self.snapshot.tables[index];
+        let mut conn = session::open(self.to).await?;
+        let sql = "SELECT n.nspname::text, c.relname::text FROM pg_class leaf \
+                   JOIN pg_class c ON c.oid = pg_partition_root(leaf.oid) JOIN pg_namespace n ON n.oid = c.relnamespace \
+                   WHERE leaf.oid = $1::regclass AND leaf.relispartition";
+        let query = sqlx::query(sql).bind(qualified(&entry.schema, &entry.name));
+        let row =
+            query.fetch_optional(&mut conn).await.map_err(PostgresError::during("looking for a partition root"))?;
+        let Some(row) = row else { return Err(error) };
+        let named = |at| row.try_get(at).map_err(PostgresError::during("looking for a partition root"));
+        let root: (String, String) = (named(0)?, named(1)?);
+        let target = qualified(&root.0, &root.1);
+        let mut session = self.begin(Some(conn), entry, false).await?;
+        let mut sum = RowSum::default();
+        for part in &entry.parts {
+            if member.is_none_or(|(stream, member)| (part.stream, part.member) == (stream, Some(member)))
+                && part.member.is_some() == member.is_some()
+            {
+                let rows = self.part_rows(part).await?;
+                sum.merge(&self.copy(&mut session, entry, part, &target, false, rows).await?);
+            }
+        }
+        drop(commit(session, entry).await?);
+        add(loaded, index, sum);
+        if let Ok(mut loaded) = loaded.lock() {
+            let leaves = loaded.through_root.entry(root).or_default();
+            if !leaves.contains(&index) {
+                leaves.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of one part on their own.
+    async fn part_rows(&self, part: &Part) -> Result<Rows, RestoreError> {
+        let Some(wanted) = part.member else {
+            return Ok(Rows::Stream(Numbered::open(self.streams, part.stream, StreamKind::PgTable).await?));
+        };
+        let stream = Numbered::open(self.streams, part.stream, StreamKind::PgTables).await?;
+        let mut members = TarMembers::new(stream);
+        while let Some((member, rows)) = members.next().await? {
+            if member == wanted {
+                return Ok(Rows::Memory(Some(rows)));
+            }
+        }
+        Err(RestoreError::Damaged { number: part.stream, why: format!("it has no member {wanted}") })
+    }
+}
+
+/// The rows of one part, wherever they come from.
+enum Rows {
+    Stream(Numbered),
+    Memory(Option<Bytes>),
+}
+
+impl Rows {
+    async fn next(&mut self) -> Result<Option<Bytes>, RestoreError> {
+        match self {
+            Self::Stream(stream) => stream.next().await,
+            Self::Memory(bytes) => Ok(bytes.take()),
+        }
+    }
+}
+
+/// Reads a table back as it was captured and sums its rows.
+pub(super) async fn read_back(
+    conn: &mut PgConnection,
+    entry: &TableEntry,
+    through: Option<&str>,
+) -> Result<RowSum, RestoreError> {
+    let what = match through {
+        Some(root) => {
+            let names: Vec<String> = entry.columns.iter().map(|name| ident(name)).collect();
+            format!("(SELECT {} FROM {root})", names.join(", "))
+        }
+        None => format!("{}{}", qualified(&entry.schema, &entry.name), columns(entry)),
+    };
+    let sql = format!("COPY {what} TO STDOUT WITH ({})", format_of(entry));
+    let failed = |e| PostgresError::during(format!("reading {} back", qualified(&entry.schema, &entry.name)))(e);
+    let mut rows = conn.copy_out_raw(&sql).await.map_err(failed)?;
+    let mut splitter = RowSplitter::default();
+    while let Some(bytes) = rows.try_next().await.map_err(failed)? {
+        splitter.feed(&bytes);
+    }
+    let why = || format!("the server sent half a row of {}", qualified(&entry.schema, &entry.name));
+    splitter.finish().ok_or_else(|| RestoreError::Manifest { why: why() })
+}
+
+fn columns(entry: &TableEntry) -> String {
+    if entry.columns.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", entry.columns.iter().map(|name| ident(name)).collect::<Vec<_>>().join(", "))
+}
+
+fn format_of(entry: &TableEntry) -> String {
+    format!("FORMAT {}, ENCODING {}", entry.format, super::sql::literal(&entry.encoding))
+}
+
+async fn commit(mut session: PgConnection, entry: &TableEntry) -> Result<PgConnection, RestoreError> {
+    sqlx::raw_sql("COMMIT").execute(&mut session).await.map_err(|e| refused_load(entry, e))?;
+    Ok(session)
+}
+
+fn refused_load(entry: &TableEntry, source: sqlx::Error) -> RestoreError {
+    RestoreError::Load { schema: entry.schema.clone(), name: entry.name.clone(), source }
+}
+
+fn add(loaded: &Mutex<Loaded>, index: usize, sum: RowSum) {
+    if let Ok(mut loaded) = loaded.lock() {
+        loaded.sums.entry(index).or_default().merge(&sum);
+    }
+}
+
+fn push(refused: &Mutex<Vec<(Job, RestoreError)>>, one: (Job, RestoreError)) {
+    if let Ok(mut refused) = refused.lock() {
+        refused.push(one);
+    }
+}

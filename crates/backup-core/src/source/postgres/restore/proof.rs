@@ -1,0 +1,43 @@
+//! What a restore proves: per table what was captured and what is there now.
+
+use crate::fingerprint::RowSum;
+
+/// One table, compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableProof {
+    /// Schema.
+    pub schema: String,
+    /// Table; the root of a partition tree when rows had to be loaded through it.
+    pub name: String,
+    /// Rows and fingerprint of the capture.
+    pub expected: RowSum,
+    /// Rows and fingerprint of the restore.
+    pub found: RowSum,
+    /// `found` was read back from the restored table. Otherwise it is the server's own count of loaded rows and the
+    /// fingerprint of the bytes that it took.
+    pub read_back: bool,
+}
+
+impl TableProof {
+    /// Both rows and fingerprint agree.
+    pub fn ok(&self) -> bool {
+        self.expected == self.found
+    }
+}
+
+/// A restored database. There is no such value for one that differs: that is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreProof {
+    /// The database, under its final name.
+    pub database: String,
+    /// Where the replaced database is kept, when one was.
+    pub replaced: Option<String>,
+    /// Every table with rows to compare, in the manifest's order.
+    pub tables: Vec<TableProof>,
+    /// Tables that came back without rows because the capture or the selection left these out, as `schema.name`.
+    pub without_rows: Vec<String>,
+    /// Roles that were created.
+    pub created_roles: Vec<String>,
+    /// For a restore of single tables: shell commands that bring the rows into the live database.
+    pub bring_back: Vec<String>,
+}

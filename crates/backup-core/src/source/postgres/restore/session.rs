@@ -1,0 +1,67 @@
+//! Sessions that load rows or read them back.
+
+use sqlx::postgres::PgConnection;
+
+use crate::source::postgres::error::PostgresError;
+use crate::source::postgres::options::ConnectOptions;
+
+/// What loaders and readers set, where the server knows it: values mean the same as at capture, nothing times out,
+/// and no setting of the restored database or of a role gets in between. Commits do not wait for the disk: the last
+/// one of the restore does, and with it everything before.
+const SETTINGS: [(&str, &str); 23] = [
+    ("array_nulls", "on"),
+    ("bytea_output", "hex"),
+    ("client_min_messages", "error"),
+    ("datestyle", "ISO, MDY"),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_read_only", "off"),
+    ("extra_float_digits", "3"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
+    ("intervalstyle", "postgres"),
+    ("jit", "off"),
+    ("lc_monetary", "C"),
+    ("lock_timeout", "0"),
+    ("max_parallel_workers_per_gather", "0"),
+    ("quote_all_identifiers", "off"),
+    ("row_security", "off"),
+    ("standard_conforming_strings", "on"),
+    ("statement_timeout", "0"),
+    ("synchronize_seqscans", "off"),
+    ("synchronous_commit", "off"),
+    ("timezone", "UTC"),
+    ("transaction_timeout", "0"),
+    ("xmloption", "content"),
+];
+
+/// Opens a session with these settings. Statements travel as UTF-8; the encoding of rows is named in each COPY, so
+/// that names of tables and the server's messages are not subject to it.
+pub(super) async fn open(to: &ConnectOptions) -> Result<PgConnection, PostgresError> {
+    let mut conn = to.connect().await?;
+    let during = || PostgresError::during("setting up a session");
+    let (names, values): (Vec<&str>, Vec<&str>) = SETTINGS.into_iter().unzip();
+    let sql = "SELECT count(set_config(s.name, v.value, false)) FROM unnest($1::text[], $2::text[]) AS v(name, value) \
+               JOIN pg_settings s ON lower(s.name) = v.name";
+    sqlx::query(sql).bind(names).bind(values).execute(&mut conn).await.map_err(during())?;
+    sqlx::raw_sql("SET search_path = ''").execute(&mut conn).await.map_err(during())?;
+    Ok(conn)
+}
+
+/// The same for sessions of `pg_restore`, as startup options: these win over settings of the database and of roles.
+pub(super) fn child_settings(server_major: u32) -> Vec<(&'static str, &'static str)> {
+    let mut settings = vec![
+        ("default_transaction_read_only", "off"),
+        ("idle_in_transaction_session_timeout", "0"),
+        ("lock_timeout", "0"),
+        ("statement_timeout", "0"),
+        ("synchronous_commit", "off"),
+        ("array_nulls", "on"),
+    ];
+    if server_major >= 14 {
+        settings.push(("idle_session_timeout", "0"));
+    }
+    if server_major >= 17 {
+        settings.push(("transaction_timeout", "0"));
+    }
+    settings
+}

@@ -192,6 +192,8 @@ impl Work<'_> {
         if self.counted.contains(&index) {
             let counted = copy_out::count(session, table, self.encoding).await?;
             if counted != copied.sum.rows {
+                // A table that changed places between the two is a disturbance, not a miscount.
+                copy_out::same_table(session, &table.relation).await?;
                 let table = table.relation.shown();
                 return Err(PostgresError::CountDiffers { table, copied: copied.sum.rows, counted });
             }

@@ -1,6 +1,12 @@
-//! Black-box suite.
+//! Black-box and cross-crate suite: one binary, a module for each file of `suite/`.
 
 #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
 
-#[path = "suite/pg_restore.rs"]
-mod pg_restore;
+mod suite {
+    mod cli_config;
+    mod files_roundtrip;
+    mod pg_capture;
+    mod pg_restore;
+    mod store_conformance;
+    mod store_faults;
+}

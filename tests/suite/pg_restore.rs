@@ -4,7 +4,6 @@
 //! the capture it belongs to. Each verification is broken on purpose and must say so, and then no database may carry
 //! the final name.
 
-#[path = "pg_restore/fixture.rs"]
 mod fixture;
 
 use std::sync::Mutex;

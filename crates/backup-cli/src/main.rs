@@ -1,2 +1,23 @@
-//! The binary `backup`.
-fn main() {}
+//! The binary `backup`: alone in printing, exiting, and reading the environment and the clock.
+//!
+//! A verb is a file in `commands/`: its arguments, and a `run` that asks the engine and hands what it got to the
+//! printer. Errors of the engine become exit codes and hints in `error.rs`, in no other place.
+
+mod cli;
+mod commands;
+mod context;
+mod error;
+mod exit;
+mod identity;
+mod printer;
+mod secrets;
+mod table;
+mod terminal;
+#[cfg_attr(not(test), expect(dead_code, reason = "read by `restore --at`, which joins the tree with its engine"))]
+mod when;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main(std::env::args_os().collect()).into()
+}

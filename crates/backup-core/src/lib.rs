@@ -4,12 +4,25 @@
 //! in), or decide what an operator sees (it emits [`monitor::Event`]s). The words used here are those of
 //! `ARCHITECTURE.md`; the bytes it writes are described, apart from the code, in `FORMAT.md`.
 
+pub mod backup;
+pub mod catalogue;
+pub mod chunk;
 pub mod clock;
 pub mod config;
 pub mod fingerprint;
 pub mod id;
+pub mod json;
 pub mod manifest;
 pub mod monitor;
+pub mod pipeline;
+pub mod prune;
+pub mod recover;
+pub mod replicate;
+pub mod seal;
 pub mod secret;
+pub mod signature;
+pub mod snapshot;
 pub mod source;
+pub mod state;
 pub mod vault;
+pub mod verify;

@@ -2,10 +2,36 @@
 //!
 //! Types here; the text form is in `manifest/text.rs` and, byte by byte, in `FORMAT.md`.
 
+pub mod text;
+
 use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Fingerprint;
 use crate::id::{Hash256, IdError, ObjectName};
+
+/// A whole manifest.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Manifest {
+    /// Type of the source: `postgres`, `files`, …
+    pub source_type: String,
+    /// Streams; number *n* is element *n - 1*.
+    pub streams: Vec<Stream>,
+    /// Tables with their rows; databases only.
+    pub tables: Vec<TableEntry>,
+    /// What a restore compares and needs besides.
+    pub properties: Vec<Property>,
+    /// Why the snapshot should be looked at before it is relied on.
+    pub suspect: Vec<String>,
+    /// The resolved configuration that was in force, without secrets.
+    pub config: serde_json::Value,
+}
+
+impl Manifest {
+    /// The value of a property.
+    pub fn property(&self, name: &str) -> Option<&serde_json::Value> {
+        self.properties.iter().find(|property| property.name == name).map(|property| &property.value)
+    }
+}
 
 /// What a stream's bytes are. The word is what stands in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

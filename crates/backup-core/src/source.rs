@@ -13,8 +13,29 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use crate::clock::Clock;
 use crate::id::Hash256;
 use crate::manifest::{Member, PathEntry, Property, StreamKind, TableEntry};
+use crate::monitor::Monitor;
+
+/// Something that can be captured.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The word for its type: `postgres`, `files`, …
+    fn kind(&self) -> &'static str;
+
+    /// Captures it into `sink`. Either everything that the configuration asks for is in what is returned, or this fails.
+    async fn capture(&self, sink: &dyn Sink, clock: &Clock, monitor: &dyn Monitor) -> Result<Captured, SourceError>;
+}
+
+/// Why a source could not be captured: the error of its module.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The sink stopped.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
 
 /// The pipeline behind a sink failed (a store refused, the budget is closed, sealing did not prove). The capture must stop.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,481 @@
 //! A vault: a directory or an S3 prefix that holds generations.
+//!
+//! [`Vault`] is the only way in: objects enter as [`Sealed`], documents as one of the closed set in [`document`], and what
+//! comes out has been checked: objects against their name, documents against their signature, their format and the path
+//! at which they lie. Nothing is deleted here except what prune names.
 
+pub mod document;
+pub mod inventory;
+pub mod layout;
 pub mod local;
 pub mod memory;
 pub mod retry;
 pub mod s3;
 pub mod store;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::id::{Hash256, ObjectName, SourceName, StackName, VaultId};
+use crate::json::{self, JsonError};
+use crate::seal::{MAX_STORED_BYTES, Sealed};
+use crate::signature::{HostKey, Namespace, SignatureError, SignedBy, Signers};
+use document::{FORMAT, InventoryRef, PublicDocument, SnapshotDoc, VaultDoc};
+use inventory::{InventoryError, InventoryLine};
+use layout::{GenerationDir, GenerationId, SnapshotId};
+use store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
+
+/// Largest JSON document that is read. A snapshot of a huge source names some thousand manifest objects.
+const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
+/// Largest signature that is read.
+const MAX_SIGNATURE_BYTES: u64 = 16 << 10;
+/// Largest stored inventory that is read.
+const MAX_INVENTORY_BYTES: u64 = 256 << 20;
+
+/// Why a vault cannot be used, or what is wrong in it.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// The store failed.
+    #[error("vault `{vault}`")]
+    Store {
+        /// The vault's name in the configuration, or its address.
+        vault: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// There is no vault at that place.
+    #[error("there is no vault in {store}")]
+    NoVault {
+        /// The place.
+        store: String,
+    },
+    /// Another vault lies there than the configuration pins.
+    #[error("{store} holds the vault {found}, and the configuration pins {pinned}")]
+    OtherVault {
+        /// The place.
+        store: String,
+        /// Its id.
+        found: VaultId,
+        /// The id in the configuration.
+        pinned: VaultId,
+    },
+    /// A vault is there already.
+    #[error("{store} already holds the vault {found}")]
+    Occupied {
+        /// The place.
+        store: String,
+        /// Its id.
+        found: VaultId,
+    },
+    /// A document is damaged or of a newer format.
+    #[error("`{path}` in vault `{vault}` cannot be used")]
+    Document {
+        /// Its path.
+        path: String,
+        /// The vault.
+        vault: String,
+        /// Why.
+        #[source]
+        source: JsonError,
+    },
+    /// A document that something else names is missing.
+    #[error("`{path}` is missing in vault `{vault}`")]
+    MissingDocument {
+        /// Its path.
+        path: String,
+        /// The vault.
+        vault: String,
+    },
+    /// A signature is missing, foreign or does not match.
+    #[error("`{path}` in vault `{vault}` is not believed")]
+    Signature {
+        /// Path of the document.
+        path: String,
+        /// The vault.
+        vault: String,
+        /// Why.
+        #[source]
+        source: SignatureError,
+    },
+    /// A document lies at another path than it says itself: it was moved or swapped.
+    #[error("`{path}` in vault `{vault}` says that it belongs at `{says}`")]
+    Misplaced {
+        /// Where it lies.
+        path: String,
+        /// The vault.
+        vault: String,
+        /// Where it says that it belongs.
+        says: String,
+    },
+    /// Stored bytes are not those that were promised.
+    #[error("`{path}` in vault `{vault}` is damaged: {reason}")]
+    Damaged {
+        /// Its path.
+        path: String,
+        /// The vault.
+        vault: String,
+        /// What was found.
+        reason: String,
+    },
+    /// An inventory cannot be understood.
+    #[error("`{path}` in vault `{vault}`")]
+    Inventory {
+        /// Its path.
+        path: String,
+        /// The vault.
+        vault: String,
+        /// Why.
+        #[source]
+        source: InventoryError,
+    },
+    /// A document could not be signed.
+    #[error("`{path}` could not be signed")]
+    Sign {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: SignatureError,
+    },
+}
+
+/// A document that was checked, with the bytes that were signed.
+#[derive(Debug, Clone)]
+pub struct Signed<T> {
+    /// What it says.
+    pub doc: T,
+    /// Its stored bytes.
+    pub bytes: Bytes,
+    /// Its signature's stored bytes.
+    pub signature: Bytes,
+    /// Who signed.
+    pub by: SignedBy,
+}
+
+impl<T> Signed<T> {
+    /// SHA-256 of the document's bytes: what the next one's `previous` and marks refer to.
+    pub fn hash(&self) -> Hash256 {
+        Hash256::of(&self.bytes)
+    }
+}
+
+/// An open vault whose identity was checked.
+#[derive(Debug, Clone)]
+pub struct Vault {
+    name: String,
+    id: VaultId,
+    store: Arc<dyn Store>,
+}
+
+impl Vault {
+    /// Makes a vault in an empty place. Refuses where one is already.
+    pub async fn create(
+        name: &str,
+        store: Arc<dyn Store>,
+        id: VaultId,
+        now: DateTime<Utc>,
+        tool: &str,
+    ) -> Result<Self, VaultError> {
+        let vault = Self { name: name.to_owned(), id: id.clone(), store };
+        if let Some(found) = vault.read_vault_doc().await? {
+            return Err(VaultError::Occupied { store: vault.store.describe(), found: found.id });
+        }
+        let doc = VaultDoc { format: FORMAT, id, created: now, tool: tool.to_owned() };
+        let path = fixed(layout::VAULT_JSON);
+        vault.put(&path, json::to_lines(&doc).into(), PutMode::CreateOnly).await?;
+        vault.sync().await?;
+        Ok(vault)
+    }
+
+    /// Opens the vault that lies in `store`. With `pinned`, any other is refused.
+    pub async fn open(name: &str, store: Arc<dyn Store>, pinned: Option<&VaultId>) -> Result<Self, VaultError> {
+        let mut vault = Self { name: name.to_owned(), id: zero_id(), store };
+        let found = vault.read_vault_doc().await?;
+        let found = found.ok_or_else(|| VaultError::NoVault { store: vault.store.describe() })?.id;
+        if let Some(pinned) = pinned.filter(|pinned| **pinned != found) {
+            return Err(VaultError::OtherVault { store: vault.store.describe(), found, pinned: pinned.clone() });
+        }
+        vault.id = found;
+        Ok(vault)
+    }
+
+    async fn read_vault_doc(&self) -> Result<Option<VaultDoc>, VaultError> {
+        let path = fixed(layout::VAULT_JSON);
+        let bytes = match self.store.get(&path, MAX_DOCUMENT_BYTES).await {
+            Ok(bytes) => bytes,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(source) => return Err(self.failed(source)),
+        };
+        json::from_slice(&bytes, FORMAT).map(Some).map_err(|source| self.unreadable(&path, source))
+    }
+
+    /// Name in the configuration, or address.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> &VaultId {
+        &self.id
+    }
+
+    /// Where it lies, for people.
+    pub fn describe(&self) -> String {
+        self.store.describe()
+    }
+
+    /// The store's clock.
+    pub async fn now(&self) -> Result<DateTime<Utc>, VaultError> {
+        self.store.now().await.map_err(|e| self.failed(e))
+    }
+
+    /// The barrier: everything put so far is durable when this returns.
+    pub async fn sync(&self) -> Result<(), VaultError> {
+        self.store.sync().await.map_err(|e| self.failed(e))
+    }
+
+    /// Stores an object, unless it is there.
+    pub async fn put_object(&self, dir: &GenerationDir, sealed: &Sealed) -> Result<PutOutcome, VaultError> {
+        self.put(&dir.object(&sealed.name()), sealed.bytes().clone(), PutMode::CreateOnly).await
+    }
+
+    /// The stored bytes of an object, checked against its name.
+    pub async fn get_object(&self, dir: &GenerationDir, name: &ObjectName) -> Result<Bytes, VaultError> {
+        let path = dir.object(name);
+        let bytes = self.get(&path, MAX_STORED_BYTES).await?;
+        let found = tokio::task::spawn_blocking({
+            let bytes = bytes.clone();
+            move || Hash256::of(&bytes)
+        });
+        match found.await {
+            Ok(found) if found == *name => Ok(bytes),
+            Ok(found) => Err(self.damaged(&path, format!("its bytes have the SHA-256 {found}"))),
+            Err(e) => Err(self.damaged(&path, e.to_string())),
+        }
+    }
+
+    /// Copies an object that was read (and so checked) from another vault.
+    pub async fn copy_object(&self, dir: &GenerationDir, name: &ObjectName, from: &Self) -> Result<u64, VaultError> {
+        let bytes = from.get_object(dir, name).await?;
+        let size = bytes.len() as u64;
+        self.put(&dir.object(name), bytes, PutMode::CreateOnly).await?;
+        Ok(size)
+    }
+
+    /// All objects of a generation, by one listing: name and stored size. Foreign files are passed over.
+    pub async fn list_objects(&self, dir: &GenerationDir) -> Result<Vec<InventoryLine>, VaultError> {
+        let entries = self.list(&dir.objects()).await?;
+        let parse = |entry: &Entry| {
+            let name: ObjectName = entry.path.as_str().rsplit('/').next()?.parse().ok()?;
+            (dir.object(&name) == entry.path).then_some(InventoryLine { name, bytes: entry.bytes })
+        };
+        Ok(entries.iter().filter_map(parse).collect())
+    }
+
+    /// Signs and stores a document: its signature first, so that a document is never there without one.
+    pub async fn put_signed<T: PublicDocument>(&self, doc: &T, key: &HostKey) -> Result<Signed<T>, VaultError>
+    where
+        T: Clone,
+    {
+        let path = doc.path();
+        let bytes = json::to_lines(doc);
+        let signature = key
+            .sign(T::NAMESPACE, bytes.as_bytes())
+            .map_err(|source| VaultError::Sign { path: path.to_string(), source })?;
+        let signed = Signed {
+            doc: doc.clone(),
+            bytes: bytes.into(),
+            signature: signature.into(),
+            by: SignedBy { fingerprint: key.fingerprint() },
+        };
+        self.put_verbatim(&signed).await?;
+        Ok(signed)
+    }
+
+    /// Stores a document that is already signed: signature, barrier, document, barrier.
+    pub async fn put_verbatim<T: PublicDocument>(&self, signed: &Signed<T>) -> Result<(), VaultError> {
+        let path = signed.doc.path();
+        self.put(&layout::signature_of(&path), signed.signature.clone(), PutMode::Replace).await?;
+        self.sync().await?;
+        self.put(&path, signed.bytes.clone(), PutMode::Replace).await?;
+        self.sync().await
+    }
+
+    /// Reads and checks the document at `path`: format, signature, and that it belongs there.
+    pub async fn get_signed<T: PublicDocument>(
+        &self,
+        path: &StorePath,
+        signers: &Signers,
+    ) -> Result<Signed<T>, VaultError> {
+        let bytes = self.get_existing(path, MAX_DOCUMENT_BYTES).await?;
+        let doc: T = json::from_slice(&bytes, FORMAT).map_err(|source| self.unreadable(path, source))?;
+        let signature = self.get_existing(&layout::signature_of(path), MAX_SIGNATURE_BYTES).await?;
+        let by = signers.check(T::NAMESPACE, &bytes, &signature, doc.at()).map_err(|source| VaultError::Signature {
+            path: path.to_string(),
+            vault: self.name.clone(),
+            source,
+        })?;
+        if doc.path() != *path {
+            let says = doc.path().to_string();
+            return Err(VaultError::Misplaced { path: path.to_string(), vault: self.name.clone(), says });
+        }
+        Ok(Signed { doc, bytes, signature, by })
+    }
+
+    /// Whether a path exists.
+    pub async fn exists(&self, path: &StorePath) -> Result<bool, VaultError> {
+        Ok(self.store.stat(path).await.map_err(|e| self.failed(e))?.is_some())
+    }
+
+    /// Stores a snapshot's inventory.
+    pub async fn put_inventory(
+        &self,
+        dir: &GenerationDir,
+        id: &SnapshotId,
+        lines: Vec<InventoryLine>,
+    ) -> Result<InventoryRef, VaultError> {
+        let path = dir.snapshot(id, ".inventory.zst");
+        let broken = |source| VaultError::Inventory { path: path.to_string(), vault: self.name.clone(), source };
+        let stored = inventory::write(lines).map_err(broken)?;
+        let objects = inventory::read(&stored).map_err(broken)?.len() as u64;
+        let reference = InventoryRef { sha256: Hash256::of(&stored), bytes: stored.len() as u64, objects };
+        self.put(&path, stored.into(), PutMode::Replace).await?;
+        Ok(reference)
+    }
+
+    /// The inventory of a snapshot and its stored bytes, checked against what the snapshot says of it.
+    pub async fn get_inventory(&self, doc: &SnapshotDoc) -> Result<(Vec<InventoryLine>, Bytes), VaultError> {
+        let path = doc.dir().snapshot(&doc.id, ".inventory.zst");
+        let stored = self.get_existing(&path, MAX_INVENTORY_BYTES).await?;
+        let found = Hash256::of(&stored);
+        if found != doc.inventory.sha256 {
+            return Err(self.damaged(&path, format!("its bytes have the SHA-256 {found}")));
+        }
+        let lines = inventory::read(&stored).map_err(|source| VaultError::Inventory {
+            path: path.to_string(),
+            vault: self.name.clone(),
+            source,
+        })?;
+        if lines.len() as u64 != doc.inventory.objects {
+            return Err(self.damaged(&path, format!("it has {} lines, not {}", lines.len(), doc.inventory.objects)));
+        }
+        Ok((lines, stored))
+    }
+
+    /// Stores an inventory that was read (and so checked) from another vault.
+    pub async fn put_inventory_verbatim(&self, doc: &SnapshotDoc, stored: Bytes) -> Result<(), VaultError> {
+        self.put(&doc.dir().snapshot(&doc.id, ".inventory.zst"), stored, PutMode::Replace).await.map(drop)
+    }
+
+    /// Stores the recovery document with its signature.
+    pub async fn put_recover(&self, text: &str, key: &HostKey) -> Result<Hash256, VaultError> {
+        let path = fixed(layout::RECOVER);
+        let signature = key
+            .sign(Namespace::Recover, text.as_bytes())
+            .map_err(|source| VaultError::Sign { path: path.to_string(), source })?;
+        self.put(&layout::signature_of(&path), signature.into(), PutMode::Replace).await?;
+        self.put(&path, text.to_owned().into(), PutMode::Replace).await?;
+        self.sync().await?;
+        Ok(Hash256::of(text.as_bytes()))
+    }
+
+    /// Stacks in this vault.
+    pub async fn stacks(&self) -> Result<Vec<StackName>, VaultError> {
+        self.names(None).await
+    }
+
+    /// Sources of a stack.
+    pub async fn sources(&self, stack: &StackName) -> Result<Vec<SourceName>, VaultError> {
+        self.names(Some(&layout::stack_dir(stack))).await
+    }
+
+    /// Generations of a source, oldest first.
+    pub async fn generations(&self, stack: &StackName, source: &SourceName) -> Result<Vec<GenerationDir>, VaultError> {
+        let ids: Vec<GenerationId> = self.names(Some(&layout::source_dir(stack, source))).await?;
+        let dir = |id| GenerationDir { stack: stack.clone(), source: source.clone(), id };
+        Ok(ids.into_iter().map(dir).collect())
+    }
+
+    /// Committed snapshots of a generation by name, oldest first. Names only: nothing is opened or believed yet.
+    pub async fn snapshots(&self, dir: &GenerationDir) -> Result<Vec<SnapshotId>, VaultError> {
+        let names = self.store.children(Some(&dir.snapshots())).await.map_err(|e| self.failed(e))?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect())
+    }
+
+    /// All committed snapshots of a source, oldest first, with their generations.
+    pub async fn history(
+        &self,
+        stack: &StackName,
+        source: &SourceName,
+    ) -> Result<Vec<(GenerationDir, SnapshotId)>, VaultError> {
+        let mut all = Vec::new();
+        for dir in self.generations(stack, source).await? {
+            all.extend(self.snapshots(&dir).await?.into_iter().map(|id| (dir.clone(), id)));
+        }
+        all.sort_by(|a, b| a.1.cmp(&b.1));
+        Ok(all)
+    }
+
+    /// Marks of a source: every `<snapshot>.<mark>` by name.
+    pub async fn marks(&self, stack: &StackName, source: &SourceName) -> Result<Vec<StorePath>, VaultError> {
+        let dir = fixed(&format!("{}/marks", layout::source_dir(stack, source)));
+        let entries = self.list(&dir).await?;
+        Ok(entries.into_iter().map(|e| e.path).filter(|p| p.as_str().ends_with(".json")).collect())
+    }
+
+    /// Everything below a path.
+    pub async fn list(&self, prefix: &StorePath) -> Result<Vec<Entry>, VaultError> {
+        self.store.list(Some(prefix)).await.map_err(|e| self.failed(e))
+    }
+
+    /// Removes a path: for prune and for a writer that withdraws its own commit.
+    pub(crate) async fn delete(&self, path: &StorePath) -> Result<(), VaultError> {
+        self.store.delete(path).await.map_err(|e| self.failed(e))
+    }
+
+    async fn names<T: std::str::FromStr>(&self, prefix: Option<&StorePath>) -> Result<Vec<T>, VaultError> {
+        let names = self.store.children(prefix).await.map_err(|e| self.failed(e))?;
+        Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    async fn put(&self, path: &StorePath, body: Bytes, mode: PutMode) -> Result<PutOutcome, VaultError> {
+        self.store.put(path, body, mode).await.map_err(|e| self.failed(e))
+    }
+
+    async fn get(&self, path: &StorePath, limit_bytes: u64) -> Result<Bytes, VaultError> {
+        self.store.get(path, limit_bytes).await.map_err(|e| self.failed(e))
+    }
+
+    async fn get_existing(&self, path: &StorePath, limit_bytes: u64) -> Result<Bytes, VaultError> {
+        match self.store.get(path, limit_bytes).await {
+            Ok(bytes) => Ok(bytes),
+            Err(StoreError::NotFound { .. }) => {
+                Err(VaultError::MissingDocument { path: path.to_string(), vault: self.name.clone() })
+            }
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    fn failed(&self, source: StoreError) -> VaultError {
+        VaultError::Store { vault: self.name.clone(), source }
+    }
+
+    fn unreadable(&self, path: &StorePath, source: JsonError) -> VaultError {
+        VaultError::Document { path: path.to_string(), vault: self.name.clone(), source }
+    }
+
+    fn damaged(&self, path: &StorePath, reason: String) -> VaultError {
+        VaultError::Damaged { path: path.to_string(), vault: self.name.clone(), reason }
+    }
+}
+
+fn fixed(path: &str) -> StorePath {
+    StorePath::new(path).expect("a path of checked parts")
+}
+
+fn zero_id() -> VaultId {
+    "0".repeat(32).parse().expect("32 hex digits")
+}

@@ -1,3 +1,5 @@
-//! Test-only: the real servers that tests talk to, each started by the test that uses it and gone with it.
+//! Test-only: the real servers that tests talk to, each started by the test that uses it, on loopback, and gone with it.
 
 pub mod pg;
+pub mod proxy;
+pub mod s3;

@@ -11,11 +11,25 @@
 //! It never writes to the source database, never puts a password in an argument or a message, and never holds more
 //! than one row and one write batch per worker in memory.
 
+mod archive;
+pub mod capture;
+mod catalog;
+mod child;
 pub mod clients;
+mod copy_out;
 pub mod error;
+mod globals;
+mod names;
 pub mod options;
+mod plan;
+mod properties;
+mod reconcile;
 pub mod restore;
+mod session;
+mod snapshot;
+mod workers;
 
+pub use capture::capture;
 pub use clients::{Clients, ClientsOption, Tool};
 pub use error::PostgresError;
 pub use options::{ConnectOptions, CountCheck, Globals, PostgresOptions};

@@ -1,1 +1,239 @@
-//! Retries with a total deadline.
+//! The one place that tries again.
+//!
+//! Exponential backoff with full jitter: the pause before attempt *n* + 1 is drawn evenly from zero to
+//! `base` · 2ⁿ⁻¹, at most `cap`, so that many clients that failed together do not come back together. Two clocks bound
+//! it: `attempt` for one try, `total` for the whole call. What is not worth another try comes out at once
+//! ([`Failure::Final`]): a refused credential does not become valid by repetition, and repeating it can lock an account.
+//! Each failure that is tried again is told to the monitor. Time here is the monotonic clock, never the wall clock.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::monitor::{Event, Monitor};
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Upper bound of the first pause; doubled after each failure.
+    pub base: Duration,
+    /// Upper bound of every pause.
+    pub cap: Duration,
+    /// How long one attempt may take.
+    pub attempt: Duration,
+    /// How long the call may take with all its attempts and pauses.
+    pub total: Duration,
+}
+
+impl Default for RetryPolicy {
+    /// 200 ms doubling to 10 s; a minute for an attempt, three for the call.
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(200),
+            cap: Duration::from_secs(10),
+            attempt: Duration::from_mins(1),
+            total: Duration::from_mins(3),
+        }
+    }
+}
+
+/// A failed attempt.
+#[derive(Debug)]
+pub enum Failure<E> {
+    /// Worth another try.
+    Again(E),
+    /// Not worth it.
+    Final(E),
+}
+
+/// An attempt had no end within its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no answer within {:.1} s", .0.as_secs_f64())]
+pub struct NoAnswer(pub Duration);
+
+/// The call failed for good.
+#[derive(Debug)]
+pub struct GaveUp<E> {
+    /// How often it was tried, at least 1.
+    pub attempts: u32,
+    /// The last failure.
+    pub error: E,
+}
+
+/// Where pauses get their randomness from. Not for secrets.
+pub struct Jitter(AtomicU64);
+
+impl Jitter {
+    /// The same pauses for the same seed: for tests.
+    pub fn seeded(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    /// A seed from the system.
+    pub fn random() -> Self {
+        // Without a random source the pauses are merely predictable, so an error here is no reason to fail.
+        Self::seeded(getrandom::u64().unwrap_or(0x5eed))
+    }
+
+    /// A number from 0 to `upper`, both included: one step of splitmix64.
+    fn up_to(&self, upper: u64) -> u64 {
+        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        upper.checked_add(1).map_or(z, |span| z % span)
+    }
+}
+
+/// Runs calls under a policy.
+#[derive(Clone)]
+pub struct Retry {
+    policy: RetryPolicy,
+    jitter: Arc<Jitter>,
+    monitor: Arc<dyn Monitor>,
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl Retry {
+    /// Retries by `policy`, pauses by `jitter`, and tells `monitor`.
+    pub fn new(policy: RetryPolicy, jitter: Jitter, monitor: Arc<dyn Monitor>) -> Self {
+        Self { policy, jitter: Arc::new(jitter), monitor }
+    }
+
+    /// Runs `attempt` (given its number, from 1) until it succeeds, fails for good, or time is up. `what` names the
+    /// call and its object for the monitor. An attempt that runs out of time is dropped, then counted as a failure.
+    pub async fn run<T, E, F, Fut>(&self, what: &str, mut attempt: F) -> Result<T, GaveUp<E>>
+    where
+        F: FnMut(u32) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+        E: fmt::Display + From<NoAnswer>,
+    {
+        let deadline = Instant::now() + self.policy.total;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let allowed = self.policy.attempt.min(deadline.saturating_duration_since(Instant::now()));
+            let error = match tokio::time::timeout(allowed, attempt(attempts)).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(Failure::Final(error))) => return Err(GaveUp { attempts, error }),
+                Ok(Err(Failure::Again(error))) => error,
+                Err(_elapsed) => NoAnswer(allowed).into(),
+            };
+            let pause = self.pause(attempts);
+            if Instant::now() + pause >= deadline {
+                return Err(GaveUp { attempts, error });
+            }
+            self.monitor.event(Event::Retry { what: what.to_owned(), why: error.to_string(), attempt: attempts });
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The pause after attempt number `attempts`.
+    fn pause(&self, attempts: u32) -> Duration {
+        let doubled = self.policy.base.saturating_mul(1_u32.checked_shl(attempts - 1).unwrap_or(u32::MAX));
+        let upper = u64::try_from(doubled.min(self.policy.cap).as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(self.jitter.up_to(upper))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Said(String);
+    impl fmt::Display for Said {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(&self.0)
+        }
+    }
+    impl From<NoAnswer> for Said {
+        fn from(value: NoAnswer) -> Self {
+            Self(value.to_string())
+        }
+    }
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<Event>>);
+    impl Monitor for Heard {
+        fn event(&self, event: Event) {
+            self.0.lock().unwrap().push(event);
+        }
+    }
+
+    fn quick(total_ms: u64) -> (Retry, Arc<Heard>) {
+        let heard = Arc::new(Heard::default());
+        let policy = RetryPolicy {
+            base: Duration::from_millis(1),
+            cap: Duration::from_millis(4),
+            attempt: Duration::from_millis(50),
+            total: Duration::from_millis(total_ms),
+        };
+        (Retry::new(policy, Jitter::seeded(7), heard.clone()), heard)
+    }
+
+    #[tokio::test]
+    async fn tries_again_and_tells_each_failure() {
+        let (retry, heard) = quick(10_000);
+        let answer = retry
+            .run(
+                "write `a`",
+                |n| async move { if n < 3 { Err(Failure::Again(Said(format!("busy {n}")))) } else { Ok(n) } },
+            )
+            .await
+            .unwrap();
+        assert_eq!(answer, 3);
+        let expected = |n: u32| Event::Retry { what: "write `a`".into(), why: format!("busy {n}"), attempt: n };
+        assert_eq!(*heard.0.lock().unwrap(), [expected(1), expected(2)]);
+    }
+
+    #[tokio::test]
+    async fn a_final_failure_is_not_repeated() {
+        let (retry, heard) = quick(10_000);
+        let gave_up =
+            retry.run::<(), _, _, _>("x", |_| async { Err(Failure::Final(Said("denied".into()))) }).await.unwrap_err();
+        assert_eq!((gave_up.attempts, gave_up.error.0.as_str()), (1, "denied"));
+        assert!(heard.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_total_deadline_ends_it() {
+        let (retry, _) = quick(60);
+        let begun = Instant::now();
+        let gave_up =
+            retry.run::<(), _, _, _>("x", |_| async { Err(Failure::Again(Said("busy".into()))) }).await.unwrap_err();
+        assert!(gave_up.attempts > 2, "{}", gave_up.attempts);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn an_attempt_without_end_is_cut_off_and_counted() {
+        let (retry, _) = quick(120);
+        let gave_up = retry.run::<(), Said, _, _>("x", |_| std::future::pending()).await.unwrap_err();
+        assert!(gave_up.attempts >= 2, "{}", gave_up.attempts);
+        assert!(gave_up.error.0.starts_with("no answer within"), "{}", gave_up.error);
+    }
+
+    #[test]
+    fn pauses_grow_to_the_cap_and_are_spread() {
+        let (retry, _) = quick(1);
+        let late: Vec<_> = (0..200).map(|_| retry.pause(40)).collect();
+        assert!(late.iter().all(|p| *p <= Duration::from_millis(4)));
+        assert!(late.iter().any(|p| *p < Duration::from_millis(1)));
+        assert!(late.iter().any(|p| *p > Duration::from_millis(3)));
+        assert!((0..200).all(|_| retry.pause(1) <= Duration::from_millis(1)));
+    }
+}

@@ -1,1 +1,456 @@
-//! An S3-compatible prefix.
+//! A store in an S3-compatible bucket, under a prefix.
+//!
+//! Why a `put` can be believed: the body travels with `x-amz-checksum-sha256`, computed here from the caller's bytes, and
+//! the server refuses what does not match. Whether an endpoint really checks is seen by [`S3Store::probe`]; for one that
+//! does not, [`S3Store::with_readback`] reads every body back and compares it. `CreateOnly` is a HEAD before the PUT;
+//! `If-None-Match` is an extra where the endpoint was seen to honour it, because some answer 200 and overwrite.
+//!
+//! Once a PUT was sent, later attempts of the same call do not look again: an endpoint may keep a body that it refused,
+//! and a look would take it for a finished one. A body that is refused to the end is deleted for the same reason.
+//!
+//! What it never does: go to an endpoint that was not named, through a proxy that the environment names, or delete in
+//! batches (some servers answer 200 and delete nothing). All repetition is [`super::retry`]'s; the SDK's own is off.
+//! Requests are signed with the system's time, which is a matter of the wire, not of any decision here.
+
+mod client;
+mod credentials;
+mod error;
+mod probe;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::ByteStream;
+use base64::Engine as _;
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use sha2::{Digest, Sha256};
+
+pub use self::client::S3OpenError;
+pub use self::credentials::{CredentialsError, S3Credentials, parse_credentials};
+pub use self::probe::{Probe, Versioning};
+
+use self::client::DateHeader;
+use self::error::{Kind, Refusal, judge, judge_body};
+use super::retry::{Failure, GaveUp, Jitter, Retry, RetryPolicy};
+use super::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
+use crate::monitor::Monitor;
+
+/// Which bucket, and how to talk to it.
+#[derive(Debug, Clone)]
+pub struct S3Options {
+    /// `http://` or `https://`, host, optional port. Always named: there is no default on the internet.
+    pub endpoint: String,
+    /// The bucket, which must exist.
+    pub bucket: String,
+    /// Where in the bucket; `None` for its root.
+    pub prefix: Option<StorePath>,
+    /// Region to sign for.
+    pub region: String,
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
+    pub path_style: bool,
+    /// PEM certificates that alone are trusted; `None` for the system's.
+    pub ca: Option<Vec<u8>>,
+    /// Who asks.
+    pub credentials: S3Credentials,
+    /// How long to try.
+    pub retry: RetryPolicy,
+    /// How long to wait for a connection.
+    pub connect_timeout: Duration,
+    /// Names per page of a listing, 1 to 1000.
+    pub page_names: u16,
+}
+
+impl S3Options {
+    /// Options with the usual times, path style, no prefix and the system's certificates.
+    pub fn new(
+        endpoint: impl Into<String>,
+        bucket: impl Into<String>,
+        region: impl Into<String>,
+        credentials: S3Credentials,
+    ) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            bucket: bucket.into(),
+            prefix: None,
+            region: region.into(),
+            path_style: true,
+            ca: None,
+            credentials,
+            retry: RetryPolicy::default(),
+            connect_timeout: Duration::from_secs(5),
+            page_names: 1000,
+        }
+    }
+}
+
+/// A bucket's prefix behind the [`Store`] contract.
+pub struct S3Store {
+    client: Client,
+    bucket: String,
+    /// Empty, or ends in `/`.
+    prefix: String,
+    name: String,
+    page_names: u16,
+    retry: Retry,
+    readback: bool,
+    if_none_match: bool,
+    /// A missing key and a missing bucket look the same in a HEAD; once the bucket was seen it is not asked for again.
+    bucket_seen: AtomicBool,
+}
+
+impl fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("S3Store").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+enum Put {
+    Created,
+    There { bytes: u64 },
+}
+
+impl S3Store {
+    /// Checks the options and makes the client. Talks to nobody yet: whether the bucket answers is seen by the first
+    /// call. Retries are told to `monitor`.
+    pub async fn connect(options: S3Options, monitor: Arc<dyn Monitor>) -> Result<Self, S3OpenError> {
+        let client = client::build(&options).await?;
+        let prefix = options.prefix.as_ref().map_or(String::new(), |prefix| format!("{prefix}/"));
+        let name = format!("s3://{}/{} at {}", options.bucket, prefix, options.endpoint.trim_end_matches('/'));
+        Ok(Self {
+            client,
+            bucket: options.bucket,
+            name: name.replace("/ at ", " at "),
+            prefix,
+            page_names: options.page_names.clamp(1, 1000),
+            retry: Retry::new(options.retry, Jitter::random(), monitor),
+            readback: false,
+            if_none_match: false,
+            bucket_seen: AtomicBool::new(false),
+        })
+    }
+
+    /// Reads every body back after its PUT: for endpoints that do not check checksums.
+    #[must_use]
+    pub fn with_readback(mut self, readback: bool) -> Self {
+        self.readback = readback;
+        self
+    }
+
+    /// Adds `If-None-Match: *` to create-only PUTs: for endpoints that were seen to honour it.
+    #[must_use]
+    pub fn with_if_none_match(mut self, if_none_match: bool) -> Self {
+        self.if_none_match = if_none_match;
+        self
+    }
+
+    fn key(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+
+    async fn call<T, F, Fut>(&self, action: &'static str, path: &str, attempt: F) -> Result<T, GaveUp<Refusal>>
+    where
+        F: FnMut(u32) -> Fut,
+        Fut: Future<Output = Result<T, Failure<Refusal>>>,
+    {
+        let answer = self.retry.run(&format!("{action} `{path}` in {}", self.name), attempt).await;
+        if answer.is_ok() {
+            self.bucket_seen.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    fn error(&self, action: &'static str, path: &str, gave_up: GaveUp<Refusal>) -> StoreError {
+        let (path, store) = (path.to_owned(), self.name.clone());
+        let GaveUp { attempts, error: Refusal { kind, reason } } = gave_up;
+        match kind {
+            Kind::NoKey => StoreError::NotFound { path, store },
+            Kind::NoBucket => StoreError::Missing { store, reason },
+            Kind::Denied { .. } => StoreError::Denied { action, path, store, reason },
+            Kind::Full => StoreError::Full { path, store },
+            Kind::TooLarge { limit_bytes } => StoreError::TooLarge { path, store, limit_bytes },
+            Kind::Taken | Kind::Digest | Kind::Other => StoreError::Failed { action, path, store, attempts, reason },
+        }
+    }
+
+    /// Turns "no such key" into "no such bucket" where that is what it means.
+    async fn missing(&self) -> Result<(), Failure<Refusal>> {
+        if self.bucket_seen.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match self.client.head_bucket().bucket(&self.bucket).send().await.map_err(judge) {
+            Err(Failure::Final(Refusal { kind: Kind::NoKey | Kind::NoBucket, .. })) => {
+                Err(Failure::Final(Refusal { kind: Kind::NoBucket, reason: "no such bucket".to_owned() }))
+            }
+            // Not allowed to ask is not a proof of anything: the key is missing, as was said.
+            Ok(_) | Err(Failure::Final(_)) => Ok(()),
+            Err(again) => Err(again),
+        }
+    }
+
+    async fn head_once(&self, path: &StorePath) -> Result<Option<Entry>, Failure<Refusal>> {
+        let asked = self.client.head_object().bucket(&self.bucket).key(self.key(path.as_str())).send();
+        match Box::pin(asked).await.map_err(judge) {
+            Ok(head) => {
+                let (Some(bytes), Some(modified)) = (head.content_length(), head.last_modified()) else {
+                    return Err(Failure::Again(Refusal::other("answer without size and time")));
+                };
+                Ok(Some(Entry { path: path.clone(), bytes: to_u64(bytes), modified: to_chrono(modified) }))
+            }
+            Err(Failure::Final(Refusal { kind: Kind::NoKey, .. })) => self.missing().await.map(|()| None),
+            // An answer to HEAD has no body, so no code. A listing is refused with the same code, and says it.
+            Err(Failure::Final(refusal)) if matches!(refusal.kind, Kind::Denied { code_known: false }) => {
+                match self.page(&self.prefix, None, None, 1).await {
+                    Err(Failure::Final(why)) if matches!(why.kind, Kind::Denied { .. }) => Err(Failure::Final(why)),
+                    _ => Err(Failure::Final(refusal)),
+                }
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn put_once(
+        &self,
+        key: &str,
+        body: Bytes,
+        sha256_base64: &str,
+        if_none_match: bool,
+    ) -> Result<(), Failure<Refusal>> {
+        let asked = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .checksum_sha256(sha256_base64)
+            .set_if_none_match(if_none_match.then(|| "*".to_owned()))
+            .body(ByteStream::from(body))
+            .send();
+        Box::pin(asked).await.map_err(judge)?;
+        Ok(())
+    }
+
+    async fn get_once(&self, path: &str, limit_bytes: u64) -> Result<Bytes, Failure<Refusal>> {
+        let asked = self.client.get_object().bucket(&self.bucket).key(self.key(path)).send();
+        let mut answer = match Box::pin(asked).await.map_err(judge) {
+            Err(Failure::Final(refusal)) if matches!(refusal.kind, Kind::NoKey) => {
+                self.missing().await?;
+                return Err(Failure::Final(refusal));
+            }
+            other => other?,
+        };
+        let too_large = || {
+            let reason = format!("more than {limit_bytes} bytes");
+            Failure::Final(Refusal { kind: Kind::TooLarge { limit_bytes }, reason })
+        };
+        let Some(announced) = answer.content_length().map(to_u64) else {
+            return Err(Failure::Again(Refusal::other("answer without a length")));
+        };
+        if announced > limit_bytes {
+            return Err(too_large());
+        }
+        let mut body = BytesMut::with_capacity(usize::try_from(announced).map_err(|_| too_large())?);
+        while let Some(piece) = answer.body.try_next().await.map_err(|error| judge_body(&error))? {
+            if (body.len() + piece.len()) as u64 > limit_bytes {
+                return Err(too_large());
+            }
+            body.extend_from_slice(&piece);
+        }
+        if body.len() as u64 != announced {
+            let reason = format!("body ended after {} of {announced} bytes", body.len());
+            return Err(Failure::Again(Refusal::other(reason)));
+        }
+        Ok(body.freeze())
+    }
+
+    async fn delete_once(&self, key: &str) -> Result<(), Failure<Refusal>> {
+        match self.client.delete_object().bucket(&self.bucket).key(key).send().await.map_err(judge) {
+            Err(Failure::Final(Refusal { kind: Kind::NoKey, .. })) => self.missing().await,
+            other => other.map(|_| ()),
+        }
+    }
+
+    async fn page(
+        &self,
+        prefix: &str,
+        delimiter: Option<&str>,
+        token: Option<String>,
+        names: u16,
+    ) -> Result<aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output, Failure<Refusal>> {
+        let asked = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .set_prefix((!prefix.is_empty()).then(|| prefix.to_owned()))
+            .set_delimiter(delimiter.map(str::to_owned))
+            .set_continuation_token(token)
+            .max_keys(i32::from(names))
+            .send();
+        Box::pin(asked).await.map_err(judge)
+    }
+
+    /// Every page below `prefix`, each with a deadline of its own: a listing may be long without being stuck.
+    async fn pages(
+        &self,
+        prefix: Option<&StorePath>,
+        delimiter: Option<&str>,
+        mut take: impl FnMut(&str, aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output) + Send,
+    ) -> Result<(), StoreError> {
+        let below = prefix.map_or_else(|| self.prefix.clone(), |prefix| format!("{}{prefix}/", self.prefix));
+        let shown = prefix.map_or(".", StorePath::as_str);
+        let mut token: Option<String> = None;
+        loop {
+            let page = self
+                .call("list", shown, |_| self.page(&below, delimiter, token.clone(), self.page_names))
+                .await
+                .map_err(|gave_up| self.error("list", shown, gave_up))?;
+            let next = page.is_truncated().unwrap_or(false).then(|| page.next_continuation_token().map(str::to_owned));
+            take(&below, page);
+            match next {
+                None => return Ok(()),
+                Some(next) if next.is_some() && next != token => token = next,
+                // A server that says "more" and does not say where would be asked for ever, or believed too early.
+                Some(_) => {
+                    let error = Refusal::other("listing is cut off without a new place to go on");
+                    return Err(self.error("list", shown, GaveUp { attempts: 1, error }));
+                }
+            }
+        }
+    }
+}
+
+fn to_u64(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or(0)
+}
+
+fn to_chrono(time: &aws_sdk_s3::primitives::DateTime) -> DateTime<Utc> {
+    DateTime::from_timestamp(time.secs(), time.subsec_nanos()).unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+fn sha256_base64(body: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(Sha256::digest(body))
+}
+
+#[async_trait]
+impl Store for S3Store {
+    fn describe(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn put(&self, path: &StorePath, body: Bytes, mode: PutMode) -> Result<PutOutcome, StoreError> {
+        let (key, checksum) = (self.key(path.as_str()), sha256_base64(&body));
+        let (sent, digest_refused) = (AtomicBool::new(false), AtomicBool::new(false));
+        let create = mode == PutMode::CreateOnly;
+        let attempt = async |_| {
+            if create
+                && !sent.load(Ordering::Relaxed)
+                && let Some(there) = self.head_once(path).await?
+            {
+                return Ok(Put::There { bytes: there.bytes });
+            }
+            sent.store(true, Ordering::Relaxed);
+            let conditional = create && self.if_none_match && !digest_refused.load(Ordering::Relaxed);
+            match self.put_once(&key, body.clone(), &checksum, conditional).await {
+                Ok(()) => {}
+                Err(Failure::Final(taken)) if matches!(taken.kind, Kind::Taken) => {
+                    let there = self.head_once(path).await?;
+                    return there.map(|there| Put::There { bytes: there.bytes }).ok_or(Failure::Again(taken));
+                }
+                Err(Failure::Again(refusal)) => {
+                    digest_refused.fetch_or(matches!(refusal.kind, Kind::Digest), Ordering::Relaxed);
+                    return Err(Failure::Again(refusal));
+                }
+                Err(refused) => return Err(refused),
+            }
+            if self.readback && self.get_once(path.as_str(), body.len() as u64).await? != body {
+                let reason = "what was read back is not what was written".to_owned();
+                return Err(Failure::Again(Refusal { kind: Kind::Digest, reason }));
+            }
+            Ok(Put::Created)
+        };
+        match self.call("write", path.as_str(), attempt).await {
+            Ok(Put::Created) => Ok(PutOutcome::Created),
+            Ok(Put::There { bytes }) if bytes == body.len() as u64 => Ok(PutOutcome::AlreadyThere),
+            Ok(Put::There { bytes }) => Err(StoreError::Exists {
+                path: path.to_string(),
+                store: self.name.clone(),
+                found_bytes: bytes,
+                wanted_bytes: body.len() as u64,
+            }),
+            Err(gave_up) => {
+                if create && matches!(gave_up.error.kind, Kind::Digest) {
+                    // Best effort; the failure that is reported is the refused body.
+                    let _ = self.call("delete", path.as_str(), |_| self.delete_once(&key)).await;
+                }
+                Err(self.error("write", path.as_str(), gave_up))
+            }
+        }
+    }
+
+    async fn get(&self, path: &StorePath, limit_bytes: u64) -> Result<Bytes, StoreError> {
+        let answer = self.call("read", path.as_str(), |_| self.get_once(path.as_str(), limit_bytes)).await;
+        answer.map_err(|gave_up| self.error("read", path.as_str(), gave_up))
+    }
+
+    async fn stat(&self, path: &StorePath) -> Result<Option<Entry>, StoreError> {
+        let answer = self.call("read", path.as_str(), |_| self.head_once(path)).await;
+        answer.map_err(|gave_up| self.error("read", path.as_str(), gave_up))
+    }
+
+    async fn list(&self, prefix: Option<&StorePath>) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        self.pages(prefix, None, |_, page| {
+            for object in page.contents() {
+                let path = object.key().and_then(|key| StorePath::new(key.strip_prefix(&self.prefix)?));
+                if let (Some(path), Some(bytes), Some(modified)) = (path, object.size(), object.last_modified()) {
+                    entries.push(Entry { path, bytes: to_u64(bytes), modified: to_chrono(modified) });
+                }
+            }
+        })
+        .await?;
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError> {
+        let mut names = std::collections::BTreeSet::new();
+        self.pages(prefix, Some("/"), |below, page| {
+            let folders = page.common_prefixes().iter().filter_map(|folder| folder.prefix()?.strip_suffix('/'));
+            let bodies = page.contents().iter().filter_map(|object| object.key());
+            let known = folders.chain(bodies).filter_map(|key| StorePath::new(key.strip_prefix(below)?));
+            names.extend(known.map(|name| name.to_string()));
+        })
+        .await?;
+        Ok(names.into_iter().collect())
+    }
+
+    async fn delete(&self, path: &StorePath) -> Result<(), StoreError> {
+        let key = self.key(path.as_str());
+        let answer = self.call("delete", path.as_str(), |_| self.delete_once(&key)).await;
+        answer.map_err(|gave_up| self.error("delete", path.as_str(), gave_up))
+    }
+
+    async fn sync(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
+        let attempt = async |_| {
+            let date = DateHeader::default();
+            let asked = self.client.head_bucket().bucket(&self.bucket).customize().interceptor(date.clone()).send();
+            match Box::pin(asked).await.map_err(judge) {
+                Err(Failure::Final(Refusal { kind: Kind::NoKey, .. })) => {
+                    let reason = "no such bucket".to_owned();
+                    return Err(Failure::Final(Refusal { kind: Kind::NoBucket, reason }));
+                }
+                other => other?,
+            };
+            date.instant().ok_or_else(|| Failure::Final(Refusal::other("answer without a readable `Date`")))
+        };
+        self.call("read", "the clock", attempt).await.map_err(|gave_up| self.error("read", "the clock", gave_up))
+    }
+}

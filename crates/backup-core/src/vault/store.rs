@@ -1,16 +1,23 @@
 //! What a vault needs of the place where its bytes lie.
 //!
-//! The contract, which `vault::conformance` checks for every implementation:
+//! The contract, which the suite `store_conformance` checks sentence by sentence for every implementation:
 //!
-//! - A path is relative, `/`-separated, of `[A-Za-z0-9._-]` parts, none of them `.` or `..`, at most 512 bytes.
+//! - A path is relative, `/`-separated, of `[A-Za-z0-9._-]` parts that do not begin with a dot, each at most 200 bytes,
+//!   at most 512 bytes in all. (What begins with a dot belongs to the store itself.) No path is both a body and a folder.
 //! - `put` is atomic: a reader sees nothing or the whole body. When it returns `Ok`, the body is stored; it is durable
 //!   after the next [`Store::sync`] (a no-op where the answer already means durable, as on S3).
 //! - `put` with [`PutMode::CreateOnly`] never changes an existing body: *already there with this size* is
 //!   [`PutOutcome::AlreadyThere`], another size is [`StoreError::Exists`]. It may cost a look before the write; two
 //!   writers at once may both succeed on stores without conditional writes, which is harmless because the names of
 //!   objects are hashes of their bytes.
-//! - `get`, `stat`: a missing path is [`StoreError::NotFound`] / `None`, never an empty body.
-//! - `list` gives every path below a prefix, sorted by bytes of the path; it sees every `put` that returned before it began.
+//! - `sync` covers also what `put` answered with `AlreadyThere`, and what `stat` and `list` showed: a run that relies on
+//!   a listing relies on durable bytes. After a failed `sync` the store takes no more writes in this run.
+//! - `get`, `stat`: a missing path is [`StoreError::NotFound`] / `None`, never an empty body. A folder is a missing path.
+//! - `get` does not judge the body: whether it is the right one is the reader's check (hash or signature). A body that
+//!   ends before its announced length is a failed read.
+//! - `list` gives every path below a prefix, sorted by bytes of the path; it sees every `put` that returned before it
+//!   began. Foreign files whose names are no paths are left out and left alone. A missing prefix is an empty list.
+//! - `children` shows a folder only while there is a body below it: empty folders do not exist.
 //! - `delete` of a missing path is a success.
 //! - An implementation retries what is worth it within its deadline; an error that comes out is final for this run.
 //! - An error names the path and never holds a credential.
@@ -28,14 +35,16 @@ pub struct StorePath(String);
 impl StorePath {
     /// Longest path that a store must accept.
     pub const MAX_BYTES: usize = 512;
+    /// Longest part of a path: file systems stop at 255.
+    pub const MAX_PART_BYTES: usize = 200;
 
     /// Checks `path`. Returns `None` for anything that the contract forbids.
     pub fn new(path: impl Into<String>) -> Option<Self> {
         let path = path.into();
         let good = |part: &str| {
             !part.is_empty()
-                && part != "."
-                && part != ".."
+                && part.len() <= Self::MAX_PART_BYTES
+                && !part.starts_with('.')
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
         (path.len() <= Self::MAX_BYTES && path.split('/').all(good)).then_some(Self(path))
@@ -180,7 +189,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Size and time of `path`, or `None`.
     async fn stat(&self, path: &StorePath) -> Result<Option<Entry>, StoreError>;
 
-    /// Everything whose path starts with `prefix` (whole parts: `a/b` does not match `a/bc`); `None` lists all.
+    /// Everything below `prefix` (whole parts: `a/b` matches neither `a/bc` nor a body at `a/b`); `None` lists all.
     async fn list(&self, prefix: Option<&StorePath>) -> Result<Vec<Entry>, StoreError>;
 
     /// The names directly below `prefix`, sorted: folders and files alike, without what lies deeper.

@@ -97,12 +97,71 @@ pub enum PostgresError {
         /// The last lines of its standard error.
         stderr: String,
     },
+    /// A name in `exclude_data` is not of the form `schema.name`.
+    #[error("`{text}` in exclude_data is not of the form `schema.name`")]
+    BadExclude {
+        /// The text.
+        text: String,
+    },
+    /// Relations that may not be read; all of them.
+    #[error("user `{user}` may not read {}: {}", counted(objects.len()), objects.join(", "))]
+    NotReadable {
+        /// The user.
+        user: String,
+        /// Kind and name of each, such as ``table `public.t` ``.
+        objects: Vec<String>,
+    },
+    /// Somebody else's lock, TRUNCATE or DDL was in the way; a capture starts over.
+    #[error("{what}{}{}", if blockers.is_empty() { "" } else { "; " }, blockers.join("; "))]
+    Disturbed {
+        /// What happened, naming the table where it is known.
+        what: String,
+        /// Who held or wanted an exclusive lock then: table and process ids.
+        blockers: Vec<String>,
+        /// The server's words, if it was a statement that failed.
+        source: Option<sqlx::Error>,
+    },
+    /// A capture started over as often as it may.
+    #[error("the database was disturbed in each of {attempts} attempts to capture it")]
+    GaveUp {
+        /// How many attempts were made.
+        attempts: u32,
+        /// What stopped the last one.
+        source: Box<PostgresError>,
+    },
+    /// The plan and the archive disagree on where rows are.
+    #[error("rows would be lost or doubled: {}", findings.join("; "))]
+    Unreconciled {
+        /// Each disagreement, naming the table.
+        findings: Vec<String>,
+    },
+    /// Two counts of the same snapshot differ.
+    #[error("table `{table}` gave {copied} rows by COPY and {counted} by count(*) in the same snapshot")]
+    CountDiffers {
+        /// The table.
+        table: String,
+        /// Rows that COPY gave.
+        copied: u64,
+        /// Rows that `count(*)` gave.
+        counted: u64,
+    },
+    /// The server broke the rules of COPY's text format.
+    #[error("COPY of table `{table}` sent a message that is not one row")]
+    NotARow {
+        /// The table.
+        table: String,
+    },
     /// The pipeline behind the source failed.
     #[error("the captured bytes could not be taken")]
     Sink(#[from] SinkError),
 }
 
 impl PostgresError {
+    /// A disturbance without more to say about it yet.
+    pub(crate) fn disturbed(what: impl Into<String>, source: Option<sqlx::Error>) -> Self {
+        Self::Disturbed { what: what.into(), blockers: Vec::new(), source }
+    }
+
     /// Sorts a failure to connect by what the operator has to do about it.
     pub(crate) fn connecting(to: &ConnectOptions, source: sqlx::Error) -> Self {
         let (address, database) = (to.address(), to.database().to_owned());
@@ -123,6 +182,10 @@ impl PostgresError {
             _ => Self::Query { during, source },
         }
     }
+}
+
+fn counted(relations: usize) -> String {
+    if relations == 1 { "1 relation".to_owned() } else { format!("{relations} relations") }
 }
 
 /// The five-character SQLSTATE of a server's error.

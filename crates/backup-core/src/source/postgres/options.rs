@@ -147,6 +147,8 @@ impl ConnectOptions {
             .password(self.password.as_ref().map_or("", Secret::reveal))
             .database(&self.database)
             .application_name("backup")
+            // From the first statement on: a role's own time limit could end the one that would lift it.
+            .options([("statement_timeout", "0"), ("lock_timeout", "0"), ("idle_in_transaction_session_timeout", "0")])
             .ssl_mode(mode)
             .statement_cache_capacity(16)
             .disable_statement_logging();

@@ -1,0 +1,31 @@
+//! One file per verb: its arguments, then `run`.
+//!
+//! The verbs below the line have their arguments ready and no engine yet: they are compiled for their tests only and
+//! are in no tree, because a verb that is offered must work.
+
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod key;
+
+#[cfg(test)]
+mod doctor;
+#[cfg(test)]
+mod init;
+#[cfg(test)]
+mod list;
+#[cfg(test)]
+mod prune;
+#[cfg(test)]
+mod replicate;
+#[cfg(test)]
+mod restore;
+#[cfg(test)]
+mod run;
+#[cfg(test)]
+mod runs;
+#[cfg(test)]
+mod show;
+#[cfg(test)]
+mod status;
+#[cfg(test)]
+mod verify;

@@ -1,0 +1,23 @@
+//! `backup key new|check`.
+
+mod check;
+mod new;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::exit::Exit;
+
+/// Make and check keys
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    New(new::Args),
+    Check(check::Args),
+}
+
+/// Runs one of them.
+pub(crate) fn run(cx: &Context, verb: &Verb) -> Result<Exit, CliError> {
+    match verb {
+        Verb::New(args) => new::run(cx, args),
+        Verb::Check(args) => check::run(cx, args),
+    }
+}

@@ -1,0 +1,411 @@
+//! One capture of one source into one vault: the upper half of the data-flow picture.
+//!
+//! ```text
+//! open_generation -> confirm what is known -> capture (Source -> Pipeline) -> barrier
+//!   -> manifest objects -> barrier -> inventory -> signature -> snapshot.json   (the commit)
+//! ```
+//!
+//! What holds at any instant, also after a crash: `snapshot.json` appears only after everything that it names is durable
+//! in that vault and was confirmed in this run. A run that dies before that leaves objects that the journal and the next
+//! listing find again, and nothing that looks like a snapshot.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::chunk::{ChunkSizes, Cutter};
+use crate::clock::Clock;
+use crate::id::{Hash256, SourceName, StackName};
+use crate::manifest::{Manifest, Stream, text};
+use crate::monitor::{Event, Monitor};
+use crate::pipeline::known::Known;
+use crate::pipeline::{Pipeline, PipelineError, PipelineParts};
+use crate::seal::key::{NewKey, NewKeyError};
+use crate::seal::{SealError, Sealer};
+use crate::signature::{HostKey, Signers};
+use crate::source::{Captured, CapturedStream, Source, SourceError};
+use crate::state::{State, StateError};
+use crate::vault::document::{FORMAT, GenerationDoc, ManifestRef, PruneStage, SnapshotDoc};
+use crate::vault::layout::{GenerationDir, GenerationId, Period, SnapshotId, Volume};
+use crate::vault::{Signed, Vault, VaultError};
+
+/// What the configuration says of the source to capture.
+#[derive(Debug, Clone)]
+pub struct BackupRequest {
+    /// Stack.
+    pub stack: StackName,
+    /// Source.
+    pub source: SourceName,
+    /// The run that this is part of.
+    pub run: String,
+    /// Operators' recipients.
+    pub recipients: Vec<String>,
+    /// Length of generations.
+    pub period: Period,
+    /// zstd level.
+    pub level: i32,
+    /// Bytes that packs may use at once.
+    pub budget_bytes: usize,
+    /// Threads for CPU work.
+    pub cpus: usize,
+    /// Whether a restore must keep everything to its owner.
+    pub secret: bool,
+    /// When the next snapshot is due.
+    pub next_due: Option<DateTime<Utc>>,
+    /// The resolved configuration, without secrets, for the manifest.
+    pub config: serde_json::Value,
+    /// Name and version of this program.
+    pub tool: String,
+}
+
+/// Who does it, and with what.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    /// Signs.
+    pub key: &'a HostKey,
+    /// Remembers.
+    pub state: &'a State,
+    /// Tells the time.
+    pub clock: &'a Clock,
+    /// Is told.
+    pub monitor: &'a Arc<dyn Monitor>,
+}
+
+/// Why there is no new snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The source could not be captured.
+    #[error("source `{name}`")]
+    Source {
+        /// The source's name.
+        name: SourceName,
+        /// Why.
+        #[source]
+        source: SourceError,
+    },
+    /// The pipeline stopped.
+    #[error("source `{name}`")]
+    Pipeline {
+        /// The source's name.
+        name: SourceName,
+        /// Why.
+        #[source]
+        source: Arc<PipelineError>,
+    },
+    /// The vault failed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The state failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// No generation could be opened.
+    #[error("no generation could be opened for source `{name}`")]
+    Generation {
+        /// The source's name.
+        name: SourceName,
+        /// Why.
+        #[source]
+        source: NewKeyError,
+    },
+    /// The generation's key cannot be used for sealing.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The vault's clock is past the generation's deadline.
+    #[error("generation `{generation}` accepts nothing after {deadline}, and the vault's clock says {now}")]
+    PastDeadline {
+        /// The generation.
+        generation: GenerationId,
+        /// Its deadline.
+        deadline: DateTime<Utc>,
+        /// The vault's clock.
+        now: DateTime<Utc>,
+    },
+    /// A prune has announced the generation's deletion.
+    #[error("generation `{generation}` is being removed by a prune")]
+    Pruned {
+        /// The generation.
+        generation: GenerationId,
+    },
+    /// What the pipeline stored and what the source gave do not fit together. A defect; nothing was committed.
+    #[error("source `{name}`: {reason}")]
+    Inconsistent {
+        /// The source's name.
+        name: SourceName,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+/// A snapshot that is durable in a vault: state `stored`.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// Its document.
+    pub snapshot: Signed<SnapshotDoc>,
+    /// Why it should be looked at first.
+    pub suspect: Vec<String>,
+}
+
+/// Captures `source` into `vault`.
+pub async fn backup(
+    vault: &Vault,
+    host: Host<'_>,
+    request: &BackupRequest,
+    source: &dyn Source,
+) -> Result<Committed, BackupError> {
+    let started = host.clock.now();
+    let generation = open_generation(vault, host, request).await?;
+    let dir = generation.doc.dir();
+    refuse_if_pruned(vault, &dir).await?;
+    let pipeline = start_pipeline(vault, host, request, &generation.doc).await?;
+    let captured = capture(&pipeline, host, request, source).await?;
+    barrier(&pipeline, request).await?;
+    let draft = Draft { started, generation, captured };
+    let committed = commit(vault, host, request, source.kind(), &pipeline, draft).await?;
+    withdraw_if_pruned(vault, &dir, &committed).await?;
+    host.state.set_head(&request.source, committed.snapshot.doc.id.as_str(), committed.snapshot.hash()).await?;
+    Ok(committed)
+}
+
+/// The generation that this capture goes into: the one that is open, or a new one where the period has turned, the
+/// recipients have changed, another key signs, or the state was lost.
+async fn open_generation(
+    vault: &Vault,
+    host: Host<'_>,
+    request: &BackupRequest,
+) -> Result<Signed<GenerationDoc>, BackupError> {
+    let now = host.clock.now();
+    let first_day = request.period.first_day(now, &request.source);
+    if let Some(open) = host.state.generation(&request.source).await? {
+        let doc = &open.doc;
+        let fits = doc.stack == request.stack
+            && doc.source == request.source
+            && doc.period == request.period
+            && doc.generation.first_day() == first_day
+            && doc.recipients == request.recipients
+            && doc.signer == host.key.fingerprint();
+        if fits {
+            // It may have been opened in another vault, or this one may have been emptied: what is not there is put again.
+            if !vault.exists(&doc.dir().file("generation.json")).await? {
+                vault.put_verbatim(&open).await?;
+            }
+            return Ok(open);
+        }
+    }
+    let name = || request.source.clone();
+    let key =
+        NewKey::generate(&request.recipients).map_err(|source| BackupError::Generation { name: name(), source })?;
+    let doc = GenerationDoc {
+        format: FORMAT,
+        stack: request.stack.clone(),
+        source: name(),
+        generation: GenerationId::new(first_day, request.period, &key.public_key),
+        period: request.period,
+        opened: now,
+        public_key: key.public_key,
+        recipients: request.recipients.clone(),
+        wrapped_key: key.wrapped,
+        chunk_average_bytes: ChunkSizes::SMALL.average_bytes as u64,
+        signer: host.key.fingerprint(),
+        tool: request.tool.clone(),
+    };
+    let signed = vault.put_signed(&doc, host.key).await?;
+    host.state.set_generation(&signed).await?;
+    host.monitor.event(Event::Note { text: format!("opened generation {}", doc.generation) });
+    Ok(signed)
+}
+
+async fn start_pipeline(
+    vault: &Vault,
+    host: Host<'_>,
+    request: &BackupRequest,
+    doc: &GenerationDoc,
+) -> Result<Pipeline, BackupError> {
+    let dir = doc.dir();
+    let journal = host.state.journal(&dir).await?;
+    let known =
+        if journal.is_empty() { Known::default() } else { Known::confirmed(journal, &vault.list_objects(&dir).await?) };
+    let sizes = ChunkSizes { average_bytes: usize::try_from(doc.chunk_average_bytes).unwrap_or(64 << 10) };
+    Ok(Pipeline::new(PipelineParts {
+        vault: vault.clone(),
+        dir,
+        sealer: Sealer::new(&doc.public_key, request.level)?,
+        cutter: Cutter::new(sizes, seed(host.key)),
+        known,
+        journal: Arc::new(host.state.clone()),
+        monitor: host.monitor.clone(),
+        budget_bytes: request.budget_bytes,
+        cpus: request.cpus,
+    }))
+}
+
+fn seed(key: &HostKey) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = key.derive("chunker");
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+async fn capture(
+    pipeline: &Pipeline,
+    host: Host<'_>,
+    request: &BackupRequest,
+    source: &dyn Source,
+) -> Result<Captured, BackupError> {
+    host.monitor.event(Event::CaptureStarted { source: request.source.to_string() });
+    let name = request.source.clone();
+    source.capture(pipeline, host.clock, &**host.monitor).await.map_err(|error| match pipeline.failure() {
+        // The source only saw that its sink stopped; the cause is the pipeline's.
+        Some(source) => BackupError::Pipeline { name, source },
+        None => BackupError::Source { name, source: error },
+    })
+}
+
+async fn barrier(pipeline: &Pipeline, request: &BackupRequest) -> Result<(), BackupError> {
+    let failed = |source| BackupError::Pipeline { name: request.source.clone(), source };
+    pipeline.barrier().await.map_err(failed)
+}
+
+struct Draft {
+    started: DateTime<Utc>,
+    generation: Signed<GenerationDoc>,
+    captured: Captured,
+}
+
+async fn commit(
+    vault: &Vault,
+    host: Host<'_>,
+    request: &BackupRequest,
+    source_type: &str,
+    pipeline: &Pipeline,
+    draft: Draft,
+) -> Result<Committed, BackupError> {
+    let Draft { started, generation, captured } = draft;
+    let (instant, suspect) = (captured.instant, captured.suspect.clone());
+    let manifest = manifest(pipeline, request, source_type, captured)?;
+    let text = text::write(&manifest);
+    let failed = |source| BackupError::Pipeline { name: request.source.clone(), source };
+    let objects = pipeline.put_manifest(&text, seed(host.key)).await.map_err(failed)?;
+    vault.sync().await?;
+
+    let generation = generation.doc;
+    let dir = generation.dir();
+    let rows = manifest.tables.iter().map(|table| table.rows).sum();
+    let plain_bytes = manifest.streams.iter().map(|stream| stream.bytes).sum();
+    let volume = if manifest.tables.is_empty() { Volume::Bytes(plain_bytes) } else { Volume::Rows(rows) };
+    let id = SnapshotId::new(instant, volume, random(), !suspect.is_empty());
+    let needed =
+        manifest.streams.iter().flat_map(|s| s.extents.iter().map(|e| e.object)).chain(objects.iter().copied());
+    let lines = pipeline.inventory(needed);
+    let stored_bytes = lines.iter().map(|line| line.bytes).sum();
+    let inventory = vault.put_inventory(&dir, &id, lines).await?;
+
+    let now = vault.now().await?;
+    let deadline = dir.id.deadline();
+    if now > deadline {
+        return Err(BackupError::PastDeadline { generation: dir.id, deadline, now });
+    }
+    let doc = SnapshotDoc {
+        format: FORMAT,
+        stack: request.stack.clone(),
+        source: request.source.clone(),
+        source_type: source_type.to_owned(),
+        generation: dir.id.clone(),
+        id,
+        run: request.run.clone(),
+        instant,
+        started,
+        finished: host.clock.now(),
+        next_due: request.next_due,
+        tables: manifest.tables.len() as u64,
+        rows,
+        files: files(&manifest),
+        plain_bytes,
+        stored_bytes,
+        added_bytes: pipeline.added_bytes(),
+        secret: request.secret,
+        suspect: suspect.len() as u64,
+        inventory,
+        manifest: ManifestRef { sha256: Hash256::of(text.as_bytes()), bytes: text.len() as u64, objects },
+        public_key: generation.public_key,
+        recipients: generation.recipients,
+        wrapped_key: generation.wrapped_key,
+        previous: previous(vault, host, request).await?,
+        signer: host.key.fingerprint(),
+        tool: request.tool.clone(),
+    };
+    Ok(Committed { snapshot: vault.put_signed(&doc, host.key).await?, suspect })
+}
+
+fn files(manifest: &Manifest) -> u64 {
+    let paths = manifest.streams.iter().flat_map(|stream| &stream.paths);
+    paths.filter(|path| path.kind == crate::manifest::PathKind::File).count() as u64
+}
+
+fn manifest(
+    pipeline: &Pipeline,
+    request: &BackupRequest,
+    source_type: &str,
+    captured: Captured,
+) -> Result<Manifest, BackupError> {
+    let inconsistent =
+        |reason: &str| BackupError::Inconsistent { name: request.source.clone(), reason: reason.to_owned() };
+    let stream = |captured: CapturedStream| {
+        let CapturedStream { stream, copy, members, paths } = captured;
+        let extents =
+            pipeline.extents(&stream).ok_or_else(|| inconsistent("a stream has bytes that no object holds"))?;
+        let sum: u64 = extents.iter().map(|e| u64::from(e.bytes)).sum();
+        if sum != stream.bytes {
+            return Err(inconsistent("a stream's extents do not add up to its length"));
+        }
+        Ok(Stream { kind: stream.kind, bytes: stream.bytes, sha256: stream.sha256, extents, copy, members, paths })
+    };
+    Ok(Manifest {
+        source_type: source_type.to_owned(),
+        streams: captured.streams.into_iter().map(stream).collect::<Result<_, _>>()?,
+        tables: captured.tables,
+        properties: captured.properties,
+        suspect: captured.suspect,
+        config: request.config.clone(),
+    })
+}
+
+/// Head of the chain: from the state, or, where that was lost, from the newest snapshot of this host in the vault.
+async fn previous(vault: &Vault, host: Host<'_>, request: &BackupRequest) -> Result<Option<Hash256>, BackupError> {
+    if let Some(head) = host.state.head(&request.source).await? {
+        return Ok(Some(head));
+    }
+    let own = Signers::pin_fingerprint(&host.key.fingerprint());
+    for (dir, id) in vault.history(&request.stack, &request.source).await?.into_iter().rev() {
+        if let Ok(found) = vault.get_signed::<SnapshotDoc>(&dir.snapshot(&id, ".json"), &own).await {
+            return Ok(Some(found.hash()));
+        }
+    }
+    Ok(None)
+}
+
+async fn pruned(vault: &Vault, dir: &GenerationDir) -> Result<bool, VaultError> {
+    Ok(vault.exists(&dir.file(PruneStage::Expired.file())).await?
+        || vault.exists(&dir.file(PruneStage::Deleting.file())).await?)
+}
+
+async fn refuse_if_pruned(vault: &Vault, dir: &GenerationDir) -> Result<(), BackupError> {
+    if pruned(vault, dir).await? { Err(BackupError::Pruned { generation: dir.id.clone() }) } else { Ok(()) }
+}
+
+/// A prune that began between our first look and our commit may already have listed the generation without us: then the
+/// commit is taken back, and the run fails loudly, rather than leaving a snapshot whose objects are about to go.
+async fn withdraw_if_pruned(vault: &Vault, dir: &GenerationDir, committed: &Committed) -> Result<(), BackupError> {
+    if !pruned(vault, dir).await? {
+        return Ok(());
+    }
+    let id = &committed.snapshot.doc.id;
+    for suffix in [".json", ".json.sig", ".inventory.zst"] {
+        vault.delete(&dir.snapshot(id, suffix)).await?;
+    }
+    vault.sync().await?;
+    Err(BackupError::Pruned { generation: dir.id.clone() })
+}
+
+fn random() -> [u8; 6] {
+    let mut bytes = [0; 6];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}

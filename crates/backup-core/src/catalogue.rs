@@ -1,0 +1,50 @@
+//! Finding snapshots over several vaults, by names alone.
+
+use chrono::{DateTime, Utc};
+
+use crate::id::{SourceName, StackName};
+use crate::vault::layout::{GenerationDir, SnapshotId};
+use crate::vault::{Vault, VaultError};
+
+/// A committed snapshot and the vaults that list it, in the order in which they were given.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Where it belongs.
+    pub dir: GenerationDir,
+    /// Its name.
+    pub id: SnapshotId,
+    /// Who has it.
+    pub vaults: Vec<Vault>,
+}
+
+/// All snapshots of a source over `vaults`, oldest first, with the vaults that could not be asked.
+///
+/// A vault that fails does not hide what the others have; the caller must name it.
+pub async fn snapshots(
+    vaults: &[Vault],
+    stack: &StackName,
+    source: &SourceName,
+) -> (Vec<Listed>, Vec<(String, VaultError)>) {
+    let mut all: Vec<Listed> = Vec::new();
+    let mut silent = Vec::new();
+    for vault in vaults {
+        match vault.history(stack, source).await {
+            Ok(history) => {
+                for (dir, id) in history {
+                    match all.iter_mut().find(|listed| listed.id == id && listed.dir == dir) {
+                        Some(listed) => listed.vaults.push(vault.clone()),
+                        None => all.push(Listed { dir, id, vaults: vec![vault.clone()] }),
+                    }
+                }
+            }
+            Err(error) => silent.push((vault.name().to_owned(), error)),
+        }
+    }
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    (all, silent)
+}
+
+/// The newest snapshot whose data is not later than `at` (whole seconds, as in the name); the newest of all without it.
+pub fn newest(listed: &[Listed], at: Option<DateTime<Utc>>) -> Option<&Listed> {
+    listed.iter().rev().find(|listed| at.is_none_or(|at| listed.id.instant() <= at))
+}

@@ -1,0 +1,295 @@
+//! Removing what no promise needs any more: whole generations, in two runs, with a signed trace.
+//!
+//! ```text
+//! history (signed snapshots, marks, receipts, listings) --> retention::plan --> PrunePlan   (shown; a dry run ends here)
+//! first run     expired.json   names every snapshot that will go
+//! >= 24 h later, with a newer snapshot, the same plan again
+//! second run    deleting.json --> list again --> receipt --> snapshots --> objects --> the rest
+//! ```
+//!
+//! What it never does: delete on the word of the host's clock, on a document that no pinned signer signed, or a file that it
+//! does not know. Whatever is not understood keeps its generation. Until `deleting.json` is written, [`undo`] takes it all back.
+
+pub mod history;
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use retention::{Clocks, Freeze, Policy};
+
+use crate::id::{SourceName, StackName};
+use crate::signature::{HostKey, Signers};
+use crate::vault::document::{ExpiredDoc, FORMAT, PruneStage, ReceiptDoc};
+use crate::vault::layout::{self, GenerationDir, SnapshotId};
+use crate::vault::{Vault, VaultError};
+
+/// Least time between announcing and deleting, by the store's clock.
+pub const GRACE: TimeDelta = TimeDelta::hours(24);
+
+/// What to plan for.
+#[derive(Debug, Clone)]
+pub struct PruneRequest {
+    /// Stack.
+    pub stack: StackName,
+    /// Source.
+    pub source: SourceName,
+    /// What was promised for this vault.
+    pub policy: Policy,
+    /// Calendar of the policy's tiers.
+    pub timezone: Tz,
+    /// This machine's clock.
+    pub host_now: DateTime<Utc>,
+    /// Snapshots that another vault's policy promises and does not hold.
+    pub promised_elsewhere: BTreeSet<String>,
+    /// Name and version of this program.
+    pub tool: String,
+}
+
+/// What will be done with one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing.
+    Keep,
+    /// Announce its deletion.
+    Announce,
+    /// It is announced; what the second run still waits for.
+    Wait {
+        /// In words.
+        reason: String,
+    },
+    /// It was announced, but the plan no longer wants it gone, or not the same: the announcement is taken back.
+    Withdraw,
+    /// Delete it now.
+    Delete,
+    /// A deletion began and was interrupted: go on.
+    Resume,
+}
+
+/// The plan for one generation.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The generation.
+    pub dir: GenerationDir,
+    /// What will be done.
+    pub action: Action,
+    /// Why, in words.
+    pub reason: String,
+    /// Its snapshots, each with the decision on it in words.
+    pub snapshots: Vec<(SnapshotId, String)>,
+}
+
+/// The plan for one source in one vault.
+#[derive(Debug, Clone)]
+pub struct PrunePlan {
+    /// Why nothing expires, if so.
+    pub frozen: Vec<Freeze>,
+    /// Each generation, oldest first.
+    pub steps: Vec<Step>,
+    newest: Option<SnapshotId>,
+    store_now: DateTime<Utc>,
+    request: PruneRequest,
+}
+
+/// What was done with one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// The generation.
+    pub dir: GenerationDir,
+    /// What was done.
+    pub action: Action,
+    /// Files that were deleted.
+    pub files: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+    /// Files that were left because they belong to nothing that this program makes.
+    pub strangers: u64,
+}
+
+/// Makes the plan. Reads only.
+pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> Result<PrunePlan, VaultError> {
+    let store_now = vault.now().await?;
+    let seen = history::read(vault, signers, &request.stack, &request.source, &request.promised_elsewhere).await?;
+    let clocks = Clocks { store: store_now, host: request.host_now };
+    let plan = retention::plan(&request.policy, &seen.history, clocks, request.timezone);
+    let newest = seen.newest;
+    let mut steps = Vec::new();
+    for dir in seen.generations {
+        let decision = plan.generations.iter().find(|decision| decision.id == dir.id.as_str());
+        let snapshots: Vec<(SnapshotId, String)> = plan
+            .snapshots
+            .iter()
+            .filter(|snapshot| snapshot.generation == dir.id.as_str())
+            .filter_map(|snapshot| Some((snapshot.id.parse().ok()?, snapshot.text())))
+            .collect();
+        let delete = decision.is_some_and(|decision| decision.delete);
+        let reason =
+            decision.map_or_else(|| "keep: it is not understood".to_owned(), retention::GenerationDecision::text);
+        let action = action(vault, signers, &dir, delete, &snapshots, newest.as_ref(), store_now).await?;
+        steps.push(Step { dir, action, reason, snapshots });
+    }
+    let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
+    Ok(PrunePlan { frozen, steps, newest, store_now, request: request.clone() })
+}
+
+async fn action(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+    delete: bool,
+    snapshots: &[(SnapshotId, String)],
+    newest: Option<&SnapshotId>,
+    now: DateTime<Utc>,
+) -> Result<Action, VaultError> {
+    let document = |stage: PruneStage| dir.file(stage.file());
+    if vault.exists(&document(PruneStage::Deleting)).await? {
+        // Believed only when signed: an unsigned one must not make us delete, nor hide the generation for ever.
+        vault.get_signed::<ExpiredDoc>(&document(PruneStage::Deleting), signers).await?;
+        return Ok(Action::Resume);
+    }
+    if !vault.exists(&document(PruneStage::Expired)).await? {
+        return Ok(if delete { Action::Announce } else { Action::Keep });
+    }
+    let announced = vault.get_signed::<ExpiredDoc>(&document(PruneStage::Expired), signers).await?.doc;
+    let named: BTreeSet<&SnapshotId> = announced.snapshots.iter().map(|(id, _)| id).collect();
+    let found: BTreeSet<&SnapshotId> = snapshots.iter().map(|(id, _)| id).collect();
+    if !delete || named != found {
+        return Ok(Action::Withdraw);
+    }
+    let until = announced.at + GRACE;
+    if now < until {
+        return Ok(Action::Wait { reason: format!("announced; may be deleted from {} on", until.format("%F %R UTC")) });
+    }
+    if newest.is_none_or(|newest| *newest <= announced.newest) {
+        return Ok(Action::Wait { reason: format!("announced; waits for a snapshot newer than {}", announced.newest) });
+    }
+    Ok(Action::Delete)
+}
+
+/// Does what the plan says.
+pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec<Done>, VaultError> {
+    let mut done = Vec::new();
+    for step in &plan.steps {
+        let mut result = Done { dir: step.dir.clone(), action: step.action.clone(), files: 0, bytes: 0, strangers: 0 };
+        match &step.action {
+            Action::Keep | Action::Wait { .. } => continue,
+            Action::Announce => {
+                let Some(doc) = document(plan, step, PruneStage::Expired, key) else { continue };
+                vault.put_signed(&doc, key).await?;
+            }
+            Action::Withdraw => withdraw(vault, &step.dir).await?,
+            Action::Delete => {
+                let Some(doc) = document(plan, step, PruneStage::Deleting, key) else { continue };
+                vault.put_signed(&doc, key).await?;
+                let listed: BTreeSet<SnapshotId> = vault.snapshots(&step.dir).await?.into_iter().collect();
+                let planned: BTreeSet<SnapshotId> = step.snapshots.iter().map(|(id, _)| id.clone()).collect();
+                if listed != planned {
+                    // A writer was faster: its snapshot stays, and so does everything else.
+                    remove_document(vault, &step.dir, PruneStage::Deleting).await?;
+                    result.action = Action::Withdraw;
+                    withdraw(vault, &step.dir).await?;
+                } else {
+                    put_receipt(vault, plan, step, key).await?;
+                    delete(vault, &mut result).await?;
+                }
+            }
+            Action::Resume => delete(vault, &mut result).await?,
+        }
+        done.push(result);
+    }
+    Ok(done)
+}
+
+fn document(plan: &PrunePlan, step: &Step, stage: PruneStage, key: &HostKey) -> Option<ExpiredDoc> {
+    Some(ExpiredDoc {
+        format: FORMAT,
+        stage,
+        stack: step.dir.stack.clone(),
+        source: step.dir.source.clone(),
+        generation: step.dir.id.clone(),
+        at: plan.store_now,
+        newest: plan.newest.clone()?,
+        snapshots: step.snapshots.clone(),
+        signer: key.fingerprint(),
+        tool: plan.request.tool.clone(),
+    })
+}
+
+async fn put_receipt(vault: &Vault, plan: &PrunePlan, step: &Step, key: &HostKey) -> Result<(), VaultError> {
+    let objects = vault.list_objects(&step.dir).await?;
+    let receipt = ReceiptDoc {
+        format: FORMAT,
+        stack: step.dir.stack.clone(),
+        source: step.dir.source.clone(),
+        generation: step.dir.id.clone(),
+        at: plan.store_now,
+        snapshots: step.snapshots.clone(),
+        objects: objects.len() as u64,
+        stored_bytes: objects.iter().map(|line| line.bytes).sum(),
+        signer: key.fingerprint(),
+        tool: plan.request.tool.clone(),
+    };
+    vault.put_signed(&receipt, key).await.map(drop)
+}
+
+/// Snapshots first, so that nothing is listed whose objects are going; then objects; then the rest, `deleting.json` last.
+async fn delete(vault: &Vault, result: &mut Done) -> Result<(), VaultError> {
+    let dir = result.dir.clone();
+    let mut files = vault.list(&dir.dir()).await?;
+    let rank = |path: &str| {
+        let rest = &path[dir.dir().as_str().len() + 1..];
+        let name = rest.rsplit('/').next().unwrap_or(rest);
+        Some(match rest.split('/').next()? {
+            "snapshots" if name.ends_with(".json") => 0,
+            "snapshots" if name.ends_with(".json.sig") || name.ends_with(".inventory.zst") => 1,
+            "objects" => match name.parse() {
+                Ok(object) if dir.object(&object).as_str() == path => 2,
+                _ => return None,
+            },
+            "generation.json" | "generation.json.sig" => 3,
+            "expired.json" | "expired.json.sig" => 4,
+            "deleting.json.sig" => 6,
+            "deleting.json" => 5,
+            _ => return None,
+        })
+    };
+    result.strangers = files.iter().filter(|entry| rank(entry.path.as_str()).is_none()).count() as u64;
+    files.retain(|entry| rank(entry.path.as_str()).is_some());
+    files.sort_by_key(|entry| rank(entry.path.as_str()));
+    let mut last = 0;
+    for entry in files {
+        let rank = rank(entry.path.as_str()).unwrap_or(0);
+        if rank != last {
+            vault.sync().await?;
+            last = rank;
+        }
+        vault.delete(&entry.path).await?;
+        result.files += 1;
+        result.bytes += entry.bytes;
+    }
+    vault.sync().await
+}
+
+async fn withdraw(vault: &Vault, dir: &GenerationDir) -> Result<(), VaultError> {
+    remove_document(vault, dir, PruneStage::Expired).await
+}
+
+async fn remove_document(vault: &Vault, dir: &GenerationDir, stage: PruneStage) -> Result<(), VaultError> {
+    let path = dir.file(stage.file());
+    vault.delete(&path).await?;
+    vault.delete(&layout::signature_of(&path)).await?;
+    vault.sync().await
+}
+
+/// Takes back every announcement of a source that has not become a deletion. Gives the generations.
+pub async fn undo(vault: &Vault, stack: &StackName, source: &SourceName) -> Result<Vec<GenerationDir>, VaultError> {
+    let mut undone = Vec::new();
+    for dir in vault.generations(stack, source).await? {
+        let deleting = vault.exists(&dir.file(PruneStage::Deleting.file())).await?;
+        if !deleting && vault.exists(&dir.file(PruneStage::Expired.file())).await? {
+            withdraw(vault, &dir).await?;
+            undone.push(dir);
+        }
+    }
+    Ok(undone)
+}

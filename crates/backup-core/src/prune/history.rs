@@ -1,0 +1,142 @@
+//! What a vault proves about its own past: the material for `retention::plan`.
+//!
+//! Only what a pinned signer signed becomes a stamp. What is listed and not believed shows as a difference between the
+//! listing and the stamps, which keeps its generation.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use retention::{Generation, History, Span, Stamp};
+
+use crate::id::{Hash256, ObjectName, SourceName, StackName};
+use crate::signature::Signers;
+use crate::vault::document::{MarkDoc, MarkKind, ReceiptDoc, SnapshotDoc};
+use crate::vault::layout::{self, GenerationDir, SnapshotId};
+use crate::vault::store::StorePath;
+use crate::vault::{Signed, Vault, VaultError};
+use crate::verify;
+
+/// What was read.
+#[derive(Debug)]
+pub struct Seen {
+    /// For the plan.
+    pub history: History,
+    /// Every generation's folder.
+    pub generations: Vec<GenerationDir>,
+    /// The newest signed snapshot.
+    pub newest: Option<SnapshotId>,
+}
+
+/// Reads a source's history from a vault. Documents that are not believed are left out; a store that fails is an error.
+pub async fn read(
+    vault: &Vault,
+    signers: &Signers,
+    stack: &StackName,
+    source: &SourceName,
+    promised_elsewhere: &BTreeSet<String>,
+) -> Result<Seen, VaultError> {
+    let marks = marks(vault, signers, stack, source).await?;
+    let generations = vault.generations(stack, source).await?;
+    let mut history = History { promised_elsewhere: promised_elsewhere.clone(), ..History::default() };
+    let mut documents = Vec::new();
+    for dir in &generations {
+        let stored = stored_instants(vault, dir).await?;
+        let objects: HashMap<ObjectName, u64> =
+            vault.list_objects(dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
+        let mut listed = 0;
+        for id in vault.snapshots(dir).await? {
+            listed += 1;
+            let path = dir.snapshot(&id, ".json");
+            let Some(signed) = believed(vault.get_signed::<SnapshotDoc>(&path, signers).await)? else { continue };
+            let complete = is_complete(vault, &signed.doc, &objects).await?;
+            let at = stored.get(&path).copied().unwrap_or(signed.doc.instant);
+            history.stamps.push(stamp(&signed, at, complete, &marks));
+            documents.push((dir.clone(), signed));
+        }
+        history.generations.push(Generation {
+            id: dir.id.to_string(),
+            start: dir.id.first_day().and_time(chrono::NaiveTime::MIN).and_utc(),
+            period: Span::days(u64::from(dir.id.period().days())),
+            listed,
+        });
+    }
+    history.removed = removed(vault, signers, stack, source).await?;
+    let broken = verify::chain(&documents);
+    history.open_chain = (!broken.is_empty()).then(|| broken.join("; "));
+    let newest = documents.into_iter().map(|(_, signed)| signed.doc.id).max();
+    Ok(Seen { history, generations, newest })
+}
+
+fn stamp(
+    signed: &Signed<SnapshotDoc>,
+    stored: DateTime<Utc>,
+    complete: bool,
+    marks: &BTreeSet<(Hash256, &'static str)>,
+) -> Stamp {
+    let hash = signed.hash();
+    let marked = |kind: MarkKind| marks.contains(&(hash, kind.word()));
+    Stamp {
+        id: signed.doc.id.to_string(),
+        generation: signed.doc.generation.to_string(),
+        data: signed.doc.instant,
+        stored,
+        pinned: marked(MarkKind::Pin),
+        suspect: signed.doc.suspect > 0,
+        accepted: marked(MarkKind::Accept),
+        checked: marked(MarkKind::Checked),
+        restored: marked(MarkKind::Restored),
+        complete,
+    }
+}
+
+/// When the store got each snapshot's document, by its own clock.
+async fn stored_instants(vault: &Vault, dir: &GenerationDir) -> Result<HashMap<StorePath, DateTime<Utc>>, VaultError> {
+    let entries = vault.list(&dir.snapshots()).await?;
+    Ok(entries.into_iter().map(|entry| (entry.path, entry.modified)).collect())
+}
+
+async fn is_complete(vault: &Vault, doc: &SnapshotDoc, objects: &HashMap<ObjectName, u64>) -> Result<bool, VaultError> {
+    let inventory = believed(vault.get_inventory(doc).await)?;
+    Ok(inventory.is_some_and(|(lines, _)| lines.iter().all(|line| objects.get(&line.name) == Some(&line.bytes))))
+}
+
+async fn marks(
+    vault: &Vault,
+    signers: &Signers,
+    stack: &StackName,
+    source: &SourceName,
+) -> Result<BTreeSet<(Hash256, &'static str)>, VaultError> {
+    let mut marks = BTreeSet::new();
+    for path in vault.marks(stack, source).await? {
+        if let Some(mark) = believed(vault.get_signed::<MarkDoc>(&path, signers).await)? {
+            marks.insert((mark.doc.document, mark.doc.mark.word()));
+        }
+    }
+    Ok(marks)
+}
+
+async fn removed(
+    vault: &Vault,
+    signers: &Signers,
+    stack: &StackName,
+    source: &SourceName,
+) -> Result<Vec<DateTime<Utc>>, VaultError> {
+    let mut instants = Vec::new();
+    for entry in vault.list(&layout::receipts(stack, source)).await? {
+        if entry.path.as_str().ends_with(".json")
+            && let Some(receipt) = believed(vault.get_signed::<ReceiptDoc>(&entry.path, signers).await)?
+        {
+            instants.extend(receipt.doc.snapshots.iter().map(|(id, _)| id.instant()));
+        }
+    }
+    Ok(instants)
+}
+
+/// `None` for what is not believed; an error only where the store failed.
+fn believed<T>(result: Result<T, VaultError>) -> Result<Option<T>, VaultError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error @ VaultError::Store { .. }) => Err(error),
+        Err(_) => Ok(None),
+    }
+}

@@ -1,0 +1,195 @@
+//! Copying snapshots from one vault to another: verbatim, hashing on the way, without any key.
+//!
+//! Order: the newest snapshot of each source first, so that the newest is safe before the backlog is worked off. For each,
+//! the commit's order holds in the destination as in a backup: generation, objects, barrier, inventory, signature,
+//! `snapshot.json`. What is interrupted is taken up again by the next call, because a listing tells what is there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::id::{ObjectName, SourceName, StackName};
+use crate::monitor::{Event, Monitor};
+use crate::signature::Signers;
+use crate::vault::document::{GenerationDoc, MarkDoc, PruneStage, SnapshotDoc};
+use crate::vault::inventory::InventoryLine;
+use crate::vault::layout::{GenerationDir, SnapshotId};
+use crate::vault::{Vault, VaultError};
+
+/// Objects copied at once.
+const COPIES: usize = 6;
+
+/// What one call did for one source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replicated {
+    /// Snapshots that were committed in the destination.
+    pub snapshots: Vec<SnapshotId>,
+    /// Objects that were copied.
+    pub objects: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+    /// Snapshots that the destination lacks and that its policy would not keep.
+    pub not_wanted: u64,
+}
+
+/// Why a snapshot was not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicateError {
+    /// A vault failed, or the copy in the first vault is damaged.
+    #[error("snapshot `{snapshot}` could not be copied from vault `{from}` to vault `{to}`")]
+    Snapshot {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The vault that has it.
+        from: String,
+        /// The vault that lacks it.
+        to: String,
+        /// Why.
+        #[source]
+        source: VaultError,
+    },
+    /// A vault could not be listed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The first vault's inventory names an object that the first vault does not have.
+    #[error("snapshot `{snapshot}` needs object `{object}`, which vault `{from}` does not hold")]
+    Incomplete {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The missing object.
+        object: ObjectName,
+        /// The vault.
+        from: String,
+    },
+    /// The destination is pruning that generation.
+    #[error("snapshot `{snapshot}` was not copied: vault `{to}` is removing its generation")]
+    Pruned {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The destination.
+        to: String,
+    },
+}
+
+/// From where, to where, believing whom.
+#[derive(Clone, Copy)]
+pub struct Route<'a> {
+    /// Has the snapshots.
+    pub from: &'a Vault,
+    /// Gets them.
+    pub to: &'a Vault,
+    /// Whose snapshots are copied: planted ones are not spread.
+    pub signers: &'a Signers,
+    /// Is told.
+    pub monitor: &'a Arc<dyn Monitor>,
+}
+
+/// Copies what `to` lacks of one source, newest first. `wanted` tells what the destination's policy would keep.
+/// With `newest_only` the backlog is left for a second call.
+pub async fn replicate(
+    route: Route<'_>,
+    stack: &StackName,
+    source: &SourceName,
+    wanted: &(dyn Fn(&SnapshotId) -> bool + Sync),
+    newest_only: bool,
+) -> Result<Replicated, ReplicateError> {
+    let have = route.to.history(stack, source).await?;
+    let mut lacking = route.from.history(stack, source).await?;
+    lacking.reverse();
+    if newest_only {
+        lacking.truncate(1);
+    }
+    lacking.retain(|at| !have.contains(at));
+    let mut done = Replicated::default();
+    for (dir, id) in lacking {
+        if !wanted(&id) {
+            done.not_wanted += 1;
+            continue;
+        }
+        let (objects, bytes) = copy(route, &dir, &id).await?;
+        done.objects += objects;
+        done.bytes += bytes;
+        done.snapshots.push(id);
+    }
+    copy_marks(route, stack, source).await?;
+    Ok(done)
+}
+
+async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<(u64, u64), ReplicateError> {
+    let Route { from, to, signers, monitor } = route;
+    let failed = |source| ReplicateError::Snapshot {
+        snapshot: id.clone(),
+        from: from.name().to_owned(),
+        to: to.name().to_owned(),
+        source,
+    };
+    let signed = from.get_signed::<SnapshotDoc>(&dir.snapshot(id, ".json"), signers).await.map_err(failed)?;
+    let (lines, stored) = from.get_inventory(&signed.doc).await.map_err(failed)?;
+    refuse_if_pruned(to, dir, id).await?;
+    let generation = dir.file("generation.json");
+    if !to.exists(&generation).await.map_err(failed)? {
+        let signed = from.get_signed::<GenerationDoc>(&generation, signers).await.map_err(failed)?;
+        to.put_verbatim(&signed).await.map_err(failed)?;
+    }
+    let there: HashMap<ObjectName, u64> = sizes(to.list_objects(dir).await.map_err(failed)?);
+    let source_has: HashMap<ObjectName, u64> = sizes(from.list_objects(dir).await.map_err(failed)?);
+    let missing: Vec<InventoryLine> =
+        lines.into_iter().filter(|line| there.get(&line.name) != Some(&line.bytes)).collect();
+    if let Some(line) = missing.iter().find(|line| source_has.get(&line.name) != Some(&line.bytes)) {
+        return Err(ReplicateError::Incomplete {
+            snapshot: id.clone(),
+            object: line.name,
+            from: from.name().to_owned(),
+        });
+    }
+    let copied = stream::iter(missing.iter().map(|line| async move {
+        let bytes = to.copy_object(dir, &line.name, from).await?;
+        monitor.event(Event::Stored { bytes });
+        Ok::<u64, VaultError>(bytes)
+    }))
+    .buffer_unordered(COPIES)
+    .try_fold(0, |sum, bytes| async move { Ok(sum + bytes) })
+    .await
+    .map_err(failed)?;
+    to.put_inventory_verbatim(&signed.doc, stored).await.map_err(failed)?;
+    to.put_verbatim(&signed).await.map_err(failed)?;
+    if let Err(lost) = refuse_if_pruned(to, dir, id).await {
+        for suffix in [".json", ".json.sig", ".inventory.zst"] {
+            to.delete(&dir.snapshot(id, suffix)).await.map_err(failed)?;
+        }
+        return Err(lost);
+    }
+    Ok((missing.len() as u64, copied))
+}
+
+async fn refuse_if_pruned(to: &Vault, dir: &GenerationDir, id: &SnapshotId) -> Result<(), ReplicateError> {
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+        if to.exists(&dir.file(stage.file())).await? {
+            return Err(ReplicateError::Pruned { snapshot: id.clone(), to: to.name().to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Marks are facts about a snapshot; a vault that has the snapshot should have them too. One that is not believed stays behind.
+async fn copy_marks(route: Route<'_>, stack: &StackName, source: &SourceName) -> Result<(), ReplicateError> {
+    let there = route.to.marks(stack, source).await?;
+    for path in route.from.marks(stack, source).await? {
+        if there.contains(&path) {
+            continue;
+        }
+        match route.from.get_signed::<MarkDoc>(&path, route.signers).await {
+            Ok(mark) => route.to.put_verbatim(&mark).await?,
+            Err(error) => {
+                let text = format!("mark `{path}` is not copied: {error}");
+                route.monitor.event(Event::Warning { text });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn sizes(lines: Vec<InventoryLine>) -> HashMap<ObjectName, u64> {
+    lines.into_iter().map(|line| (line.name, line.bytes)).collect()
+}

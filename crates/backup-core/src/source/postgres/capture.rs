@@ -1,0 +1,304 @@
+//! Captures one database: one instant, every row counted, nothing believed.
+//!
+//! The order is the argument:
+//! 1. list the tables and refuse at once what may not be read;
+//! 2. lock them, all or nothing, and only *then* take and export the snapshot (`snapshot`);
+//! 3. list again inside it; newcomers are locked or the capture starts over;
+//! 4. start `pg_dump` on the snapshot at once (`archive`), the workers beside it (`workers`), each COPY between checks
+//!    (`copy_out`);
+//! 5. afterwards the coordinator must still hold its transaction, enum labels must still be what they were, and the
+//!    archive's contents must agree with the plan (`reconcile`).
+//!
+//! Whatever disturbs this (a lock, a TRUNCATE, a rename) makes it start over from 1, a bounded number of times; streams
+//! of a failed attempt are dropped unfinished and are in no manifest.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::catalog;
+use super::clients::Clients;
+use super::error::PostgresError;
+use super::names::Encoding;
+use super::options::{Globals, PostgresOptions};
+use super::plan::{self, Plan, Table};
+use super::session::{Session, column};
+use super::snapshot::{Coordinator, blockers};
+use super::workers::{self, Place, Results, Work, load_statement};
+use super::{archive, copy_out, globals, properties};
+use crate::clock::Clock;
+use crate::manifest::{Kept, Part, Property, TableEntry};
+use crate::monitor::{Event, Monitor};
+use crate::source::{Captured, CapturedStream, FinishedStream, Sink};
+
+/// Captures the database. Streams are opened on `sink` as they are needed; nothing is written to the database.
+///
+/// # Errors
+/// [`PostgresError::GaveUp`] after `options.attempts` disturbed attempts; everything else ends the capture at once.
+pub async fn capture(
+    options: &PostgresOptions,
+    sink: &dyn Sink,
+    clock: &Clock,
+    monitor: &dyn Monitor,
+) -> Result<Captured, PostgresError> {
+    monitor.event(Event::CaptureStarted { source: options.source.clone() });
+    let server = Server::ask(options, monitor).await?;
+    let mut attempt = 1;
+    loop {
+        match once(options, &server, sink, clock, monitor).await {
+            Err(error @ PostgresError::Disturbed { .. }) if attempt >= options.attempts => {
+                return Err(PostgresError::GaveUp { attempts: attempt, source: Box::new(error) });
+            }
+            Err(error @ PostgresError::Disturbed { .. }) => {
+                let what = format!("capture of database `{}`", options.connect.database());
+                monitor.event(Event::Retry { what, why: error.to_string(), attempt });
+                tokio::time::sleep(pause(attempt)).await;
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Grows with the attempts, and differs between two captures that got into each other's way.
+fn pause(attempt: u32) -> Duration {
+    let mut random = [0; 2];
+    // Without randomness the pause is merely the same each time.
+    let _ = getrandom::fill(&mut random);
+    Duration::from_millis(u64::from(100 * attempt.min(20)) + u64::from(u16::from_le_bytes(random) % 500))
+}
+
+/// What does not change between attempts.
+struct Server {
+    version: i64,
+    encoding: Encoding,
+    standby: bool,
+    clients: Clients,
+    globals: Globals,
+}
+
+impl Server {
+    async fn ask(options: &PostgresOptions, monitor: &dyn Monitor) -> Result<Self, PostgresError> {
+        const DURING: &str = "asking the server for its version";
+        let mut session = Session::open(&options.connect).await?;
+        let sql = "SELECT current_setting('server_version_num')::int8 AS version, \
+            current_setting('server_encoding') AS encoding, pg_catalog.pg_is_in_recovery() AS standby";
+        let row = session.one(DURING, sql).await?;
+        let version: i64 = column(&row, "version", DURING)?;
+        let globals = globals::possible(options.globals, &mut session, monitor).await?;
+        session.close().await;
+        Ok(Self {
+            version,
+            encoding: Encoding { name: column(&row, "encoding", DURING)? },
+            standby: column(&row, "standby", DURING)?,
+            clients: Clients::find(&options.clients, u32::try_from(version / 10_000).unwrap_or(0)).await?,
+            globals,
+        })
+    }
+}
+
+async fn once(
+    options: &PostgresOptions,
+    server: &Server,
+    sink: &dyn Sink,
+    clock: &Clock,
+    monitor: &dyn Monitor,
+) -> Result<Captured, PostgresError> {
+    let phase = |phase: &str| {
+        monitor.event(Event::Phase { source: options.source.clone(), phase: phase.to_owned() });
+    };
+    phase("locking tables and taking a snapshot");
+    let mut session = Session::open(&options.connect).await?;
+    let relations = catalog::relations(&mut session).await?;
+    let refused = plan::refusals(&relations);
+    if !refused.is_empty() {
+        return Err(PostgresError::NotReadable { user: options.connect.user().to_owned(), objects: refused });
+    }
+    let before = plan::plan(&relations, &options.exclude_data, server.standby)?;
+    let mut coordinator = Coordinator::take(&options.connect, session, &before.tables, &server.encoding).await?;
+    let plan = coordinator.plan(&options.exclude_data, &server.encoding, server.standby).await?;
+    let excludes = archive::excludes(&mut coordinator.session, &plan, &server.encoding).await?;
+
+    phase("dumping and copying");
+    let (snapshot, instant) = (coordinator.snapshot.clone(), coordinator.instant);
+    let kept: Vec<_> = plan.tables.iter().map(|table| table.relation.clone()).collect();
+    let coordinator = Mutex::new(coordinator);
+    // `pg_dump` locks while we still look around: each moment between our locks and its own is one in which a queued
+    // TRUNCATE makes both wait.
+    let copying = async {
+        let details = Details::read(&mut *coordinator.lock().await, plan, server).await?;
+        let work = Work {
+            connect: &options.connect,
+            tables: &details.tables,
+            encoding: &server.encoding,
+            coordinator: &coordinator,
+            sink,
+            monitor,
+            counted: workers::counted(&details.tables, options.count_check, instant.timestamp()),
+        };
+        let results = work.run(options.workers).await?;
+        Ok((details, results))
+    };
+    let dumped = futures::try_join!(
+        archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink, monitor),
+        globals::dump(&server.clients, &options.connect, server.globals, sink, monitor),
+        copying,
+    );
+    let ((archive, mut contents), globals, (mut details, results)) = match dumped {
+        Ok(dumped) => dumped,
+        Err(PostgresError::Disturbed { what, blockers: none, source }) if none.is_empty() => {
+            // Before the locks go, and with them whoever waits for them.
+            let blockers = blockers(&options.connect, &kept.iter().collect::<Vec<_>>()).await;
+            coordinator.into_inner().session.close().await;
+            return Err(PostgresError::Disturbed { what, blockers, source });
+        }
+        Err(error) => return Err(error),
+    };
+
+    phase("checking what was captured");
+    let mut coordinator = coordinator.into_inner();
+    coordinator.still_there().await?;
+    compare_labels(options, &details.labels).await?;
+    contents.without_rows(details.without_rows.iter().copied());
+    contents.reconcile(&details.tables)?;
+    coordinator.session.close().await;
+
+    details.properties.extend(properties::late(results.large_objects, server.clients.version()));
+    let drift = clock.now() - instant;
+    if drift.abs() > chrono::TimeDelta::hours(1) {
+        let minutes = drift.num_minutes().abs();
+        details.suspect.push(format!("the server's clock is {minutes} minutes away from this host's"));
+    }
+    let (streams, tables) = assemble(&details.tables, globals, archive, results, &server.encoding)?;
+    Ok(Captured { instant, streams, tables, properties: details.properties, suspect: details.suspect })
+}
+
+/// What is read inside the snapshot while `pg_dump` is at work already.
+struct Details {
+    tables: Vec<Table>,
+    without_rows: Vec<i64>,
+    labels: BTreeMap<i64, String>,
+    properties: Vec<Property>,
+    suspect: Vec<String>,
+}
+
+impl Details {
+    async fn read(coordinator: &mut Coordinator, mut plan: Plan, server: &Server) -> Result<Self, PostgresError> {
+        coordinator.look_closer(&mut plan.tables, server.version).await?;
+        Ok(Self {
+            labels: catalog::enum_labels(&mut coordinator.session).await?,
+            properties: properties::read(&mut coordinator.session).await?,
+            suspect: suspicions(coordinator, &mut plan, &server.encoding).await?,
+            tables: plan.tables,
+            without_rows: plan.without_rows,
+        })
+    }
+}
+
+/// Labels print as they are now, whatever the snapshot: one that was renamed meanwhile may be in some rows and not in
+/// others, and not in the archive's definition.
+async fn compare_labels(options: &PostgresOptions, before: &BTreeMap<i64, String>) -> Result<(), PostgresError> {
+    let mut session = Session::open(&options.connect).await?;
+    let now = catalog::enum_labels(&mut session).await?;
+    session.close().await;
+    match before.iter().find(|(oid, label)| now.get(oid).is_some_and(|other| other != *label)) {
+        Some((_, label)) => Err(PostgresError::disturbed(format!("enum label `{label}` was renamed"), None)),
+        None => Ok(()),
+    }
+}
+
+/// Why this snapshot should be looked at: what is not captured, and settings that hide damage.
+async fn suspicions(
+    coordinator: &mut Coordinator,
+    plan: &mut Plan,
+    encoding: &Encoding,
+) -> Result<Vec<String>, PostgresError> {
+    const DURING: &str = "looking for settings that hide damage";
+    let mut out: Vec<String> = plan.left_out.iter().map(|what| format!("not captured: {what}")).collect();
+    out.append(&mut plan.remarks);
+    for member in &plan.members {
+        let shown = member.shown();
+        let extension = member.extension.as_deref().unwrap_or_default();
+        // What cannot be looked at may hold rows.
+        let filled = !member.readable || !copy_out::lock(&mut coordinator.session, member, encoding).await? || {
+            let name = encoding.qualified(&member.schema, &member.name);
+            let sql = format!("SELECT EXISTS (SELECT FROM ONLY {name}) AS filled");
+            column(&coordinator.session.one(DURING, sql).await?, "filled", DURING)?
+        };
+        if filled {
+            out.push(format!(
+                "not captured: rows of `{shown}`, a table of extension `{extension}` that it does not have dumped"
+            ));
+        }
+    }
+    let sql = "SELECT name::text AS name FROM pg_catalog.pg_settings \
+        WHERE name IN ('zero_damaged_pages', 'ignore_checksum_failure') AND setting = 'on' ORDER BY name";
+    for row in coordinator.session.run(DURING, sql).await? {
+        let name: String = column(&row, "name", DURING)?;
+        out.push(format!("the server runs with `{name}` on: damaged pages can be missing without an error"));
+    }
+    Ok(out)
+}
+
+/// Puts the streams into manifest order and the tables beside them.
+fn assemble(
+    tables: &[Table],
+    globals: Option<FinishedStream>,
+    archive: FinishedStream,
+    mut results: Results,
+    encoding: &Encoding,
+) -> Result<(Vec<CapturedStream>, Vec<TableEntry>), PostgresError> {
+    let plain = |stream| CapturedStream { stream, copy: None, members: Vec::new(), paths: Vec::new() };
+    let mut streams: Vec<CapturedStream> = globals.into_iter().map(plain).collect();
+    streams.push(plain(archive));
+    let own = results.tables.values().filter(|done| matches!(done.place, Place::Own(_))).count();
+    let number = |streams: usize| u32::try_from(streams).unwrap_or(u32::MAX);
+    let tar_number = number(streams.len() + own + 1);
+    let mut entries = Vec::with_capacity(tables.len());
+    for (index, table) in tables.iter().enumerate() {
+        let mut entry = TableEntry {
+            schema: table.relation.schema.clone(),
+            name: table.relation.name.clone(),
+            kept: table.kept,
+            rows: 0,
+            bytes: 0,
+            fingerprint: crate::fingerprint::Fingerprint::default(),
+            format: "text".to_owned(),
+            columns: table.columns.clone(),
+            encoding: encoding.name.clone(),
+            parts: Vec::new(),
+        };
+        match results.tables.remove(&index) {
+            Some(done) => {
+                (entry.rows, entry.fingerprint, entry.bytes) = (done.sum.rows, done.sum.fingerprint, done.bytes);
+                let part = |stream, member| Part {
+                    stream,
+                    member,
+                    blocks: None,
+                    rows: done.sum.rows,
+                    fingerprint: done.sum.fingerprint,
+                };
+                match done.place {
+                    Place::Archive => {}
+                    Place::Member(member) => entry.parts.push(part(tar_number, Some(member))),
+                    Place::Own(stream) => {
+                        let copy = Some(load_statement(table, encoding));
+                        streams.push(CapturedStream { copy, ..plain(stream) });
+                        entry.parts.push(part(number(streams.len()), None));
+                    }
+                }
+            }
+            None if table.kept == Kept::Excluded => {}
+            None => {
+                let finding = format!("rows of table `{}` were never copied", entry.schema.clone() + "." + &entry.name);
+                return Err(PostgresError::Unreconciled { findings: vec![finding] });
+            }
+        }
+        entries.push(entry);
+    }
+    if let Some((stream, members)) = results.tar {
+        streams.push(CapturedStream { members, ..plain(stream) });
+    }
+    Ok((streams, entries))
+}

@@ -1,0 +1,131 @@
+//! What the catalogs say: relations, columns, enum labels.
+//!
+//! A query over `pg_class` sees the transaction's snapshot; functions such as `pg_relation_filenode` see what is
+//! committed now. Rule 4 compares the two, so this file reads columns only and leaves the functions to `copy_out`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::error::PostgresError;
+use super::session::{Session, column};
+
+/// Object ids below are `initdb`'s.
+pub(super) const FIRST_NORMAL_OID: i64 = 16384;
+
+/// A relation that has rows or could have (tables, partitioned parents, foreign tables, sequences).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Relation {
+    pub(super) oid: i64,
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// `r` table, `p` partitioned, `f` foreign, `S` sequence.
+    pub(super) kind: char,
+    /// `p` permanent, `u` unlogged, `t` temporary.
+    pub(super) persistence: char,
+    /// Access method: `heap` or another.
+    pub(super) method: String,
+    /// Extension that it is a member of.
+    pub(super) extension: Option<String>,
+    /// Its extension wants its rows dumped: the `WHERE …` clause, empty for all rows.
+    pub(super) config: Option<String>,
+    /// File node in the snapshot.
+    pub(super) file_node: i64,
+    /// We may read it: USAGE on the schema and SELECT on the relation.
+    pub(super) readable: bool,
+    /// Row-level security would hide rows from us.
+    pub(super) secured: bool,
+}
+
+impl Relation {
+    /// `schema.name` for people.
+    pub(super) fn shown(&self) -> String {
+        super::names::shown(&self.schema, &self.name)
+    }
+}
+
+/// Lists relations, sorted by the bytes of schema and name. Inside a transaction with a snapshot: as of that.
+pub(super) async fn relations(session: &mut Session) -> Result<Vec<Relation>, PostgresError> {
+    const DURING: &str = "listing the tables";
+    let sql = "SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind, \
+        c.relpersistence::text AS persistence, coalesce(am.amname::text, 'heap') AS method, \
+        x.extname::text AS extension, g.condition AS config, c.relfilenode::int8 AS file_node, \
+        coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+            AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), true) AS readable, \
+        c.relrowsecurity AND pg_catalog.row_security_active(c.oid) AS secured \
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam AND c.relkind = 'r' \
+        LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND d.objid = c.oid AND d.objsubid = 0 AND d.deptype = 'e' \
+        LEFT JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid \
+        LEFT JOIN (SELECT u.oid, coalesce(e.extcondition[u.position::int], '') AS condition \
+            FROM pg_catalog.pg_extension e, pg_catalog.unnest(e.extconfig) WITH ORDINALITY u (oid, position)) g \
+            ON g.oid = c.oid \
+        WHERE c.relkind IN ('r', 'p', 'f', 'S') AND c.oid >= 16384";
+    let mut out = Vec::new();
+    for row in session.run(DURING, sql).await? {
+        let letter = |name: &str| -> Result<char, PostgresError> {
+            Ok(column::<String>(&row, name, DURING)?.chars().next().unwrap_or(' '))
+        };
+        out.push(Relation {
+            oid: column(&row, "oid", DURING)?,
+            schema: column(&row, "schema", DURING)?,
+            name: column(&row, "name", DURING)?,
+            kind: letter("kind")?,
+            persistence: letter("persistence")?,
+            method: column(&row, "method", DURING)?,
+            extension: column(&row, "extension", DURING)?,
+            config: column(&row, "config", DURING)?,
+            file_node: column(&row, "file_node", DURING)?,
+            readable: column(&row, "readable", DURING)?,
+            secured: column(&row, "secured", DURING)?,
+        });
+    }
+    out.sort_by(|a, b| (a.schema.as_bytes(), a.name.as_bytes()).cmp(&(b.schema.as_bytes(), b.name.as_bytes())));
+    Ok(out)
+}
+
+/// Columns that COPY reads and writes, in order, by the table's oid: no dropped and no generated ones; identity stays.
+pub(super) async fn columns(
+    session: &mut Session,
+    server_version: i64,
+) -> Result<HashMap<i64, Vec<String>>, PostgresError> {
+    const DURING: &str = "listing the columns";
+    let stored = if server_version >= 120_000 { "AND a.attgenerated = ''" } else { "" };
+    let sql = format!(
+        "SELECT a.attrelid::int8 AS oid, a.attname::text AS name FROM pg_catalog.pg_attribute a \
+         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid WHERE c.relkind = 'r' AND c.oid >= 16384 \
+         AND a.attnum > 0 AND NOT a.attisdropped {stored} ORDER BY a.attrelid, a.attnum"
+    );
+    let mut out: HashMap<i64, Vec<String>> = HashMap::new();
+    for row in session.run(DURING, sql).await? {
+        out.entry(column(&row, "oid", DURING)?).or_default().push(column(&row, "name", DURING)?);
+    }
+    Ok(out)
+}
+
+/// Bytes of main fork and TOAST now, by oid, for planning. Waits for locks: ask only about tables that are locked.
+pub(super) async fn sizes(session: &mut Session, oids: &[i64]) -> Result<HashMap<i64, u64>, PostgresError> {
+    const DURING: &str = "asking for the sizes of the tables";
+    let list: Vec<String> = oids.iter().map(i64::to_string).collect();
+    let sql = format!(
+        "SELECT c.oid::int8 AS oid, coalesce(pg_catalog.pg_relation_size(c.oid), 0) \
+         + coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0) AS bytes \
+         FROM pg_catalog.pg_class c WHERE c.oid = ANY ('{{{}}}'::oid[])",
+        list.join(",")
+    );
+    let mut out = HashMap::new();
+    for row in session.run(DURING, sql).await? {
+        out.insert(column(&row, "oid", DURING)?, column::<i64>(&row, "bytes", DURING)?.cast_unsigned());
+    }
+    Ok(out)
+}
+
+/// Labels of enum types by their own oid. Text COPY prints labels as they are *now*, whatever the snapshot.
+pub(super) async fn enum_labels(session: &mut Session) -> Result<BTreeMap<i64, String>, PostgresError> {
+    const DURING: &str = "reading the enum labels";
+    let sql = "SELECT oid::int8 AS oid, enumlabel::text AS label FROM pg_catalog.pg_enum WHERE oid >= 16384";
+    let mut out = BTreeMap::new();
+    for row in session.run(DURING, sql).await? {
+        out.insert(column(&row, "oid", DURING)?, column(&row, "label", DURING)?);
+    }
+    Ok(out)
+}

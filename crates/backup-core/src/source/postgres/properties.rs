@@ -1,0 +1,82 @@
+//! What a restore needs or compares besides rows: the database's own attributes, roles, extensions.
+//!
+//! Names are a contract with the restore; they are read inside the snapshot.
+
+use serde_json::{Value, json};
+
+use super::error::PostgresError;
+use super::session::{Session, column};
+use crate::manifest::Property;
+
+/// Large objects in the snapshot; bytes are unknown when `pg_largeobject` may not be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct LargeObjects {
+    count: i64,
+    bytes: Option<i64>,
+}
+
+/// Counts the large objects and their bytes.
+pub(super) async fn large_objects(session: &mut Session) -> Result<LargeObjects, PostgresError> {
+    const DURING: &str = "counting the large objects";
+    let sql = "SELECT count(*) AS count, pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT') AS may \
+        FROM pg_catalog.pg_largeobject_metadata";
+    let row = session.one(DURING, sql).await?;
+    let (count, may) = (column(&row, "count", DURING)?, column::<bool>(&row, "may", DURING)?);
+    let bytes = match (count, may) {
+        (0, _) => Some(0),
+        (_, false) => None,
+        (_, true) => {
+            let sql = "SELECT coalesce(sum(octet_length(data)), 0)::int8 AS bytes FROM pg_catalog.pg_largeobject";
+            Some(column(&session.one(DURING, sql).await?, "bytes", DURING)?)
+        }
+    };
+    Ok(LargeObjects { count, bytes })
+}
+
+/// Reads everything but the large objects, as (name, value) in manifest order.
+pub(super) async fn read(session: &mut Session) -> Result<Vec<Property>, PostgresError> {
+    const DURING: &str = "reading the properties of the database";
+    // Attributes that came with later versions are read through JSON: absent ones are null.
+    let sql = "SELECT pg_catalog.json_build_object( \
+        'server.version_num', pg_catalog.current_setting('server_version_num')::int, \
+        'server.version', pg_catalog.current_setting('server_version'), \
+        'database.name', d.datname, \
+        'database.owner', pg_catalog.pg_get_userbyid(d.datdba), \
+        'database.encoding', pg_catalog.pg_encoding_to_char(d.encoding), \
+        'database.collate', d.datcollate, \
+        'database.ctype', d.datctype, \
+        'database.locale_provider', coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c'), \
+        'database.icu_locale', coalesce(pg_catalog.to_jsonb(d) ->> 'daticulocale', pg_catalog.to_jsonb(d) ->> 'datlocale'), \
+        'database.acl', d.datacl::text[], \
+        'database.connection_limit', d.datconnlimit, \
+        'database.comment', pg_catalog.shobj_description(d.oid, 'pg_database'), \
+        'database.tablespace', (SELECT spcname FROM pg_catalog.pg_tablespace t WHERE t.oid = d.dattablespace), \
+        'database.settings', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
+            'role', r.rolname, 'settings', s.setconfig) ORDER BY r.rolname NULLS FIRST), '[]') \
+            FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole \
+            WHERE s.setdatabase = d.oid), \
+        'roles', (SELECT coalesce(pg_catalog.json_agg(rolname ORDER BY rolname), '[]') FROM pg_catalog.pg_roles \
+            WHERE rolname !~ '^pg_'), \
+        'extensions', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
+            'name', e.extname, 'version', e.extversion, 'schema', n.nspname) ORDER BY e.extname), '[]') \
+            FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace) \
+        )::text AS properties \
+        FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()";
+    let text: String = column(&session.one(DURING, sql).await?, "properties", DURING)?;
+    let value: Value = serde_json::from_str(&text)
+        .map_err(|error| PostgresError::during(DURING)(sqlx::Error::Decode(error.into())))?;
+    let mut properties = match value {
+        Value::Object(members) => members.into_iter().map(|(name, value)| Property { name, value }).collect(),
+        _ => Vec::new(),
+    };
+    properties.sort_by(|a: &Property, b| a.name.cmp(&b.name));
+    Ok(properties)
+}
+
+/// The properties that are known only at the end.
+pub(super) fn late(large: LargeObjects, client_version: &str) -> [Property; 2] {
+    [
+        Property { name: "large_objects".to_owned(), value: json!({"count": large.count, "bytes": large.bytes}) },
+        Property { name: "client.version".to_owned(), value: json!(client_version) },
+    ]
+}

@@ -1,0 +1,121 @@
+//! Sessions that read: one set of settings, so that the same row always gives the same bytes.
+//!
+//! A role or database can carry settings (`ALTER ROLE … SET datestyle`) that change what COPY prints; they are all
+//! overridden here. Statements go by the simple protocol: a REPEATABLE READ transaction takes its snapshot at the
+//! first statement that needs one, and nothing may be prepared, hence planned, before the locks are held.
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+use super::error::PostgresError;
+use super::options::ConnectOptions;
+
+/// Settings of every session that reads data. Those that a server does not know are left out.
+const SETTINGS: [(&str, &str); 31] = [
+    ("standard_conforming_strings", "on"),
+    ("row_security", "off"),
+    ("synchronize_seqscans", "off"),
+    ("extra_float_digits", "3"),
+    ("datestyle", "ISO, MDY"),
+    ("intervalstyle", "postgres"),
+    ("timezone", "UTC"),
+    ("bytea_output", "hex"),
+    ("xmlbinary", "base64"),
+    ("lc_monetary", "C"),
+    ("search_path", ""),
+    ("quote_all_identifiers", "off"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
+    ("transaction_timeout", "0"),
+    ("restrict_nonsystem_relation_kind", "view, foreign-table"),
+    ("max_parallel_workers_per_gather", "0"),
+    ("enable_tidscan", "on"),
+    ("enable_seqscan", "on"),
+    ("enable_indexscan", "off"),
+    ("enable_indexonlyscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("jit", "off"),
+    ("default_transaction_read_only", "on"),
+    ("default_transaction_deferrable", "off"),
+    ("tcp_keepalives_idle", "60"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "6"),
+    ("client_min_messages", "warning"),
+];
+
+/// Settings for `pg_dump`'s own sessions, as far as it does not make them itself; all known to every server.
+pub(super) const CHILD_SETTINGS: [(&str, &str); 6] = [
+    ("lc_monetary", "C"),
+    ("bytea_output", "hex"),
+    ("TimeZone", "UTC"),
+    ("quote_all_identifiers", "off"),
+    ("max_parallel_workers_per_gather", "0"),
+    ("statement_timeout", "0"),
+];
+
+/// One session with the settings above.
+#[derive(Debug)]
+pub(super) struct Session {
+    connection: PgConnection,
+}
+
+impl Session {
+    /// Opens a session and makes its settings.
+    pub(super) async fn open(to: &ConnectOptions) -> Result<Self, PostgresError> {
+        let mut session = Self { connection: to.connect().await? };
+        let values: Vec<String> = SETTINGS.iter().map(|(name, value)| format!("('{name}','{value}')")).collect();
+        let sql = format!(
+            "SELECT count(pg_catalog.set_config(s.name, v.value, false)) FROM (VALUES {}) v (name, value) \
+             JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = v.name",
+            values.join(",")
+        );
+        session.run("preparing a session", sql).await?;
+        Ok(session)
+    }
+
+    /// Runs statements by the simple protocol and gives all their rows; `during` names the work in an error.
+    pub(super) async fn run(&mut self, during: &str, sql: impl Into<String>) -> Result<Vec<PgRow>, PostgresError> {
+        self.attempt(sql).await.map_err(PostgresError::during(during))
+    }
+
+    /// As [`Session::run`], giving the driver's error, for callers that look at its SQLSTATE.
+    pub(super) async fn attempt(&mut self, sql: impl Into<String>) -> Result<Vec<PgRow>, sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(sql.into())).fetch_all(&mut self.connection).await
+    }
+
+    /// Runs a query that gives one row.
+    pub(super) async fn one(&mut self, during: &str, sql: impl Into<String>) -> Result<PgRow, PostgresError> {
+        let row = self.run(during, sql).await?.into_iter().next();
+        row.ok_or_else(|| PostgresError::during(during)(sqlx::Error::RowNotFound))
+    }
+
+    /// A transaction that reads the snapshot `id` of another session.
+    pub(super) async fn import(&mut self, id: &str) -> Result<(), PostgresError> {
+        let sql = format!(
+            "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            super::names::literal(id)
+        );
+        self.run("importing the snapshot", sql).await.map(drop)
+    }
+
+    /// The connection, for COPY. A session whose COPY failed must be dropped.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    /// Ends the session at once, so that its locks are gone when this returns.
+    pub(super) async fn close(self) {
+        // The server ends the session also when the farewell is lost.
+        let _ = self.connection.close().await;
+    }
+}
+
+/// Reads a column that a query of ours must have given; `during` names the query.
+pub(super) fn column<'r, T>(row: &'r PgRow, name: &str, during: &str) -> Result<T, PostgresError>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(name).map_err(PostgresError::during(during))
+}

@@ -1,0 +1,224 @@
+//! The SDK's client, with everything that it would look up by itself turned off or given.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, ConfigBag, Credentials, Intercept, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    RuntimeComponents, SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::error::BoxError;
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use chrono::{DateTime, Utc};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use url::Url;
+
+use super::{S3Credentials, S3Options};
+
+/// Why options cannot be used. Nothing was asked over the network.
+#[derive(Debug, thiserror::Error)]
+pub enum S3OpenError {
+    /// The endpoint is no `http://host` or `https://host`.
+    #[error("endpoint `{endpoint}` is not usable: {reason}")]
+    Endpoint {
+        /// As given, without user and password.
+        endpoint: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The bucket's name is empty or has other signs than letters, digits, `.` and `-`.
+    #[error("`{bucket}` is no name of a bucket")]
+    Bucket {
+        /// As given.
+        bucket: String,
+    },
+    /// The certificates cannot be read.
+    #[error("certificates of the authority for {endpoint} are not usable: {reason}")]
+    Ca {
+        /// For which endpoint.
+        endpoint: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+}
+
+pub(super) async fn build(options: &S3Options) -> Result<Client, S3OpenError> {
+    let url = endpoint(&options.endpoint)?;
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+    if options.bucket.is_empty() || !options.bucket.bytes().all(good) {
+        return Err(S3OpenError::Bucket { bucket: options.bucket.clone() });
+    }
+    let region = Region::new(options.region.clone());
+    let credentials = match &options.credentials {
+        S3Credentials::Static { access_key_id, secret_access_key, session_token } => {
+            SharedCredentialsProvider::new(Credentials::new(
+                access_key_id,
+                secret_access_key.reveal(),
+                session_token.as_ref().map(|token| token.reveal().to_owned()),
+                None,
+                "backup",
+            ))
+        }
+        // The operator chose it: this alone reads the environment and the profile files, as every AWS tool does.
+        S3Credentials::AwsChain => {
+            SharedCredentialsProvider::new(DefaultCredentialsChain::builder().region(region.clone()).build().await)
+        }
+    };
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http_client(options, &url)?)
+        .endpoint_url(options.endpoint.trim_end_matches('/'))
+        .region(region)
+        .force_path_style(options.path_style)
+        .credentials_provider(credentials)
+        // One place that tries again: `vault::retry`. It also has the timeouts of attempts.
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().connect_timeout(options.connect_timeout).build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        // We give the checksum of each body. What is read is judged by its hash or signature, where damage has a name;
+        // here it would be a read that fails, tried again until the deadline.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .build();
+    Ok(Client::from_conf(config))
+}
+
+fn endpoint(text: &str) -> Result<Url, S3OpenError> {
+    let wrong = |endpoint: &str, reason: &str| S3OpenError::Endpoint {
+        endpoint: endpoint.to_owned(),
+        reason: reason.to_owned(),
+    };
+    // What cannot be parsed may still hold a password, so only what stands before and after it is repeated.
+    let shown = match text.rsplit_once('@') {
+        Some((_, host)) => format!("…@{host}"),
+        None => text.to_owned(),
+    };
+    let url = Url::parse(text).map_err(|error| wrong(&shown, &error.to_string()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong(&shown, "credentials do not belong into it"));
+    }
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong(&shown, "it must begin with `https://` or `http://`"));
+    }
+    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong(&shown, "nothing may follow host and port"));
+    }
+    Ok(url)
+}
+
+fn http_client(options: &S3Options, url: &Url) -> Result<SharedHttpClient, S3OpenError> {
+    if url.scheme() == "http" {
+        // No certificates are read from the machine for a connection that has none.
+        return Ok(Builder::new().build_http());
+    }
+    let trust = match &options.ca {
+        Some(pem) => {
+            check_ca(pem).map_err(|reason| S3OpenError::Ca { endpoint: options.endpoint.clone(), reason })?;
+            TrustStore::empty().with_pem_certificate(pem.clone())
+        }
+        None => TrustStore::default(),
+    };
+    let tls = TlsContext::builder()
+        .with_trust_store(trust)
+        .build()
+        .map_err(|error| S3OpenError::Ca { endpoint: options.endpoint.clone(), reason: error.to_string() })?;
+    Ok(Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(tls).build_https())
+}
+
+/// The SDK panics over certificates that it cannot read, at the first request; so they are read here first.
+fn check_ca(pem: &[u8]) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(()) }
+}
+
+/// Keeps the `Date` of an answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DateHeader(Arc<Mutex<Option<String>>>);
+
+impl DateHeader {
+    /// The instant, to the second.
+    pub(super) fn instant(&self) -> Option<DateTime<Utc>> {
+        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(DateTime::parse_from_rfc2822(text.as_deref()?).ok()?.to_utc())
+    }
+}
+
+#[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
+impl Intercept for DateHeader {
+    fn name(&self) -> &'static str {
+        "DateHeader"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date").map(str::to_owned);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::secret::Secret;
+
+    fn options(endpoint: &str) -> S3Options {
+        let credentials = S3Credentials::Static {
+            access_key_id: "AK".to_owned(),
+            secret_access_key: Secret::new("c4n4ry"),
+            session_token: None,
+        };
+        S3Options::new(endpoint, "bucket", "us-east-1", credentials)
+    }
+
+    #[tokio::test]
+    async fn endpoints_are_checked_and_never_guessed() {
+        for bad in ["", "minio:9000", "ftp://h", "https://h/path", "https://h?x=1", "https://"] {
+            let error = build(&options(bad)).await.unwrap_err();
+            assert!(matches!(error, S3OpenError::Endpoint { .. }), "{bad}: {error}");
+        }
+        build(&options("http://127.0.0.1:9000/")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_password_in_an_endpoint_is_refused_and_not_repeated() {
+        for bad in ["https://user:c4n4ry@host", "https://user:c4n4ry@:x"] {
+            let error = build(&options(bad)).await.unwrap_err().to_string();
+            assert!(!error.contains("c4n4ry"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn certificates_that_cannot_be_read_are_refused() {
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for bad in ["", "no certificate", broken] {
+            let mut options = options("https://127.0.0.1:9000");
+            options.ca = Some(bad.as_bytes().to_vec());
+            let error = build(&options).await.unwrap_err();
+            assert!(matches!(error, S3OpenError::Ca { .. }), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn options_do_not_show_the_secret() {
+        assert!(!format!("{:?}", options("http://h")).contains("c4n4ry"));
+    }
+}

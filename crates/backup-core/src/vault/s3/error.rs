@@ -1,0 +1,188 @@
+//! What a failed request means, and whether asking again can help.
+//!
+//! Worth another try: no answer, a broken connection, 5xx, 429, and bodies that were damaged on the way. Not worth it:
+//! everything that says who may do what, what does not exist, and certificates that are not trusted. For refusals only
+//! the code is kept, because messages of some servers repeat parts of the request.
+
+use std::error::Error;
+use std::fmt;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use crate::vault::retry::{Failure, NoAnswer};
+
+/// Longest text of a server that is repeated.
+const MESSAGE_CHARS: usize = 200;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    NoKey,
+    NoBucket,
+    Denied {
+        code_known: bool,
+    },
+    Full,
+    TooLarge {
+        limit_bytes: u64,
+    },
+    /// The name was taken although the request asked for a free one.
+    Taken,
+    /// The body that arrived is not the body that was sent.
+    Digest,
+    Other,
+}
+
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) kind: Kind,
+    pub(super) reason: String,
+}
+
+impl Refusal {
+    pub(super) fn other(reason: impl Into<String>) -> Self {
+        Self { kind: Kind::Other, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl From<NoAnswer> for Refusal {
+    fn from(value: NoAnswer) -> Self {
+        Self::other(value.to_string())
+    }
+}
+
+/// Judges a failed request.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
+pub(super) fn judge<E>(error: SdkError<E, HttpResponse>) -> Failure<Refusal>
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    match &error {
+        SdkError::ServiceError(service) => {
+            let (code, message) = (service.err().code(), service.err().message());
+            judge_answer(service.raw().status().as_u16(), code, message)
+        }
+        SdkError::ResponseError(_) | SdkError::TimeoutError(_) => Failure::Again(Refusal::other(chain(&error))),
+        SdkError::DispatchFailure(failure) if !failure.is_user() => {
+            let reason = chain(&error);
+            // Asking again does not make a certificate trusted.
+            if reason.contains("invalid peer certificate") {
+                return Failure::Final(Refusal::other(reason));
+            }
+            Failure::Again(Refusal::other(reason))
+        }
+        _ => Failure::Final(Refusal::other(chain(&error))),
+    }
+}
+
+/// Judges a body that stopped on its way.
+pub(super) fn judge_body(error: &(dyn Error + 'static)) -> Failure<Refusal> {
+    Failure::Again(Refusal::other(format!("body broke off: {}", chain(error))))
+}
+
+/// Judges an answer by its status and S3's code and message.
+fn judge_answer(status: u16, code: Option<&str>, message: Option<&str>) -> Failure<Refusal> {
+    let known = code.filter(|code| !code.is_empty());
+    let shown = known.map_or_else(|| format!("HTTP {status}"), str::to_owned);
+    let with_message = match message.filter(|message| !message.is_empty()) {
+        Some(message) => {
+            let message: String = message.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS).collect();
+            format!("{shown}: {message}")
+        }
+        None => shown.clone(),
+    };
+    let refusal = |kind, reason| Refusal { kind, reason };
+    match (status, known.unwrap_or_default()) {
+        (_, "NoSuchBucket") => Failure::Final(refusal(Kind::NoBucket, "no such bucket".to_owned())),
+        (404, _) => Failure::Final(refusal(Kind::NoKey, shown)),
+        (_, "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" | "StorageFull") | (507, _) => {
+            Failure::Final(refusal(Kind::Full, shown))
+        }
+        (401 | 403, _)
+        | (
+            _,
+            "AccessDenied"
+            | "AuthorizationHeaderMalformed"
+            | "ExpiredToken"
+            | "InvalidAccessKeyId"
+            | "InvalidSecurity"
+            | "InvalidToken"
+            | "RequestTimeTooSkewed"
+            | "SignatureDoesNotMatch",
+        ) => Failure::Final(refusal(Kind::Denied { code_known: known.is_some() }, shown)),
+        (412, _) => Failure::Final(refusal(Kind::Taken, with_message)),
+        (_, "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch") => {
+            Failure::Again(refusal(Kind::Digest, with_message))
+        }
+        (501, _) => Failure::Final(refusal(Kind::Other, with_message)),
+        (408 | 409 | 429 | 500.., _) | (_, "SlowDown" | "Throttling" | "RequestTimeout" | "IncompleteBody") => {
+            Failure::Again(refusal(Kind::Other, with_message))
+        }
+        _ => Failure::Final(refusal(Kind::Other, with_message)),
+    }
+}
+
+/// An error and its causes, `a: b: c`, each text once.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(status: u16, code: &str) -> (bool, Kind) {
+        match judge_answer(status, Some(code), Some("said so")) {
+            Failure::Again(refusal) => (true, refusal.kind),
+            Failure::Final(refusal) => (false, refusal.kind),
+        }
+    }
+
+    #[test]
+    fn answers_get_their_meaning() {
+        let denied = Kind::Denied { code_known: true };
+        for (status, code, expected) in [
+            (404, "NoSuchKey", (false, Kind::NoKey)),
+            (404, "NoSuchBucket", (false, Kind::NoBucket)),
+            (403, "SignatureDoesNotMatch", (false, denied)),
+            (403, "InvalidAccessKeyId", (false, denied)),
+            (400, "ExpiredToken", (false, denied)),
+            (403, "", (false, Kind::Denied { code_known: false })),
+            (412, "PreconditionFailed", (false, Kind::Taken)),
+            (400, "BadDigest", (true, Kind::Digest)),
+            (400, "RequestTimeout", (true, Kind::Other)),
+            (503, "SlowDown", (true, Kind::Other)),
+            (429, "", (true, Kind::Other)),
+            (500, "InternalError", (true, Kind::Other)),
+            (501, "NotImplemented", (false, Kind::Other)),
+            (507, "XMinioStorageFull", (false, Kind::Full)),
+            (400, "InvalidRequest", (false, Kind::Other)),
+            (301, "PermanentRedirect", (false, Kind::Other)),
+        ] {
+            assert_eq!(judged(status, code), expected, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_repeats_the_code_and_not_the_message() {
+        let Failure::Final(refusal) = judge_answer(403, Some("InvalidToken"), Some("token abc is bad")) else {
+            panic!("worth another try");
+        };
+        assert_eq!(refusal.reason, "InvalidToken");
+    }
+}

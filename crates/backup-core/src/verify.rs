@@ -1,0 +1,267 @@
+//! Is what a vault holds still what was stored? Three depths, each including the one before.
+//!
+//! 1. *Listing*: signature, path, chain, inventory, and every object's presence and size. No key, no object read.
+//! 2. *Hashing* (`read`): stored bytes of objects against their names; a fraction per call, rotating. No key.
+//! 3. *Checking* (`identities`): decrypted, decompressed, every stream's SHA-256. Gives the state `checked`.
+//!
+//! (The fourth, `restored`, is a restore.) Damage is collected, not thrown: one bad object must not hide another.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::id::{Hash256, ObjectName, SourceName, StackName};
+use crate::seal::key::Identities;
+use crate::signature::Signers;
+use crate::snapshot::{OpenSnapshot, SnapshotError};
+use crate::source::Streams;
+use crate::vault::document::SnapshotDoc;
+use crate::vault::layout::{GenerationDir, SnapshotId};
+use crate::vault::store::StoreError;
+use crate::vault::{Signed, Vault, VaultError};
+
+/// A fraction of all objects: those whose name falls into part `part` of `of`, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fraction {
+    /// Which part.
+    pub part: u32,
+    /// Of how many.
+    pub of: u32,
+}
+
+impl Fraction {
+    /// Whether an object belongs to the part. Every object belongs to exactly one.
+    pub fn holds(self, name: &ObjectName) -> bool {
+        let [a, b, c, d, ..] = name.0;
+        u32::from_be_bytes([a, b, c, d]) % self.of.max(1) == self.part.saturating_sub(1)
+    }
+}
+
+/// How deep to look.
+#[derive(Clone, Copy)]
+pub struct Depth<'a> {
+    /// Hash this fraction of the objects.
+    pub read: Option<Fraction>,
+    /// Decrypt and hash everything.
+    pub identities: Option<&'a Identities>,
+}
+
+/// What was found of one source in one vault.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Snapshots, oldest first.
+    pub snapshots: Vec<Verdict>,
+    /// Objects that the listing showed, over all generations.
+    pub objects_listed: u64,
+    /// Objects whose stored bytes were hashed.
+    pub objects_read: u64,
+    /// Their stored bytes.
+    pub bytes_read: u64,
+    /// Damage that belongs to no single snapshot (a chain that does not close).
+    pub chain: Vec<String>,
+}
+
+/// What was found of one snapshot.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Its generation.
+    pub dir: GenerationDir,
+    /// Whether every stream was decrypted and hashed.
+    pub checked: bool,
+    /// The document's hash, where it could be believed: what a `checked` mark refers to.
+    pub document: Option<Hash256>,
+    /// What is wrong; empty is good.
+    pub damage: Vec<String>,
+}
+
+impl Verified {
+    /// Whether anything is wrong.
+    pub fn is_damaged(&self) -> bool {
+        !self.chain.is_empty() || self.snapshots.iter().any(|verdict| !verdict.damage.is_empty())
+    }
+}
+
+/// Verifies every snapshot of a source (or only `only`) in a vault. Errors are failures to look; damage is in the result.
+pub async fn verify(
+    vault: &Vault,
+    signers: &Signers,
+    stack: &StackName,
+    source: &SourceName,
+    only: Option<&SnapshotId>,
+    depth: Depth<'_>,
+) -> Result<Verified, VaultError> {
+    let mut verified = Verified::default();
+    let mut documents: Vec<(GenerationDir, Signed<SnapshotDoc>)> = Vec::new();
+    for dir in vault.generations(stack, source).await? {
+        let ids = vault.snapshots(&dir).await?;
+        if !only.is_none_or(|only| ids.contains(only)) {
+            continue;
+        }
+        let objects: HashMap<ObjectName, u64> =
+            vault.list_objects(&dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
+        verified.objects_listed += objects.len() as u64;
+        let bad = hash_objects(vault, &dir, &objects, depth.read, &mut verified).await?;
+        for id in ids {
+            if only.is_some_and(|only| *only != id) {
+                continue;
+            }
+            let (verdict, signed) = verify_snapshot(vault, signers, &dir, id, &objects, &bad, depth).await?;
+            verified.snapshots.push(verdict);
+            documents.extend(signed.map(|signed| (dir.clone(), signed)));
+        }
+    }
+    if only.is_none() {
+        verified.chain = chain(&documents);
+    }
+    Ok(verified)
+}
+
+/// Hashes the chosen fraction of a generation's objects and gives the bad ones with what is wrong.
+async fn hash_objects(
+    vault: &Vault,
+    dir: &GenerationDir,
+    objects: &HashMap<ObjectName, u64>,
+    fraction: Option<Fraction>,
+    verified: &mut Verified,
+) -> Result<BTreeMap<ObjectName, String>, VaultError> {
+    let mut bad = BTreeMap::new();
+    let Some(fraction) = fraction else { return Ok(bad) };
+    let names: BTreeSet<&ObjectName> = objects.keys().filter(|name| fraction.holds(name)).collect();
+    for name in names {
+        match vault.get_object(dir, name).await {
+            Ok(bytes) => verified.bytes_read += bytes.len() as u64,
+            Err(error) => {
+                bad.insert(*name, damage_or(error)?);
+            }
+        }
+        verified.objects_read += 1;
+    }
+    Ok(bad)
+}
+
+async fn verify_snapshot(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+    id: SnapshotId,
+    objects: &HashMap<ObjectName, u64>,
+    bad: &BTreeMap<ObjectName, String>,
+    depth: Depth<'_>,
+) -> Result<(Verdict, Option<Signed<SnapshotDoc>>), VaultError> {
+    let path = dir.snapshot(&id, ".json");
+    let mut verdict = Verdict { id, dir: dir.clone(), checked: false, document: None, damage: Vec::new() };
+    let signed = match vault.get_signed::<SnapshotDoc>(&path, signers).await {
+        Ok(signed) => signed,
+        Err(error) => {
+            verdict.damage.push(damage_or(error)?);
+            return Ok((verdict, None));
+        }
+    };
+    verdict.document = Some(signed.hash());
+    match vault.get_inventory(&signed.doc).await {
+        Ok((lines, _)) => {
+            for line in lines {
+                match objects.get(&line.name) {
+                    None => verdict.damage.push(format!("object `{}` is missing", line.name)),
+                    Some(bytes) if *bytes != line.bytes => {
+                        verdict.damage.push(format!("object `{}` has {bytes} bytes, not {}", line.name, line.bytes));
+                    }
+                    Some(_) => verdict.damage.extend(bad.get(&line.name).cloned()),
+                }
+            }
+        }
+        Err(error) => verdict.damage.push(damage_or(error)?),
+    }
+    if let Some(identities) = depth.identities {
+        match check_streams(vault, &signed, identities).await {
+            Ok(damage) => {
+                verdict.checked = damage.is_empty() && verdict.damage.is_empty();
+                verdict.damage.extend(damage);
+            }
+            Err(SnapshotError::Vault(error)) => verdict.damage.push(damage_or(error)?),
+            Err(error) => verdict.damage.push(chain_text(&error)),
+        }
+    }
+    Ok((verdict, Some(signed)))
+}
+
+/// Reads every stream to its end.
+async fn check_streams(
+    vault: &Vault,
+    signed: &Signed<SnapshotDoc>,
+    identities: &Identities,
+) -> Result<Vec<String>, SnapshotError> {
+    let snapshot = OpenSnapshot::open(vault, signed, identities).await?;
+    let mut damage = Vec::new();
+    for number in 1..=u32::try_from(snapshot.manifest().streams.len()).unwrap_or(u32::MAX) {
+        let read = async {
+            let mut reader = Streams::open(&snapshot, number).await?;
+            while reader.next().await?.is_some() {}
+            Ok::<(), crate::source::StreamError>(())
+        };
+        if let Err(error) = read.await {
+            damage.push(chain_text(&error));
+        }
+    }
+    Ok(damage)
+}
+
+/// Each signer's snapshots, in the order of their names, form a chain by `previous`; one whose predecessor is in the vault
+/// under another hash, or that skips one that is there, does not close.
+pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)]) -> Vec<String> {
+    let mut by_signer: BTreeMap<&str, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
+    for (_, signed) in documents {
+        by_signer.entry(&signed.by.fingerprint).or_default().push(signed);
+    }
+    let mut broken = Vec::new();
+    for (signer, mut chain) in by_signer {
+        chain.sort_by(|a, b| a.doc.finished.cmp(&b.doc.finished));
+        for pair in chain.windows(2) {
+            if pair[1].doc.previous != Some(pair[0].hash()) {
+                let (older, newer) = (&pair[0].doc.id, &pair[1].doc.id);
+                broken.push(format!("snapshot `{newer}` by {signer} does not follow on `{older}`"));
+            }
+        }
+    }
+    broken
+}
+
+/// Damage as text; anything that is a failure to look is an error.
+fn damage_or(error: VaultError) -> Result<String, VaultError> {
+    match &error {
+        VaultError::Store { source: StoreError::NotFound { .. } | StoreError::TooLarge { .. }, .. } => {
+            Ok(chain_text(&error))
+        }
+        VaultError::Store { .. } => Err(error),
+        _ => Ok(chain_text(&error)),
+    }
+}
+
+/// An error with its causes, `a: b: c`.
+pub fn chain_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_object_is_in_exactly_one_part() {
+        for seed in 0..=255 {
+            let name = Hash256::of(&[seed]);
+            let parts = (1..=7).filter(|part| Fraction { part: *part, of: 7 }.holds(&name)).count();
+            assert_eq!(parts, 1);
+        }
+    }
+}

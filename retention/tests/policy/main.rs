@@ -1,0 +1,4 @@
+//! The policy from outside: tables written down by hand, and properties over random histories.
+
+mod golden;
+mod properties;

@@ -1,0 +1,166 @@
+#!/usr/bin/env bash
+# The gate: installs what the tests need, then formatting, lints, tests, doctests, documentation, dependencies.
+#
+#   scripts/test.sh            everything
+#   scripts/test.sh --quick    formatting, lints and tests
+#
+# CARGO_TARGET_DIR   where cargo builds; default: under the user's cache directory, shared by all clones
+# REQUIRE            names, separated by commas (pg15,s3,stock-tools): what may not be skipped
+# CI                 set: nextest's profile `ci`
+#
+# Whatever cannot run says `SKIPPED: what: why`, here or in a test (tests append such lines to BACKUP_SKIPS_FILE, since
+# nextest hides the output of tests that pass). The first word of `what` is the name that REQUIRE knows.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT"
+# shellcheck source=scripts/lib/say.sh
+. scripts/lib/say.sh
+# shellcheck source=scripts/lib/deps.sh
+. scripts/lib/deps.sh
+
+QUICK=""
+case "${1-}" in
+"") ;;
+--quick) QUICK=1 ;;
+-h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+*) die "unknown argument \`$1\`" "scripts/test.sh [--quick]" ;;
+esac
+[ $# -le 1 ] || die "too many arguments" "scripts/test.sh [--quick]"
+
+SCRATCH=$(mktemp -d)
+SKIPS="$SCRATCH/skips"
+: >"$SKIPS"
+# Tests run as root may run parts as another user: the file must be open to them, its directory too.
+chmod 711 "$SCRATCH"
+chmod 666 "$SKIPS"
+export BACKUP_SKIPS_FILE="$SKIPS"
+
+finish() {
+    local status=$?
+    trap - EXIT
+    say_failed_step "$status"
+    say "skips: $(wc -l <"$SKIPS")"
+    rm -rf "$SCRATCH"
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# skip WHAT WHY
+skip() {
+    say "SKIPPED: $1: $2"
+    printf 'SKIPPED: %s: %s\n' "$1" "$2" >>"$SKIPS"
+    refuse_required_skips
+}
+
+# Fails when something was skipped that REQUIRE names.
+refuse_required_skips() {
+    local line what
+    while IFS= read -r line; do
+        what=${line#SKIPPED: }
+        what=${what%%[!A-Za-z0-9-]*}
+        case ",${REQUIRE-}," in
+        *",$what,"*) die "\`$what\` is required here and was skipped: $line" "take it out of REQUIRE, or install what it needs" ;;
+        esac
+    done <"$SKIPS"
+}
+
+plain() { sed -E 's/\x1b\[[0-9;]*m//g' "$@"; }
+
+colour() { if [ -t 1 ]; then printf always; else printf never; fi; }
+
+tools() {
+    ensure_packages
+    ensure_rust
+    default_target_dir
+    say "   $(cargo --version), target directory $CARGO_TARGET_DIR"
+    ensure_cargo_tool cargo-nextest "$NEXTEST_VERSION" --no-default-features --features default-no-update ||
+        die "cannot build cargo-nextest" "cargo install cargo-nextest --version $NEXTEST_VERSION --locked"
+}
+
+scripts() {
+    local files=(.ci/run scripts/*.sh scripts/lib/*.sh) file
+    for file in "${files[@]}"; do bash -n "$file"; done
+    # Advice, not a gate: another version of shellcheck has other opinions.
+    if command -v shellcheck >/dev/null; then shellcheck -x "${files[@]}" || say "   (shellcheck's findings do not fail the run)"; fi
+}
+
+format() { cargo fmt --all --check; }
+
+lints() { cargo clippy --workspace --all-targets --locked --quiet -- -D warnings; }
+
+tests() {
+    local log="$SCRATCH/nextest" ignored
+    local profile=default
+    if [ -n "${CI-}" ]; then profile=ci; fi
+    cargo nextest run --workspace --locked --profile "$profile" --color "$(colour)" 2>&1 | tee "$log" || {
+        cat "$SKIPS"
+        return 1
+    }
+    TESTS=$(plain "$log" | sed -n 's/^ *Summary \[[^]]*\] *//p' | tail -n 1)
+    [ -n "$TESTS" ] || die "nextest printed no summary"
+    cat "$SKIPS"
+    ignored=$(sed -n 's/.*, \([0-9]*\) skipped.*/\1/p' <<<"$TESTS")
+    if [ "${ignored:-0}" -gt 0 ]; then skip "ignored tests" "$ignored are marked #[ignore]"; fi
+    refuse_required_skips
+}
+
+doctests() {
+    local log="$SCRATCH/doctests"
+    cargo test --doc --workspace --locked --quiet 2>&1 | tee "$log"
+    DOCTESTS=$(plain "$log" | awk '/^test result: ok/ { n += $4 } END { print n + 0 }')
+}
+
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet; }
+
+dependencies() {
+    local log="$SCRATCH/deny"
+    if ! ensure_cargo_tool cargo-deny "$DENY_VERSION"; then
+        skip "cargo-deny" "cannot be built here"
+        return
+    fi
+    if ! cargo deny --locked check --hide-inclusion-graph bans licenses sources >"$log" 2>&1; then
+        cat "$log"
+        return 1
+    fi
+    say "   $(plain "$log" | tail -n 1); in more than one version: $(plain "$log" | grep -c '^warning\[duplicate\]' || true) crates"
+}
+
+# The database of known flaws is a Git repository on github.com: not everywhere within reach.
+advisories() {
+    local log="$SCRATCH/advisories"
+    command -v cargo-deny >/dev/null || { skip "advisories" "no cargo-deny"; return; }
+    if ! timeout 120 cargo deny --locked fetch db >"$log" 2>&1; then
+        skip "advisories" "the advisory database cannot be had ($(plain "$log" | grep -E 'fatal:|ERROR' | tail -n 1 | cut -c1-160))"
+        return
+    fi
+    cargo deny --locked check --disable-fetch --hide-inclusion-graph advisories
+}
+
+working_tree() { git -c safe.directory="$ROOT" status --porcelain 2>/dev/null; }
+
+clean_tree() {
+    [ "$GIT" = yes ] || { skip "clean tree" "not a Git checkout"; return; }
+    working_tree >"$SCRATCH/tree.after" || return
+    diff "$SCRATCH/tree.before" "$SCRATCH/tree.after" || die "the tests changed the checkout" "tests write below a temporary directory only"
+}
+
+GIT=no
+if command -v git >/dev/null && working_tree >"$SCRATCH/tree.before"; then GIT=yes; fi
+TESTS="" DOCTESTS="not run"
+
+step "tools" tools
+if [ -z "$QUICK" ]; then step "scripts" scripts; fi
+step "format" format
+step "lints" lints
+step "tests" tests
+if [ -z "$QUICK" ]; then
+    step "doctests" doctests
+    step "documentation" documentation
+    step "dependencies" dependencies
+    step "advisories" advisories
+    step "clean tree" clean_tree
+fi
+say "ok: $STEPS steps in $SECONDS s; nextest: $TESTS; doctests: $DOCTESTS"

@@ -1,0 +1,259 @@
+//! A TCP proxy that breaks connections by script, before a server that is real.
+//!
+//! Bytes are forwarded unchanged, so signatures stay valid when the proxy's address is the endpoint that was signed.
+//! Each new connection takes the next [`Fault`] of the script; when the script is empty connections pass. Faults are
+//! counted in bytes, not in time, so a test that passes once passes always.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// What happens to one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    Pass,
+    /// Closed as soon as it is open.
+    Refuse,
+    /// Closed both ways after this many bytes went to the server.
+    CutUpstream(u64),
+    /// Closed both ways after this many bytes went to the client.
+    CutDownstream(u64),
+    /// Its first request is read whole and answered with 503 `SlowDown`; the server never sees it.
+    Answer503,
+    /// Everything is read, nothing is ever answered.
+    Stall,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    script: Mutex<VecDeque<Fault>>,
+    open: Mutex<Vec<TcpStream>>,
+    heads: Mutex<Vec<String>>,
+    connections: AtomicUsize,
+    stopping: AtomicBool,
+}
+
+/// A running proxy. Dropping it closes everything.
+#[derive(Debug)]
+pub struct Proxy {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Proxy {
+    /// Listens on 127.0.0.1 and a free port, before `server`.
+    pub fn start(server: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let addr = listener.local_addr()?;
+        let shared = Arc::new(Shared::default());
+        let inner = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            for client in listener.incoming() {
+                if inner.stopping.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(client) = client else { continue };
+                inner.connections.fetch_add(1, Ordering::SeqCst);
+                let fault = lock(&inner.script).pop_front().unwrap_or(Fault::Pass);
+                let inner = Arc::clone(&inner);
+                // Errors of a connection are seen by its client: that is what a proxy is.
+                std::thread::spawn(move || drop(connection(&inner, &client, server, fault)));
+            }
+        });
+        Ok(Self { addr, shared, thread: Some(thread) })
+    }
+
+    /// `http://127.0.0.1:port`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Appends to the script.
+    pub fn script(&self, faults: impl IntoIterator<Item = Fault>) {
+        lock(&self.shared.script).extend(faults);
+    }
+
+    /// Faults that no connection has taken yet.
+    pub fn left(&self) -> usize {
+        lock(&self.shared.script).len()
+    }
+
+    /// Closes connections that are kept open, so that the next request opens one and takes the next fault.
+    pub fn close_open(&self) {
+        for stream in lock(&self.shared.open).drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// How many connections were made.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// The heads (request line and headers, in lower case from the second line) of all requests that arrived whole as
+    /// far as their head, in order.
+    pub fn heads(&self) -> Vec<String> {
+        lock(&self.shared.heads).clone()
+    }
+
+    /// How many requests had this method (`PUT`, …).
+    pub fn requests(&self, method: &str) -> usize {
+        lock(&self.shared.heads).iter().filter(|head| head.split(' ').next() == Some(method)).count()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // Wakes the listener.
+        let _ = TcpStream::connect(self.addr);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.close_open();
+    }
+}
+
+fn connection(shared: &Arc<Shared>, client: &TcpStream, server: SocketAddr, fault: Fault) -> io::Result<()> {
+    if fault == Fault::Refuse {
+        return client.shutdown(Shutdown::Both);
+    }
+    client.set_nodelay(true)?;
+    lock(&shared.open).push(client.try_clone()?);
+    match fault {
+        Fault::Stall => watch(shared, client, &mut io::sink(), u64::MAX, false),
+        Fault::Answer503 => {
+            watch(shared, client, &mut io::sink(), u64::MAX, true)?;
+            let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code>\
+                        <Message>Please reduce your request rate.</Message></Error>";
+            let length = body.len();
+            let head = lock(&shared.heads).last().cloned().unwrap_or_default();
+            let body = if head.starts_with("HEAD ") { "" } else { body };
+            let mut answer = client;
+            write!(
+                answer,
+                "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/xml\r\n\
+                 content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            )?;
+            client.shutdown(Shutdown::Write)
+        }
+        fault => forward(shared, client, server, fault),
+    }
+}
+
+fn forward(shared: &Arc<Shared>, client: &TcpStream, server: SocketAddr, fault: Fault) -> io::Result<()> {
+    let upstream = TcpStream::connect(server)?;
+    upstream.set_nodelay(true)?;
+    lock(&shared.open).push(upstream.try_clone()?);
+    let (up_limit, down_limit) = match fault {
+        Fault::CutUpstream(bytes) => (bytes, u64::MAX),
+        Fault::CutDownstream(bytes) => (u64::MAX, bytes),
+        _ => (u64::MAX, u64::MAX),
+    };
+    let (from_server, to_client) = (upstream.try_clone()?, client.try_clone()?);
+    let down = std::thread::spawn(move || {
+        let _ = io::copy(&mut (&from_server).take(down_limit), &mut &to_client);
+        let _ = to_client.shutdown(Shutdown::Both);
+        let _ = from_server.shutdown(Shutdown::Both);
+    });
+    let done = watch(shared, client, &mut &upstream, up_limit, false);
+    // A client that has said everything may still wait for an answer; one that is cut off does not.
+    let _ = upstream.shutdown(if up_limit == u64::MAX { Shutdown::Write } else { Shutdown::Both });
+    if up_limit != u64::MAX {
+        let _ = client.shutdown(Shutdown::Both);
+    }
+    let _ = down.join();
+    done
+}
+
+/// Forwards at most `limit` bytes from `client` to `sink`, taking down the head of each request. With `one_request`
+/// it ends after the first whole request.
+fn watch(
+    shared: &Shared,
+    mut client: &TcpStream,
+    sink: &mut dyn Write,
+    mut limit: u64,
+    one_request: bool,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut requests = Requests::default();
+    while limit > 0 {
+        let room = usize::try_from(limit).unwrap_or(usize::MAX).min(buffer.len());
+        let read = client.read(&mut buffer[..room])?;
+        if read == 0 {
+            return Ok(());
+        }
+        limit -= read as u64;
+        let whole = requests.take(&buffer[..read], &mut lock(&shared.heads));
+        sink.write_all(&buffer[..read])?;
+        if one_request && whole > 0 {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Finds the requests in what a client says: heads, and bodies of an announced length.
+#[derive(Debug, Default)]
+struct Requests {
+    head: Vec<u8>,
+    body_left: u64,
+}
+
+impl Requests {
+    /// Takes the next bytes; gives how many requests ended in them.
+    fn take(&mut self, mut bytes: &[u8], heads: &mut Vec<String>) -> usize {
+        let mut whole = 0;
+        while !bytes.is_empty() {
+            if self.body_left > 0 {
+                let skipped = usize::try_from(self.body_left).unwrap_or(usize::MAX).min(bytes.len());
+                self.body_left -= skipped as u64;
+                bytes = &bytes[skipped..];
+                whole += usize::from(self.body_left == 0);
+                continue;
+            }
+            self.head.push(bytes[0]);
+            bytes = &bytes[1..];
+            if self.head.ends_with(b"\r\n\r\n") {
+                let text = String::from_utf8_lossy(&std::mem::take(&mut self.head)).into_owned();
+                let (line, headers) = text.split_once("\r\n").unwrap_or((&text, ""));
+                let headers = headers.to_ascii_lowercase();
+                let length = headers.lines().find_map(|header| header.strip_prefix("content-length:"));
+                self.body_left = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0);
+                whole += usize::from(self.body_left == 0);
+                // The case of values (checksums) matters, that of header names does not.
+                let kept = text.split("\r\n").skip(1).map(|header| match header.split_once(':') {
+                    Some((name, value)) => format!("{}:{value}", name.to_ascii_lowercase()),
+                    None => header.to_owned(),
+                });
+                heads.push(std::iter::once(line.to_owned()).chain(kept).collect::<Vec<_>>().join("\n"));
+            }
+        }
+        whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Requests;
+
+    #[test]
+    fn requests_are_found_wherever_the_bytes_are_cut() {
+        let said = b"PUT /a HTTP/1.1\r\nContent-Length: 5\r\nX-Sum: AbC=\r\n\r\nhelloHEAD /b HTTP/1.1\r\n\r\n";
+        for piece in 1..said.len() {
+            let (mut requests, mut heads) = (Requests::default(), Vec::new());
+            let whole: usize = said.chunks(piece).map(|bytes| requests.take(bytes, &mut heads)).sum();
+            assert_eq!((whole, heads.len()), (2, 2), "in pieces of {piece}");
+            assert!(heads[0].contains("x-sum: AbC="), "{}", heads[0]);
+        }
+    }
+}

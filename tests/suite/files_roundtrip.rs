@@ -1,0 +1,787 @@
+//! Files through capture and restore, and through stock `tar`, compared by what the kernel says of every path.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backup_core::clock::Clock;
+use backup_core::id::Hash256;
+use backup_core::manifest::{PathKind, Property, Stream, StreamKind};
+use backup_core::monitor::{Event, Monitor, Silent};
+use backup_core::source::files::{
+    FilesError, FilesOptions, RestoreError, RestoreOptions, Restored, Target, Verify, capture, execute, plan,
+};
+use backup_core::source::{FinishedStream, Sink, SinkError, StreamError, StreamReader, StreamWriter, Streams};
+use bytes::Bytes;
+use rustix::fs::{CWD, Mode, XattrFlags};
+
+type Hook = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// Keeps streams in memory; calls the hook at each write, with its count.
+struct Memory {
+    hook: Hook,
+    writes: Arc<AtomicUsize>,
+}
+
+struct MemoryWriter {
+    kind: StreamKind,
+    bytes: Vec<u8>,
+    hook: Hook,
+    writes: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Sink for Memory {
+    async fn open(&self, kind: StreamKind) -> Result<Box<dyn StreamWriter>, SinkError> {
+        let (hook, writes) = (self.hook.clone(), self.writes.clone());
+        Ok(Box::new(MemoryWriter { kind, bytes: Vec::new(), hook, writes }))
+    }
+}
+
+#[async_trait]
+impl StreamWriter for MemoryWriter {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
+        (self.hook)(self.writes.fetch_add(1, Ordering::SeqCst));
+        self.bytes.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<FinishedStream, SinkError> {
+        let (bytes, sha256) = (self.bytes.len() as u64, Hash256::of(&self.bytes));
+        Ok(FinishedStream { kind: self.kind, bytes, sha256, token: Box::new(self.bytes) })
+    }
+}
+
+/// A sink that is full.
+struct Full;
+
+#[async_trait]
+impl Sink for Full {
+    async fn open(&self, _: StreamKind) -> Result<Box<dyn StreamWriter>, SinkError> {
+        let error: Box<dyn std::error::Error + Send + Sync> = "no space left in the vault".into();
+        Err(SinkError(error))
+    }
+}
+
+/// A captured snapshot as a manifest would give it.
+struct Stored {
+    streams: Vec<Stream>,
+    bytes: Vec<Vec<u8>>,
+    properties: Vec<Property>,
+    suspect: Vec<String>,
+    /// Called when a stream is opened, with its number.
+    hook: Hook,
+    /// This stream fails after its first piece.
+    broken: Option<u32>,
+}
+
+struct Reader(std::vec::IntoIter<Bytes>, bool);
+
+#[async_trait]
+impl Streams for Stored {
+    async fn open(&self, number: u32) -> Result<Box<dyn StreamReader>, StreamError> {
+        (self.hook)(number as usize);
+        let pieces = self.bytes[number as usize - 1].chunks(100_000).map(Bytes::copy_from_slice);
+        Ok(Box::new(Reader(pieces.collect::<Vec<_>>().into_iter(), self.broken == Some(number))))
+    }
+}
+
+#[async_trait]
+impl StreamReader for Reader {
+    async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
+        match self.0.next() {
+            // As the contract has it: an error in place of the final `None`.
+            None if self.1 => {
+                let error: Box<dyn std::error::Error + Send + Sync> = "the SHA-256 differs".into();
+                Err(StreamError(error))
+            }
+            piece => Ok(piece),
+        }
+    }
+}
+
+fn clock() -> Clock {
+    Clock::fixed("2026-11-21T02:00:00Z".parse().unwrap())
+}
+
+fn quiet() -> Hook {
+    Arc::new(|_| {})
+}
+
+async fn take_with(options: &FilesOptions, hook: Hook) -> Result<Stored, FilesError> {
+    let sink = Memory { hook, writes: Arc::default() };
+    let captured = capture(options, &sink, &clock(), &Silent).await?;
+    let mut stored = Stored {
+        streams: vec![],
+        bytes: vec![],
+        properties: captured.properties,
+        suspect: captured.suspect,
+        hook: quiet(),
+        broken: None,
+    };
+    for captured in captured.streams {
+        let (kind, bytes, sha256) = (captured.stream.kind, captured.stream.bytes, captured.stream.sha256);
+        stored.bytes.push(*captured.stream.token.downcast::<Vec<u8>>().unwrap());
+        let paths = captured.paths;
+        stored.streams.push(Stream { kind, bytes, sha256, extents: vec![], copy: None, members: vec![], paths });
+    }
+    Ok(stored)
+}
+
+async fn take(paths: &[&Path]) -> Stored {
+    let options = FilesOptions::new(paths.iter().map(|path| path.to_path_buf()).collect());
+    take_with(&options, quiet()).await.unwrap()
+}
+
+fn into_dir(dir: &Path) -> RestoreOptions {
+    RestoreOptions { target: Target::IntoDir(dir.to_owned()), only: vec![], replace: false, verify: Verify::Written }
+}
+
+fn original() -> RestoreOptions {
+    RestoreOptions { target: Target::Original, only: vec![], replace: false, verify: Verify::Content }
+}
+
+async fn put(stored: &Stored, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+    let plan = plan(&stored.streams, &stored.properties, options)?;
+    let restored = execute(plan, stored, &clock(), &Silent).await?;
+    assert!(restored.proof.files.iter().all(|file| file.ok && file.sha256_expected == file.sha256_found));
+    Ok(restored)
+}
+
+/// Every path below `root` with all that a backup must bring back, as text. Links between files by the first name.
+fn tree(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut first: BTreeMap<u64, String> = BTreeMap::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(path) = open.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes().escape_ascii().to_string();
+        let mut about = format!(
+            "{:o} {}:{} {}.{:09} {:?}",
+            meta.mode(),
+            meta.uid(),
+            meta.gid(),
+            meta.mtime(),
+            meta.mtime_nsec(),
+            xattrs(&path)
+        );
+        if meta.is_dir() {
+            let mut children: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
+            children.sort_by(|a, b| b.cmp(a));
+            open.extend(children);
+        } else if meta.is_symlink() {
+            write!(about, " -> {}", fs::read_link(&path).unwrap().as_os_str().as_bytes().escape_ascii()).unwrap();
+        } else if meta.is_file() {
+            let first = first.entry(meta.ino()).or_insert(name.clone());
+            write!(about, " {} {}", meta.len(), Hash256::of(&fs::read(&path).unwrap())).unwrap();
+            write!(about, " links {} as {first}", meta.nlink()).unwrap();
+        }
+        found.insert(name, about);
+    }
+    found
+}
+
+fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut names = vec![0; 4096];
+    let size = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
+    let names = names[..size].split(|b| *b == 0).filter(|name| !name.is_empty());
+    let mut found: Vec<_> = names
+        .map(|name| {
+            let mut value = vec![0; 4096];
+            let size = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+            (name.to_vec(), value[..size].to_vec())
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let step = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    step.flatten().take(bytes).collect()
+}
+
+fn set_mtime(path: &Path, seconds: i64, nanos: i64) {
+    let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanos };
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    rustix::fs::utimensat(CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// One of everything. Reads as the list of what must survive.
+fn make_tree(root: &Path) {
+    fs::create_dir_all(root.join("empty")).unwrap();
+    fs::create_dir(root.join("a")).unwrap();
+    fs::write(root.join("a/x"), "in a").unwrap();
+    // Sorts between `a` and `a/x` by the bytes of the path.
+    fs::write(root.join("a-b"), "beside").unwrap();
+    fs::write(root.join("nothing"), "").unwrap();
+    fs::write(root.join("block"), noise(1, 512)).unwrap();
+    fs::write(root.join("exactly-1MiB"), noise(2, 1 << 20)).unwrap();
+    fs::write(root.join("over-1MiB"), noise(3, (1 << 20) + 1)).unwrap();
+    fs::write(root.join("large"), noise(4, 3 << 20)).unwrap();
+    fs::write(root.join("año 100% \n\"x\""), "name").unwrap();
+    fs::write(root.join(OsStr::from_bytes(b"latin\xf1")), "raw").unwrap();
+    let deep = root.join(format!("{}/{}/{}", "d".repeat(120), "e".repeat(120), "f".repeat(200)));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join(OsStr::from_bytes(&[&b"g\xff"[..], &[b'g'; 250]].concat())), "deep").unwrap();
+    // A prefix and a name that ustar can just hold.
+    let split = root.join("s".repeat(90));
+    fs::create_dir(&split).unwrap();
+    fs::write(split.join("t".repeat(99)), "split").unwrap();
+    symlink("a/x", root.join("link")).unwrap();
+    symlink("/nowhere/at/all", root.join("dangling")).unwrap();
+    symlink("l".repeat(300), root.join("long-link")).unwrap();
+    symlink(OsStr::from_bytes(b"\xfe"), root.join("raw-link")).unwrap();
+    fs::hard_link(root.join("a/x"), root.join("hard")).unwrap();
+    fs::hard_link(root.join("a/x"), root.join("z-hard")).unwrap();
+    rustix::fs::mkfifoat(CWD, root.join("fifo"), Mode::from_raw_mode(0o620)).unwrap();
+    let sparse = fs::File::create(root.join("sparse")).unwrap();
+    sparse.write_all_at(b"start", 0).unwrap();
+    sparse.write_all_at(b"middle", 3_000_001).unwrap();
+    sparse.set_len(8 << 20).unwrap();
+    for (path, mode) in [("block", 0o4755), ("a", 0o2775), ("empty", 0o1777), ("nothing", 0), ("a-b", 0o400)] {
+        fs::set_permissions(root.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for (path, name, value) in [
+        ("block", "user.colour", &b"blue"[..]),
+        ("block", "user.a=b%c", b"\0\n=\xff"),
+        ("large", "user.empty", b""),
+        ("a", "user.dir", &[7; 900]),
+    ] {
+        rustix::fs::setxattr(root.join(path), name, value, XattrFlags::empty()).unwrap();
+    }
+    if is_root() {
+        for (path, uid, gid) in [("block", 1234, 4321), ("link", 7, 8), ("fifo", 9, 9), ("a", 3_000_000_000, 2_097_152)]
+        {
+            std::os::unix::fs::lchown(root.join(path), Some(uid), Some(gid)).unwrap();
+        }
+        fs::set_permissions(root.join("block"), fs::Permissions::from_mode(0o4755)).unwrap();
+        fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o2775)).unwrap();
+    }
+    set_mtime(&root.join("a-b"), 1, 1);
+    set_mtime(&root.join("block"), -2, 500_000_000);
+    set_mtime(&root.join("exactly-1MiB"), 9_999_999_999, 0);
+    set_mtime(&root.join("link"), 1_500_000_000, 123_456_789);
+    set_mtime(&root.join("a"), 1_400_000_000, 0);
+    set_mtime(&root.join("empty"), 1_300_000_000, 999_999_999);
+}
+
+fn below(dir: &Path, path: &Path) -> PathBuf {
+    dir.join(path.strip_prefix("/").unwrap())
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn everything_comes_back() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("tree");
+    make_tree(&root);
+    let before = tree(&root);
+    let stored = take(&[&root]).await;
+    assert_eq!(stored.suspect, Vec::<String>::new());
+    let out = place.path().join("out");
+    let restored = put(&stored, &RestoreOptions { verify: Verify::Content, ..into_dir(&out) }).await.unwrap();
+    assert_eq!(tree(&below(&out, &root)), before);
+    assert_eq!(tree(&root), before, "a capture changes nothing");
+    assert_eq!(restored.notes, Vec::<String>::new());
+    let files = restored.proof.files.len() as u64;
+    assert_eq!(files + restored.proof.others, before.len() as u64);
+    assert_eq!(names(place.path()), ["out", "tree"], "no stage is left");
+    let blocks = fs::metadata(below(&out, &root).join("sparse")).unwrap().blocks();
+    assert!(blocks * 512 < 1 << 20, "holes are holes again: {blocks} blocks");
+    let sparse: Vec<_> = stored.streams.iter().flat_map(|s| &s.paths).filter(|p| p.sparse).map(|p| &p.path).collect();
+    assert!(sparse.len() == 1 && sparse[0].ends_with("/sparse"), "{sparse:?}");
+}
+
+#[tokio::test]
+async fn stock_tar_gives_the_same_tree() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("tree");
+    make_tree(&root);
+    let stored = take(&[&root]).await;
+    let archive = place.path().join("all.tar");
+    fs::write(&archive, stored.bytes.concat()).unwrap();
+    let list = Command::new("tar").args(["--quoting-style=escape", "-tf"]).arg(&archive).output().unwrap();
+    assert!(list.status.success() && list.stderr.is_empty(), "{}", String::from_utf8_lossy(&list.stderr));
+    let entries: usize = stored.streams.iter().map(|stream| stream.paths.len()).sum();
+    assert_eq!(String::from_utf8(list.stdout).unwrap().lines().count(), entries);
+    let out = place.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let mut extract = Command::new("tar");
+    extract
+        .args(["-x", "-p", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-C"])
+        .arg(&out)
+        .arg("-f")
+        .arg(&archive);
+    let done = extract.output().unwrap();
+    let talk = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{talk}");
+    // That a time is odd (before 1970, after today) is all that may be said.
+    assert!(talk.lines().all(|line| line.contains("implausibly old") || line.contains("in the future")), "{talk}");
+    assert_eq!(tree(&below(&out, &root)), tree(&root));
+}
+
+#[tokio::test]
+async fn unchanged_trees_give_equal_bytes_and_a_change_stays_in_its_segment() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("tree");
+    fs::create_dir(&root).unwrap();
+    for number in 0..300 {
+        fs::write(root.join(format!("f{number:04}")), noise(number, 100_000)).unwrap();
+    }
+    let first = take(&[&root]).await;
+    let again = take(&[&root]).await;
+    assert!(first.bytes == again.bytes);
+    assert_eq!(first.streams, again.streams);
+    let count = first.bytes.len();
+    assert!((4..20).contains(&count), "30 MB in segments of about 4 MiB: {count}");
+
+    fs::write(root.join("f0150"), "shorter").unwrap();
+    set_mtime(&root, 5, 0);
+    set_mtime(&root.join("f0000"), 5, 0);
+    let base = take(&[&root]).await;
+    fs::write(root.join("f0150"), noise(1, 70_000)).unwrap();
+    let grown = take(&[&root]).await;
+    let differing =
+        |a: &Stored, b: &Stored| a.streams.iter().zip(&b.streams).filter(|(a, b)| a.sha256 != b.sha256).count();
+    assert_eq!((base.bytes.len(), differing(&base, &grown)), (grown.bytes.len(), 1));
+    fs::remove_file(root.join("f0150")).unwrap();
+    set_mtime(&root, 5, 0);
+    let less = take(&[&root]).await;
+    assert!(grown.bytes.len() - less.bytes.len() <= 1);
+    let kept: usize = less.streams.iter().filter(|s| grown.streams.iter().any(|g| g.sha256 == s.sha256)).count();
+    assert!(kept >= less.streams.len() - 1, "a file that goes changes its segment only");
+}
+
+#[tokio::test]
+async fn original_places_refuse_keep_and_replace() {
+    let place = tempfile::tempdir().unwrap();
+    let (tree_root, env) = (place.path().join("deep/er/tree"), place.path().join("deep/.env"));
+    fs::create_dir_all(&tree_root).unwrap();
+    make_tree(&tree_root);
+    fs::write(&env, "SECRET=1").unwrap();
+    fs::set_permissions(place.path().join("deep"), fs::Permissions::from_mode(0o751)).unwrap();
+    let before = tree(&tree_root);
+    let stored = take(&[&tree_root, &env]).await;
+    let refused = plan(&stored.streams, &stored.properties, &original()).unwrap_err();
+    assert!(matches!(&refused, RestoreError::Exists { path } if *path == env), "{refused}");
+
+    fs::write(&env, "SECRET=2").unwrap();
+    let restored = put(&stored, &RestoreOptions { replace: true, ..original() }).await.unwrap();
+    let old = place.path().join("deep/.env.before-20261121T020000Z");
+    assert_eq!(restored.placed[0].old.as_ref(), Some(&old));
+    assert_eq!((fs::read(&old).unwrap(), fs::read(&env).unwrap()), (b"SECRET=2".to_vec(), b"SECRET=1".to_vec()));
+    assert_eq!(tree(&tree_root), before);
+
+    fs::remove_dir_all(place.path().join("deep")).unwrap();
+    put(&stored, &original()).await.unwrap();
+    assert_eq!(tree(&tree_root), before);
+    assert_eq!(fs::metadata(place.path().join("deep")).unwrap().mode() & 0o7777, 0o751, "parents as they were");
+    assert_eq!(names(&place.path().join("deep")), [".env", "er"]);
+
+    fs::remove_dir_all(&tree_root).unwrap();
+    fs::remove_file(&env).unwrap();
+    fs::create_dir(&tree_root).unwrap();
+    put(&stored, &original()).await.unwrap();
+    assert_eq!(tree(&tree_root), before, "an empty directory is no obstacle");
+}
+
+#[tokio::test]
+async fn secrets_are_their_owners_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("tree");
+    make_tree(&root);
+    let stored =
+        take_with(&FilesOptions { secret: true, ..FilesOptions::new(vec![root.clone()]) }, quiet()).await.unwrap();
+    let out = place.path().join("out");
+    put(&stored, &into_dir(&out)).await.unwrap();
+    let mut open = vec![out.clone()];
+    let mut seen = 0;
+    while let Some(path) = open.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let allowed = if meta.is_dir() { 0o700 } else { 0o600 };
+        assert!(meta.is_symlink() || meta.mode() & 0o7777 & !allowed == 0, "{} {:o}", path.display(), meta.mode());
+        seen += 1;
+        if meta.is_dir() {
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    assert!(seen > 20);
+    assert_eq!(
+        fs::metadata(below(&out, &root).join("a-b")).unwrap().mode() & 0o7777,
+        0o400,
+        "never looser than it was"
+    );
+}
+
+#[tokio::test]
+async fn selected_paths_only_with_what_their_links_need() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("tree");
+    make_tree(&root);
+    let stored = take(&[&root]).await;
+    let out = place.path().join("out");
+    let only = vec![root.join("hard"), root.join("z-hard"), root.join("d".repeat(120))];
+    let restored = put(&stored, &RestoreOptions { only, ..into_dir(&out) }).await.unwrap();
+    let got = below(&out, &root);
+    assert_eq!(names(&got), ["d".repeat(120), "hard".to_owned(), "z-hard".to_owned()]);
+    assert_eq!(fs::read(got.join("hard")).unwrap(), b"in a");
+    let (one, two) = (fs::metadata(got.join("hard")).unwrap(), fs::metadata(got.join("z-hard")).unwrap());
+    assert_eq!((one.ino(), one.nlink()), (two.ino(), 2));
+    assert_eq!(restored.proof.files.len(), 1);
+    assert_eq!(names(&out), names(&out).into_iter().filter(|n| !n.starts_with(".backup")).collect::<Vec<_>>());
+
+    fs::remove_dir_all(root.join("a")).unwrap();
+    let only = vec![root.join("a")];
+    put(&stored, &RestoreOptions { only, ..original() }).await.unwrap();
+    assert_eq!(fs::read(root.join("a/x")).unwrap(), b"in a");
+    let only = vec![root.join("absent")];
+    let error = put(&stored, &RestoreOptions { only, ..original() }).await.unwrap_err();
+    assert!(matches!(error, RestoreError::NotInSnapshot { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_changes_is_read_again_and_then_an_error() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("db");
+    let options = FilesOptions { retries: 2, retry_pause: Duration::ZERO, ..FilesOptions::new(vec![file.clone()]) };
+    let rewrite = |path: PathBuf, every: bool| -> Hook {
+        Arc::new(move |count| {
+            if count == 0 || every {
+                let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+                file.write_all_at(&noise(count as u64, 8), 0).unwrap();
+            }
+        })
+    };
+    let content = noise(1, 6 << 20);
+    fs::write(&file, &content).unwrap();
+    let error = take_with(&options, rewrite(file.clone(), true)).await.err().unwrap();
+    assert!(matches!(error, FilesError::Changed { attempts: 3, .. }), "{error}");
+
+    let stored = take_with(&options, rewrite(file.clone(), false)).await.unwrap();
+    let entry = &stored.streams[0].paths[0];
+    assert_eq!(entry.sha256, Some(Hash256::of(&fs::read(&file).unwrap())), "the second attempt is a whole state");
+    assert_eq!(stored.streams.len(), 2, "the abandoned stream is in no manifest");
+
+    fs::write(&file, &content).unwrap();
+    let path = file.clone();
+    let append: Hook = Arc::new(move |_| {
+        use std::io::Write;
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"more").unwrap();
+    });
+    let stored = take_with(&options, append).await.unwrap();
+    let entry = &stored.streams[0].paths[0];
+    assert_eq!((entry.bytes, entry.sha256), (6 << 20, Some(Hash256::of(&content))), "a log: its first part, proved");
+
+    fs::write(&file, &content).unwrap();
+    let path = file.clone();
+    let shorten: Hook =
+        Arc::new(move |_| fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 19).unwrap());
+    let stored = take_with(&options, shorten).await.unwrap();
+    assert_eq!(stored.streams[0].paths[0].bytes, 1 << 19, "shortened: read again as what it is now");
+}
+
+#[derive(Default)]
+struct Heard(std::sync::Mutex<Vec<Event>>);
+
+impl Monitor for Heard {
+    fn event(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("tree");
+    fs::create_dir_all(root.join("cache/deep")).unwrap();
+    fs::write(root.join("cache/deep/x"), "").unwrap();
+    fs::write(root.join("keep"), "").unwrap();
+    fs::write(root.join("a.pyc"), "").unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+    let link = place.path().join("current");
+    symlink(&root, &link).unwrap();
+    let absent = place.path().join("absent");
+    let paths = vec![root.clone(), absent.clone(), link, PathBuf::from("/dev/null")];
+    let exclude = vec!["*.pyc".to_owned(), format!("{}/cache", root.display()), "unused".to_owned()];
+    let mut options = FilesOptions { exclude, ..FilesOptions::new(paths) };
+    let error = take_with(&options, quiet()).await.err().unwrap();
+    assert!(matches!(&error, FilesError::Missing { path } if *path == absent), "{error}");
+
+    options.optional = true;
+    let heard = Heard::default();
+    let captured =
+        capture(&options, &Memory { hook: quiet(), writes: Arc::default() }, &clock(), &heard).await.unwrap();
+    let stored: Vec<_> =
+        captured.streams.iter().flat_map(|s| &s.paths).map(|p| p.path.rsplit('/').next().unwrap()).collect();
+    assert_eq!(stored, ["current", "tree", "keep"]);
+    assert_eq!(captured.suspect.len(), 2, "{:?}", captured.suspect);
+    let text = format!("{:?} {:?}", captured.suspect, captured.properties);
+    for word in ["/dev/null` is a device", "current` is a symlink", "tree/socket", "/absent"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    let events = format!("{:?}", heard.0.lock().unwrap());
+    assert!(events.contains("socket` was not captured") && events.contains("`unused` left nothing out"), "{events}");
+
+    let nothing = FilesOptions { optional: true, ..FilesOptions::new(vec![absent]) };
+    let stored = take_with(&nothing, quiet()).await.unwrap();
+    assert!(stored.suspect.iter().any(|reason| reason.contains("nothing was captured")), "{:?}", stored.suspect);
+    assert!(matches!(plan(&stored.streams, &stored.properties, &original()), Err(RestoreError::Nothing)));
+}
+
+#[tokio::test]
+async fn paths_that_cannot_be_captured_are_refused() {
+    let refused = async |paths: &[&str]| {
+        let options = FilesOptions::new(paths.iter().map(PathBuf::from).collect());
+        take_with(&options, quiet()).await.err().unwrap().to_string()
+    };
+    assert!(refused(&[]).await.contains("no path"));
+    assert!(refused(&["relative"]).await.contains("not absolute"));
+    assert!(refused(&["/"]).await.contains("whole file system"));
+    assert!(refused(&["/a/../b"]).await.contains("`..`"));
+    assert!(refused(&["/a/b", "/a-b", "/a"]).await.contains("`/a/b` lies inside `/a`"));
+    let options = FilesOptions::new(vec!["/etc/hostname".into()]);
+    let error = capture(&options, &Full, &clock(), &Silent).await.unwrap_err();
+    assert!(matches!(error, FilesError::Sink(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_broken_stream_leaves_nothing_behind() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("tree");
+    make_tree(&root);
+    let mut stored = take(&[&root]).await;
+    fs::remove_dir_all(&root).unwrap();
+    for number in 1..=u32::try_from(stored.streams.len()).unwrap() {
+        stored.broken = Some(number);
+        let error = put(&stored, &original()).await.unwrap_err();
+        assert!(matches!(error, RestoreError::Stream { stream, .. } if stream == number), "{error}");
+        assert_eq!(names(place.path()), Vec::<String>::new(), "stream {number}");
+    }
+    stored.broken = None;
+    put(&stored, &original()).await.unwrap();
+}
+
+#[tokio::test]
+async fn when_a_rename_fails_the_error_says_what_is_where() {
+    let place = tempfile::tempdir().unwrap();
+    let [one, two, three] = ["one", "two", "three"].map(|name| place.path().join(name));
+    for path in [&one, &two, &three] {
+        fs::write(path, path.display().to_string()).unwrap();
+    }
+    let mut stored = take(&[&one, &two, &three]).await;
+    for path in [&one, &two, &three] {
+        fs::remove_file(path).unwrap();
+    }
+    let (late, dir) = (three.clone(), place.path().to_owned());
+    // Someone creates a target after the restore looked at it: its stages are there.
+    stored.hook = Arc::new(move |_| {
+        while names(&dir).len() < 3 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        fs::write(&late, "came later").unwrap();
+    });
+    let error = put(&stored, &original()).await.unwrap_err();
+    let RestoreError::Partly { target, in_place, waiting, .. } = &error else { panic!("{error}") };
+    assert_eq!((target, in_place), (&three, &vec![one.clone()]));
+    assert_eq!(fs::read(&three).unwrap(), b"came later", "nothing is overwritten");
+    let text = error.to_string();
+    for (stage, to) in waiting {
+        assert_eq!(fs::read_to_string(stage).unwrap(), to.display().to_string(), "complete, to be moved by hand");
+        assert!(text.contains(&format!("`{}` for `{}`", stage.display(), to.display())), "{text}");
+    }
+    assert_eq!(waiting.len(), 2);
+}
+
+#[tokio::test]
+async fn into_dir_refuses_what_is_not_empty() {
+    let place = tempfile::tempdir().unwrap();
+    let (file, out) = (place.path().join("file"), place.path().join("out"));
+    fs::write(&file, "x").unwrap();
+    let stored = take(&[&file]).await;
+    fs::create_dir(&out).unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o711)).unwrap();
+    fs::write(out.join("mine"), "y").unwrap();
+    assert!(matches!(put(&stored, &into_dir(&out)).await, Err(RestoreError::Exists { .. })));
+    assert_eq!(names(&out), ["mine"]);
+    fs::remove_file(out.join("mine")).unwrap();
+    put(&stored, &into_dir(&out)).await.unwrap();
+    assert_eq!(fs::read(below(&out, &file)).unwrap(), b"x");
+    assert_eq!(fs::metadata(&out).unwrap().mode() & 0o7777, 0o711, "an operator's directory stays theirs");
+    let again = RestoreOptions { replace: true, ..into_dir(&out) };
+    let restored = put(&stored, &again).await.unwrap();
+    assert!(below(restored.placed[0].old.as_ref().unwrap(), &file).exists());
+    // A symlink is what is there, wherever it leads.
+    let link = place.path().join("link");
+    symlink(place.path().join("elsewhere"), &link).unwrap();
+    assert!(matches!(put(&stored, &into_dir(&link)).await, Err(RestoreError::Exists { .. })));
+}
+
+/// A small file system of its own, unmounted at the end.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(dir: &Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(dir).unwrap();
+        let size = format!("size={size}");
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir).output();
+        done.is_ok_and(|done| done.status.success()).then(|| Self(dir.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a skip is said aloud")]
+fn skipped(what: &str, why: &str) {
+    eprintln!("SKIPPED: {what}: {why}");
+}
+
+#[tokio::test]
+async fn a_full_disk_and_a_mount_point_as_targets() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("tree");
+    fs::create_dir_all(root.join("d")).unwrap();
+    fs::write(root.join("d/large"), noise(1, 2 << 20)).unwrap();
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o750)).unwrap();
+    set_mtime(&root, 77, 5);
+    let stored = take(&[&root]).await;
+    let before = tree(&root);
+    fs::remove_dir_all(&root).unwrap();
+    let Some(small) = Mounted::new(&root, "1m") else {
+        return skipped("a full disk as target", "no right to mount a tmpfs");
+    };
+    let error = put(&stored, &original()).await.unwrap_err();
+    let RestoreError::Io { what: "write", source, .. } = &error else { panic!("{error}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(names(&root), Vec::<String>::new(), "the stage is gone, its space too");
+    drop(small);
+    let _large = Mounted::new(&root, "8m").unwrap();
+    put(&stored, &original()).await.unwrap();
+    assert_eq!(tree(&root), before, "a mount point gets its content and its own owner, mode and time");
+    let replace = RestoreOptions { replace: true, ..original() };
+    assert!(matches!(put(&stored, &replace).await, Err(RestoreError::Mounted { .. })));
+}
+
+#[tokio::test]
+async fn hard_links_between_file_systems_become_copies() {
+    let place = tempfile::tempdir().unwrap();
+    let (one, two) = (place.path().join("one"), place.path().join("two"));
+    fs::create_dir(&one).unwrap();
+    fs::create_dir(&two).unwrap();
+    fs::write(one.join("x"), "shared").unwrap();
+    rustix::fs::setxattr(one.join("x"), "user.k", b"v", XattrFlags::empty()).unwrap();
+    fs::hard_link(one.join("x"), two.join("x")).unwrap();
+    let stored = take(&[&one, &two]).await;
+    fs::remove_dir_all(&one).unwrap();
+    fs::remove_dir_all(&two).unwrap();
+    let Some(_mount) = Mounted::new(&two, "1m") else {
+        return skipped("hard links between file systems", "no right to mount a tmpfs");
+    };
+    let restored = put(&stored, &original()).await.unwrap();
+    assert_eq!(fs::read(two.join("x")).unwrap(), b"shared");
+    assert_eq!(fs::metadata(one.join("x")).unwrap().nlink(), 1);
+    assert!(restored.notes.iter().any(|note| note.contains("became copies")), "{:?}", restored.notes);
+}
+
+/// Runs this binary's test `name` as the user `nobody`.
+#[test]
+fn without_root() {
+    if !is_root() {
+        return nobody();
+    }
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let exe = place.path().join("suite");
+    fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
+    let root = place.path().join("tree");
+    make_tree(&root);
+    fs::write(root.join("closed"), "x").unwrap();
+    for path in ["closed", "a-b", "nothing"] {
+        fs::set_permissions(root.join(path), fs::Permissions::from_mode(0o0)).unwrap();
+    }
+    let done = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&exe)
+        .args(["--exact", "files_roundtrip::as_nobody", "--ignored", "--nocapture"])
+        .env("TMPDIR", place.path())
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "started by `without_root`"]
+fn as_nobody() {
+    nobody();
+}
+
+fn nobody() {
+    assert!(!is_root());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let place = tempfile::tempdir().unwrap();
+        // A tree of someone else, where there is one (made by `without_root`).
+        let foreign = std::env::temp_dir().join("tree");
+        if foreign.exists() {
+            let mut options = FilesOptions::new(vec![foreign.clone()]);
+            let error = take_with(&options, quiet()).await.err().unwrap();
+            assert!(matches!(error, FilesError::Read { .. }), "{error}");
+            options.optional = true;
+            let stored = take_with(&options, quiet()).await.unwrap();
+            assert_eq!(stored.suspect.len(), 3, "{:?}", stored.suspect);
+            let out = place.path().join("out");
+            let restored = put(&stored, &into_dir(&out)).await.unwrap();
+            assert!(restored.notes.iter().any(|note| note.starts_with("not run as root")), "{:?}", restored.notes);
+            let mode = fs::metadata(below(&out, &foreign).join("block")).unwrap().mode();
+            assert_eq!(mode & 0o7777, 0o755, "no set-id bit for another owner than the one meant");
+        }
+        // Our own, with directories that not even we may write to.
+        let root = place.path().join("mine");
+        fs::create_dir_all(root.join("d/e")).unwrap();
+        fs::write(root.join("d/e/f"), "x").unwrap();
+        for path in ["d/e", "d", ""] {
+            set_mtime(&root.join(path), 9, 9);
+            fs::set_permissions(root.join(path), fs::Permissions::from_mode(0o555)).unwrap();
+        }
+        let before = tree(&root);
+        let stored = take(&[&root]).await;
+        let restored = put(&stored, &RestoreOptions { replace: true, ..original() }).await;
+        // The old directory is ours but not writable: its parent's entry can still be renamed within the parent.
+        let restored = restored.unwrap();
+        assert_eq!((tree(&root), restored.notes), (before, vec![]));
+        let old = restored.placed[0].old.clone().unwrap();
+        let _ = Command::new("chmod").args(["-R", "u+w"]).arg(&old).arg(&root).status();
+        assert!(!stored.streams.iter().flat_map(|s| &s.paths).any(|p| p.kind == PathKind::Hardlink));
+    });
+}

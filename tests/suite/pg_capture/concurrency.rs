@@ -1,0 +1,243 @@
+//! Captures while others write: what is captured is one instant, whatever they do.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use harness::pg::{Cluster, Options, SUPERUSER};
+
+use super::sink::{MemorySink, assert_counts, parts, table};
+use super::{options, run};
+use backup_core::source::postgres::PostgresOptions;
+
+/// A psql session that is told statements one after another.
+pub(crate) struct Script {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Script {
+    pub(crate) fn start(cluster: &Cluster, database: &str) -> Self {
+        let mut command = cluster.client("psql", database);
+        command.args(["-X", "-q", "-A", "-t", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdin, stdout }
+    }
+
+    /// Sends statements without waiting for them.
+    pub(crate) fn tell(&mut self, sql: &str) {
+        writeln!(self.stdin, "{sql}").unwrap();
+        self.stdin.flush().unwrap();
+    }
+
+    /// Sends statements and waits for the last one's row.
+    pub(crate) fn ask(&mut self, sql: &str) -> String {
+        self.tell(sql);
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn locks_come_before_the_snapshot() {
+    let cluster = Cluster::start();
+    cluster.psql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 1000) x");
+    let mut writer = Script::start(&cluster, "postgres");
+    writer.ask("BEGIN; TRUNCATE t; INSERT INTO t SELECT generate_series(1, 10); SELECT 1;");
+    let commit = async {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        writer.ask("COMMIT; SELECT 1;");
+    };
+    let wanted = options(&cluster, SUPERUSER, "postgres");
+    let sink = MemorySink::default();
+    let (outcome, ()) = tokio::join!(run(&wanted, &sink), commit);
+    let (captured, recorder) = outcome.unwrap();
+    // With the snapshot first, the old rows would be visible and their file gone: noticed, and begun again.
+    assert_eq!(recorder.retries(), Vec::<String>::new());
+    assert_eq!(table(&captured, "public", "t").rows, 10);
+}
+
+#[tokio::test]
+async fn a_truncate_that_waits_for_us_holds_nothing_up() {
+    let cluster = Cluster::start();
+    let sql = "CREATE TABLE first AS SELECT i, md5(i::text) t FROM generate_series(1, 200000) i;
+        CREATE TABLE second AS SELECT i, md5(i::text) t FROM generate_series(1, 100000) i;";
+    cluster.psql("postgres", sql);
+    let (sink, gate) = MemorySink::paused_at(backup_core::manifest::StreamKind::PgTable);
+    let mut writer = Script::start(&cluster, "postgres");
+    let truncate = async {
+        gate.reached.notified().await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        // No worker has locked `second` yet; from now on none can, except by the coordinator's own lock.
+        writer.tell("TRUNCATE second;");
+        while cluster.psql("postgres", "SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        gate.open();
+    };
+    let wanted = PostgresOptions { workers: 1, ..options(&cluster, SUPERUSER, "postgres") };
+    let (outcome, ()) = tokio::join!(run(&wanted, &sink), truncate);
+    let (captured, recorder) = outcome.unwrap();
+    assert_eq!(recorder.retries(), Vec::<String>::new());
+    assert_eq!(table(&captured, "public", "second").rows, 100_000);
+    assert_counts(&captured);
+    writer.ask("SELECT 1;");
+    assert_eq!(cluster.psql("postgres", "SELECT count(*) FROM second"), "0");
+}
+
+/// Accounts move between two tables, so that each committed state holds 2,000 of them; `refilled` is truncated and
+/// filled with 500 rows in one transaction, so that no committed state shows it empty. Every transaction logs itself.
+const SCHEMA: &str = "CREATE TABLE left_side AS SELECT generate_series(1, 2000) id;
+    CREATE TABLE right_side (id int); CREATE TABLE refilled AS SELECT generate_series(1, 500) x;
+    CREATE INDEX ON left_side (id); CREATE INDEX ON right_side (id);
+    CREATE TABLE bulk AS SELECT i, md5(i::text) t FROM generate_series(1, 300000) i;
+    CREATE TABLE log (kind text);";
+
+/// One transaction of a writer, as pgbench reads it.
+const MOVE: &str = "\\set id random(1, 2000)
+BEGIN;
+WITH gone AS (DELETE FROM left_side WHERE id = :id RETURNING id) INSERT INTO right_side SELECT id FROM gone;
+INSERT INTO log VALUES ('move');
+COMMIT;
+BEGIN;
+WITH gone AS (DELETE FROM right_side WHERE id = :id RETURNING id) INSERT INTO left_side SELECT id FROM gone;
+INSERT INTO log VALUES ('move');
+COMMIT;
+";
+
+const REFILL: &str = "BEGIN; TRUNCATE refilled; INSERT INTO refilled SELECT generate_series(1, 500);
+    INSERT INTO log VALUES ('truncate');";
+
+struct Writers(Child);
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How many transactions of a kind were committed between two instants, by the server's own commit timestamps.
+fn committed(cluster: &Cluster, kind: &str, from: DateTime<Utc>, to: DateTime<Utc>) -> u64 {
+    let sql = format!(
+        "SELECT count(DISTINCT xmin::text) FROM log WHERE kind = '{kind}' AND pg_xact_commit_timestamp(xmin) \
+         BETWEEN '{}' AND '{}'",
+        from.to_rfc3339(),
+        to.to_rfc3339()
+    );
+    cluster.psql("postgres", &sql).parse().unwrap()
+}
+
+#[tokio::test]
+async fn twenty_rounds_among_writers_each_capture_one_instant() {
+    let settings = vec![("track_commit_timestamp".to_owned(), "on".to_owned())];
+    let cluster = Cluster::start_with(Options { settings, ..Options::default() });
+    cluster.psql("postgres", SCHEMA);
+    let script = cluster.dir().join("move.sql");
+    std::fs::write(&script, MOVE).unwrap();
+    let mut bench = cluster.client("pgbench", "postgres");
+    bench.args(["-n", "-c", "2", "-T", "600", "-f"]).arg(&script).stdout(Stdio::null()).stderr(Stdio::null());
+    let writers = Writers(bench.spawn().unwrap());
+    let wanted = PostgresOptions { attempts: 20, ..options(&cluster, SUPERUSER, "postgres") };
+    let (mut rounds, mut tries, mut restarts) = (0, 0u64, 0);
+    while rounds < 20 {
+        tries += 1;
+        assert!(tries <= 60, "only {rounds} of {tries} rounds had a TRUNCATE and 100 commits inside the capture");
+        let mut writer = Script::start(&cluster, "postgres");
+        // Open when the capture begins, committed while it waits for its locks, the most dangerous moment; then once
+        // more at another moment of each round, waiting for our locks or in `pg_dump`'s way.
+        writer.ask(&format!("{REFILL} SELECT 1;"));
+        let refill = async {
+            tokio::time::sleep(Duration::from_millis(60 + tries * 13 % 100)).await;
+            writer.ask("COMMIT; SELECT 1;");
+            tokio::time::sleep(Duration::from_millis(250 + tries * 37 % 400)).await;
+            writer.tell(&format!("{REFILL} COMMIT;"));
+        };
+        let from = Utc::now();
+        let sink = MemorySink::default();
+        let (outcome, ()) = tokio::join!(run(&wanted, &sink), refill);
+        let to = Utc::now();
+        let (captured, recorder) = outcome.unwrap();
+        restarts += recorder.retries().len();
+        assert_counts(&captured);
+        let rows = |name: &str| table(&captured, "public", name).rows;
+        assert_eq!(rows("left_side") + rows("right_side"), 2000, "two instants in one capture");
+        assert_eq!((rows("refilled"), rows("bulk")), (500, 300_000));
+        // No account twice and none missing, by the rows themselves.
+        let mut ids: Vec<Vec<u8>> = Vec::new();
+        for side in ["left_side", "right_side"] {
+            let files = parts(&captured, table(&captured, "public", side));
+            ids.extend(files[0].1.split(|b| *b == b'\n').filter(|id| !id.is_empty()).map(<[u8]>::to_vec));
+        }
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 2000);
+        drop(writer);
+        if committed(&cluster, "truncate", from, to) >= 1 && committed(&cluster, "move", from, to) >= 100 {
+            rounds += 1;
+        }
+    }
+    drop(writers);
+    assert!(restarts < 60, "{restarts} restarts in {tries} rounds");
+}
+
+#[tokio::test]
+async fn tables_that_come_and_change_while_we_wait_for_locks_are_taken_in() {
+    let cluster = Cluster::start();
+    cluster.psql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 1000) x; CREATE TABLE goes (x int)");
+    let mut writer = Script::start(&cluster, "postgres");
+    writer.ask("BEGIN; DROP TABLE t; CREATE TABLE t AS SELECT generate_series(1, 5) x; SELECT 1;");
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        // Listed neither before the locks nor locked with the others: only the snapshot shows it.
+        cluster.psql("postgres", "CREATE TABLE newcomer AS SELECT generate_series(1, 7) x");
+        writer.ask("COMMIT; SELECT 1;");
+    };
+    let wanted = options(&cluster, SUPERUSER, "postgres");
+    let sink = MemorySink::default();
+    let (outcome, ()) = tokio::join!(run(&wanted, &sink), change);
+    let (captured, recorder) = outcome.unwrap();
+    assert_eq!(recorder.retries(), Vec::<String>::new());
+    let rows = |name: &str| table(&captured, "public", name).rows;
+    assert_eq!((rows("t"), rows("newcomer"), rows("goes")), (5, 7, 0));
+    assert_counts(&captured);
+}
+
+#[tokio::test]
+async fn without_room_for_locks_a_truncate_in_the_middle_is_noticed() {
+    let small = [("max_locks_per_transaction", "10"), ("max_connections", "20")];
+    let settings = small.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let cluster = Cluster::start_with(Options { settings, ..Options::default() });
+    let sql = "SELECT format('CREATE TABLE t%s (x int)', n) FROM generate_series(1, 120) n \\gexec
+        CREATE TABLE first AS SELECT i, md5(i::text) t FROM generate_series(1, 100000) i;
+        CREATE TABLE second AS SELECT i, md5(i::text) t FROM generate_series(1, 50000) i;";
+    cluster.psql("postgres", sql);
+    let (sink, gate) = MemorySink::paused_at(backup_core::manifest::StreamKind::PgTable);
+    let truncate = async {
+        gate.reached.notified().await;
+        // `pg_dump` has its own locks; when it has ended, nobody holds `second` any more.
+        while cluster.try_psql("postgres", "SET lock_timeout = '50ms'; TRUNCATE second").is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        gate.open();
+    };
+    let wanted = PostgresOptions { workers: 1, ..options(&cluster, SUPERUSER, "postgres") };
+    let (outcome, ()) = tokio::join!(run(&wanted, &sink), truncate);
+    let (captured, recorder) = outcome.unwrap();
+    let retries = recorder.retries();
+    assert!(retries.iter().any(|why| why.contains("`public.second` was truncated or rewritten")), "{retries:?}");
+    assert_eq!((table(&captured, "public", "first").rows, table(&captured, "public", "second").rows), (100_000, 0));
+    assert_counts(&captured);
+}

@@ -1,0 +1,137 @@
+//! A sink in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use backup_core::id::Hash256;
+use backup_core::manifest::{StreamKind, TableEntry};
+use backup_core::source::{Captured, FinishedStream, Sink, SinkError, StreamWriter};
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore};
+
+/// Keeps streams whole. With [`MemorySink::paused_at`] the first stream of a kind stops at its first write.
+#[derive(Default)]
+pub(crate) struct MemorySink {
+    gate: Option<Arc<Gate>>,
+    /// The largest single write.
+    pub(crate) largest_write: Arc<AtomicUsize>,
+}
+
+/// Where a sink stops once.
+pub(crate) struct Gate {
+    kind: StreamKind,
+    /// Told when the stream has stopped.
+    pub(crate) reached: Notify,
+    open: Semaphore,
+}
+
+impl Gate {
+    /// Lets the stream go on.
+    pub(crate) fn open(&self) {
+        self.open.close();
+    }
+}
+
+impl MemorySink {
+    /// A sink that stops at the first write to a stream of `kind` until its gate is opened.
+    pub(crate) fn paused_at(kind: StreamKind) -> (Self, Arc<Gate>) {
+        let gate = Arc::new(Gate { kind, reached: Notify::new(), open: Semaphore::new(0) });
+        (Self { gate: Some(gate.clone()), ..Self::default() }, gate)
+    }
+}
+
+struct Writer {
+    kind: StreamKind,
+    bytes: Vec<u8>,
+    gate: Option<Arc<Gate>>,
+    largest_write: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Sink for MemorySink {
+    async fn open(&self, kind: StreamKind) -> Result<Box<dyn StreamWriter>, SinkError> {
+        let gate = self.gate.clone().filter(|gate| gate.kind == kind);
+        Ok(Box::new(Writer { kind, bytes: Vec::new(), gate, largest_write: self.largest_write.clone() }))
+    }
+}
+
+#[async_trait]
+impl StreamWriter for Writer {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
+        assert!(!bytes.is_empty(), "an empty write");
+        if let Some(gate) = self.gate.take() {
+            gate.reached.notify_one();
+            // Closed is open: from then on nobody waits.
+            let _ = gate.open.acquire().await;
+        }
+        self.largest_write.fetch_max(bytes.len(), Ordering::Relaxed);
+        self.bytes.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<FinishedStream, SinkError> {
+        Ok(FinishedStream {
+            kind: self.kind,
+            bytes: self.bytes.len() as u64,
+            sha256: Hash256::of(&self.bytes),
+            token: Box::new(self.bytes),
+        })
+    }
+}
+
+/// The bytes of stream number `number`.
+pub(crate) fn stream(captured: &Captured, number: u32) -> &[u8] {
+    captured.streams[number as usize - 1].stream.token.downcast_ref::<Vec<u8>>().unwrap()
+}
+
+/// Number of the only stream of a kind.
+pub(crate) fn only(captured: &Captured, kind: StreamKind) -> u32 {
+    let mut found = captured.streams.iter().zip(1..).filter(|(s, _)| s.stream.kind == kind).map(|(_, n)| n);
+    let number = found.next().unwrap();
+    assert!(found.next().is_none(), "more than one {kind:?}");
+    number
+}
+
+/// The entry of a table.
+pub(crate) fn table<'a>(captured: &'a Captured, schema: &str, name: &str) -> &'a TableEntry {
+    captured.tables.iter().find(|t| t.schema == schema && t.name == name).unwrap()
+}
+
+/// Statement and COPY file of each part of a table, by the manifest's references and by reading the tar as a tar.
+pub(crate) fn parts(captured: &Captured, table: &TableEntry) -> Vec<(String, Vec<u8>)> {
+    let part = |part: &backup_core::manifest::Part| {
+        let at = &captured.streams[part.stream as usize - 1];
+        let bytes = stream(captured, part.stream);
+        let Some(number) = part.member else {
+            assert_eq!(at.stream.kind, StreamKind::PgTable);
+            return (at.copy.clone().unwrap(), bytes.to_vec());
+        };
+        let member = at.members.iter().find(|member| member.number == number).unwrap();
+        let mut archive = tar::Archive::new(bytes);
+        let mut entries = archive.entries().unwrap().map(Result::unwrap);
+        let mut entry = entries.find(|e| e.path().unwrap().to_str() == Some(&format!("{number:08}.copy"))).unwrap();
+        let header = entry.header();
+        assert_eq!((header.mode().unwrap(), header.uid().unwrap(), header.mtime().unwrap()), (0o600, 0, 0));
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+        assert_eq!(content.len() as u64, member.bytes);
+        (member.copy.clone(), content)
+    };
+    table.parts.iter().map(part).collect()
+}
+
+/// The manifest must say what the streams hold: rows and bytes are counted again from the bytes.
+pub(crate) fn assert_counts(captured: &Captured) {
+    for table in &captured.tables {
+        let files = parts(captured, table);
+        if table.parts.is_empty() {
+            continue;
+        }
+        let rows: usize = files.iter().map(|(_, bytes)| bytes.split_inclusive(|b| *b == b'\n').count()).sum();
+        assert_eq!(rows as u64, table.rows, "rows of {}.{}", table.schema, table.name);
+        assert_eq!(files.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>(), table.bytes);
+        assert_eq!(table.parts.iter().map(|part| part.rows).sum::<u64>(), table.rows);
+        assert!(files.iter().all(|(copy, _)| !copy.contains('\n')), "a statement of more than one line");
+    }
+}

@@ -19,7 +19,7 @@ pub(crate) const ROLES: &str = r#"
     ALTER DATABASE shop SET search_path TO "$user", public, "odd, one";
     ALTER DATABASE shop SET default_transaction_read_only = off;
     ALTER ROLE app IN DATABASE shop SET statement_timeout = '1ms';
-    ALTER ROLE postgres IN DATABASE shop SET statement_timeout = '2s';
+    ALTER ROLE postgres IN DATABASE shop SET statement_timeout = '1h';
 "#;
 
 /// One of everything that is hard to bring back.

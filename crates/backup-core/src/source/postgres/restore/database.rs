@@ -77,7 +77,9 @@ pub(super) fn create(facts: &Facts, working: &str, superuser: bool, target_major
             let _ = write!(sql, " {word} {}", literal(locale));
         }
     }
-    if let (Some(name), true) = (&facts.tablespace, tablespace) {
+    // Naming the default one needs a privilege on it that others than superusers do not have.
+    let named = facts.tablespace.as_ref().filter(|name| *name != "pg_default");
+    if let (Some(name), true) = (named, tablespace) {
         let _ = write!(sql, " TABLESPACE {}", ident(name));
     }
     if superuser {

@@ -58,8 +58,10 @@ impl NewKey {
         let parsed = recipients
             .iter()
             .map(|text| {
-                age::x25519::Recipient::from_str(text)
-                    .map_err(|reason| NewKeyError::Recipient { recipient: text.clone(), reason: reason.to_owned() })
+                parse_recipient(text).ok_or_else(|| NewKeyError::Recipient {
+                    recipient: text.clone(),
+                    reason: "it is not an age recipient that this program can encrypt to".to_owned(),
+                })
             })
             .collect::<Result<Vec<_>, _>>()?;
         let identity = age::x25519::Identity::generate();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{completions, config, key};
+use crate::commands::{completions, config, doctor, key, prune, replicate, verify};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::{self, Exit};
@@ -46,6 +46,10 @@ enum Verb {
     Config(config::Verb),
     #[command(subcommand)]
     Key(key::Verb),
+    Doctor(doctor::Args),
+    Replicate(replicate::Args),
+    Prune(prune::Args),
+    Verify(verify::Args),
     Completions(completions::Args),
 }
 
@@ -65,12 +69,24 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
     let end = match cli.verb {
         Verb::Config(verb) => config::run(&cx, &verb),
         Verb::Key(verb) => key::run(&cx, &verb),
+        Verb::Doctor(args) => block_on(&cx, doctor::run(&cx, &args)),
+        Verb::Replicate(args) => block_on(&cx, replicate::run(&cx, &args)),
+        Verb::Prune(args) => block_on(&cx, prune::run(&cx, &args)),
+        Verb::Verify(args) => block_on(&cx, verify::run(&cx, &args)),
         Verb::Completions(args) => completions::run(&cx, &args),
     };
     end.unwrap_or_else(|error| {
         cx.printer.error(&error);
         error.exit()
     })
+}
+
+/// Runs a verb that waits for servers and disks.
+fn block_on(_cx: &Context, verb: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    let workers = std::thread::available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, 4));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let failed = |error: std::io::Error| CliError::caused(Exit::Failed, "cannot start working threads", &error);
+    runtime.map_err(failed)?.block_on(verb)
 }
 
 /// What becomes of a call that is no run: help and version are data, everything else is an error with a hint.

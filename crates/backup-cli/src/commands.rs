@@ -5,18 +5,17 @@
 
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod key;
+pub(crate) mod prune;
+pub(crate) mod replicate;
+pub(crate) mod silent;
+pub(crate) mod verify;
 
-#[cfg(test)]
-mod doctor;
 #[cfg(test)]
 mod init;
 #[cfg(test)]
 mod list;
-#[cfg(test)]
-mod prune;
-#[cfg(test)]
-mod replicate;
 #[cfg(test)]
 mod restore;
 #[cfg(test)]
@@ -27,5 +26,3 @@ mod runs;
 mod show;
 #[cfg(test)]
 mod status;
-#[cfg(test)]
-mod verify;

@@ -10,6 +10,8 @@ mod error;
 mod exit;
 mod identity;
 mod printer;
+mod pruning;
+mod replication;
 mod secrets;
 mod session;
 mod table;

@@ -121,7 +121,9 @@ mod tests {
             assert_eq!(Address::parse(text).unwrap().unwrap().to_string(), text);
         }
         assert_eq!(Address::parse("offsite"), Ok(None), "a configured name");
-        for bad in ["ftp://x/y", "s3+ftp://x/y", "s3+http://x", "s3+http:///b", "s3+http://x/", "s3+http://x/b?secret=1"] {
+        for bad in
+            ["ftp://x/y", "s3+ftp://x/y", "s3+http://x", "s3+http:///b", "s3+http://x/", "s3+http://x/b?secret=1"]
+        {
             assert!(Address::parse(bad).is_err(), "{bad}");
         }
         let leak = Address::parse("s3+http://user:hunter2@x/b").unwrap_err();

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{completions, config, key};
+use crate::commands::{completions, config, init, key, restore, run};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::{self, Exit};
 use crate::printer::{Options, Printer};
+use crate::runtime::block_on;
 
 /// Back up PostgreSQL databases and files, encrypted, and prove that they can be restored.
 #[derive(Debug, Parser)]
@@ -42,8 +43,11 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Init(init::Args),
     #[command(subcommand)]
     Config(config::Verb),
+    Run(run::Args),
+    Restore(Box<restore::Args>),
     #[command(subcommand)]
     Key(key::Verb),
     Completions(completions::Args),
@@ -63,6 +67,9 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
     let options = Options { json: cli.global.json, quiet: cli.global.quiet, verbose: cli.global.verbose };
     let cx = Context::of_process(Printer::of_process(options), cli.global.config);
     let end = match cli.verb {
+        Verb::Init(args) => block_on(init::run(&cx, &args)),
+        Verb::Run(args) => block_on(run::run(&cx, &args)),
+        Verb::Restore(args) => block_on(restore::run(&cx, &args)),
         Verb::Config(verb) => config::run(&cx, &verb),
         Verb::Key(verb) => key::run(&cx, &verb),
         Verb::Completions(args) => completions::run(&cx, &args),

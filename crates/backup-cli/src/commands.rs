@@ -5,22 +5,19 @@
 
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod init;
 pub(crate) mod key;
+pub(crate) mod restore;
+pub(crate) mod run;
 
 #[cfg(test)]
 mod doctor;
-#[cfg(test)]
-mod init;
 #[cfg(test)]
 mod list;
 #[cfg(test)]
 mod prune;
 #[cfg(test)]
 mod replicate;
-#[cfg(test)]
-mod restore;
-#[cfg(test)]
-mod run;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]

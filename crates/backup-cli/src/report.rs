@@ -124,7 +124,10 @@ impl Report {
     /// Why no vault opened: the first vault's reason.
     pub(crate) fn first_vault_error(&self) -> CliError {
         self.failed_vaults.first().map_or_else(
-            || CliError::new(Exit::NoVault, "no vault is configured").hint("add a `[vault.NAME]` table, then `backup init`"),
+            || {
+                CliError::new(Exit::NoVault, "no vault is configured")
+                    .hint("add a `[vault.NAME]` table, then `backup init`")
+            },
             |(_, error)| error.clone(),
         )
     }
@@ -159,7 +162,9 @@ impl Report {
     pub(crate) fn outcome(&self) -> &'static str {
         match self.exit() {
             Exit::Done => "done",
-            Exit::Partial if self.sources.iter().any(|s| s.end.as_ref().is_ok_and(|s| !s.suspect.is_empty())) => "suspect",
+            Exit::Partial if self.sources.iter().any(|s| s.end.as_ref().is_ok_and(|s| !s.suspect.is_empty())) => {
+                "suspect"
+            }
             Exit::Partial => "partial",
             _ => "failed",
         }

@@ -62,7 +62,8 @@ impl Sheet {
     /// For paper.
     pub(crate) fn text(&self) -> String {
         let rule = "=".repeat(78);
-        let mut out = format!("{rule}\nRECOVERY SHEET for stack {}: print it, keep it off this host\n{rule}\n", self.stack);
+        let mut out =
+            format!("{rule}\nRECOVERY SHEET for stack {}: print it, keep it off this host\n{rule}\n", self.stack);
         for (name, address, id) in &self.vaults {
             out.push_str(&format!("vault {name}\n  at  {address}\n  id  {id}\n"));
         }

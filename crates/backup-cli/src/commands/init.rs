@@ -79,10 +79,8 @@ async fn one(
     } else {
         let now = session.cx.clock.now();
         let made = Vault::create(&vault.name, store, new_id(), now, TOOL).await.map_err(|error| match error {
-            VaultError::Occupied { .. } => CliError::from(error).hint(format!(
-                "take it over with `backup init --adopt {}`, or choose another place",
-                vault.name
-            )),
+            VaultError::Occupied { .. } => CliError::from(error)
+                .hint(format!("take it over with `backup init --adopt {}`, or choose another place", vault.name)),
             other => other.into(),
         })?;
         (made, "made")

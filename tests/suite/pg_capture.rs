@@ -57,6 +57,7 @@ fn options(cluster: &Cluster, user: &str, database: &str) -> PostgresOptions {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test is the edge")]
 fn clock() -> Clock {
     Clock::new(chrono::Utc::now)
 }

@@ -14,7 +14,7 @@ use backup_core::secret::Secret;
 use backup_core::source::postgres::restore::{
     RestoreError, RestoreOptions, RestorePlan, RestoreProof, Selection, Target, Verify, execute, plan,
 };
-use backup_core::source::postgres::{ClientsOption, ConnectOptions};
+use backup_core::source::postgres::{ClientsOption, ConnectOptions, PostgresOptions, capture};
 use fixture::{Fixture, SAMPLE};
 use harness::pg::{Cluster, Options};
 
@@ -221,6 +221,28 @@ async fn a_single_table_comes_back_with_its_types_and_indexes() {
     let nothing = Selection::Table { schema: "public".to_owned(), name: "nothing".to_owned() };
     options = RestoreOptions { only: nothing, target: Target::Into("two".to_owned()), ..options };
     assert!(restore(&fixture, &options).await.unwrap_err().to_string().contains("no such table"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_our_own_capture_took_comes_back() {
+    let source = Cluster::start();
+    source.psql("postgres", fixture::ROLES);
+    source.psql("shop", SAMPLE);
+    let connect = ConnectOptions::new(&source.url("shop"), None).unwrap();
+    let clock = Clock::fixed(std::time::UNIX_EPOCH.into());
+    let captured =
+        capture(&PostgresOptions::new("db", connect), &fixture::Keep, &clock, &Told::default()).await.unwrap();
+    let mut fixture = Fixture::from(captured);
+    let empty = Cluster::start();
+    restore(&fixture, &options(&empty, Target::Original)).await.unwrap();
+    assert_same(&definitions(&source, "shop"), &definitions(&empty, "shop"));
+    assert_same(&contents(&source, "shop"), &contents(&empty, "shop"));
+
+    fixture.table("item").rows += 1;
+    let mut into = options(&empty, Target::Into("copy".to_owned()));
+    into.id = "n3xt".to_owned();
+    restore(&fixture, &into).await.unwrap_err();
+    assert_eq!(databases(&empty), ["shop"]);
 }
 
 /// Breaks a snapshot in one way and expects an error with these words, and no trace of the database.

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{completions, config, doctor, key, prune, replicate, verify};
+use crate::commands::{completions, config, doctor, init, key, prune, replicate, restore, run, verify};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::{self, Exit};
 use crate::printer::{Options, Printer};
+use crate::runtime::block_on;
 
 /// Back up PostgreSQL databases and files, encrypted, and prove that they can be restored.
 #[derive(Debug, Parser)]
@@ -42,8 +43,11 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Init(init::Args),
     #[command(subcommand)]
     Config(config::Verb),
+    Run(run::Args),
+    Restore(Box<restore::Args>),
     #[command(subcommand)]
     Key(key::Verb),
     Doctor(doctor::Args),
@@ -67,26 +71,21 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
     let options = Options { json: cli.global.json, quiet: cli.global.quiet, verbose: cli.global.verbose };
     let cx = Context::of_process(Printer::of_process(options), cli.global.config);
     let end = match cli.verb {
+        Verb::Init(args) => block_on(init::run(&cx, &args)),
+        Verb::Run(args) => block_on(run::run(&cx, &args)),
+        Verb::Restore(args) => block_on(restore::run(&cx, &args)),
         Verb::Config(verb) => config::run(&cx, &verb),
         Verb::Key(verb) => key::run(&cx, &verb),
-        Verb::Doctor(args) => block_on(&cx, doctor::run(&cx, &args)),
-        Verb::Replicate(args) => block_on(&cx, replicate::run(&cx, &args)),
-        Verb::Prune(args) => block_on(&cx, prune::run(&cx, &args)),
-        Verb::Verify(args) => block_on(&cx, verify::run(&cx, &args)),
+        Verb::Doctor(args) => block_on(doctor::run(&cx, &args)),
+        Verb::Replicate(args) => block_on(replicate::run(&cx, &args)),
+        Verb::Prune(args) => block_on(prune::run(&cx, &args)),
+        Verb::Verify(args) => block_on(verify::run(&cx, &args)),
         Verb::Completions(args) => completions::run(&cx, &args),
     };
     end.unwrap_or_else(|error| {
         cx.printer.error(&error);
         error.exit()
     })
-}
-
-/// Runs a verb that waits for servers and disks.
-fn block_on(_cx: &Context, verb: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
-    let workers = std::thread::available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, 4));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
-    let failed = |error: std::io::Error| CliError::caused(Exit::Failed, "cannot start working threads", &error);
-    runtime.map_err(failed)?.block_on(verb)
 }
 
 /// What becomes of a call that is no run: help and version are data, everything else is an error with a hint.

@@ -6,20 +6,17 @@
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod prune;
 pub(crate) mod replicate;
+pub(crate) mod restore;
+pub(crate) mod run;
 pub(crate) mod silent;
 pub(crate) mod verify;
 
 #[cfg(test)]
-mod init;
-#[cfg(test)]
 mod list;
-#[cfg(test)]
-mod restore;
-#[cfg(test)]
-mod run;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]

@@ -3,21 +3,26 @@
 //! A verb is a file in `commands/`: its arguments, and a `run` that asks the engine and hands what it got to the
 //! printer. Errors of the engine become exit codes and hints in `error.rs`, in no other place.
 
+mod address;
 mod cli;
 mod commands;
 mod context;
 mod error;
 mod exit;
 mod identity;
+mod lock;
 mod printer;
 mod pruning;
 mod replication;
+mod report;
+mod runtime;
 mod secrets;
 mod session;
+mod sheet;
 mod table;
 mod terminal;
-#[cfg_attr(not(test), expect(dead_code, reason = "read by `restore --at`, which joins the tree with its engine"))]
 mod when;
+mod words;
 
 use std::process::ExitCode;
 

@@ -61,6 +61,11 @@ impl Printer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether `-v` was given.
+    pub(crate) fn is_verbose(&self) -> bool {
+        self.options.verbose > 0
+    }
+
     /// The result of a verb: `value` (an object) as its JSON document, or `text` for people.
     pub(crate) fn result(&self, kind: &str, value: Value, text: impl FnOnce() -> String) -> Result<(), CliError> {
         if !self.options.json {

@@ -173,6 +173,15 @@ pub(crate) async fn prune(
     Ok(all)
 }
 
+/// Prunes all vaults that answer, as a step of a run.
+pub(crate) async fn apply_all(session: &Session<'_>) -> Result<(Value, Exit), CliError> {
+    let key = session.host_key()?;
+    let (vaults, silent) = session.vaults(None, true).await?;
+    let prunings = prune(session, &vaults, None, Some(&key)).await?;
+    let end = silent.iter().fold(exit(&prunings), |end, (_, error)| end.worse(error.as_part()));
+    Ok((prunings.iter().map(Pruning::to_json).collect(), end))
+}
+
 /// What the policies of `others` promise over everything that any vault has, and they do not hold whole.
 fn promised<'a>(
     others: impl Iterator<Item = &'a config::Vault>,

@@ -5,6 +5,7 @@
 //! vault that fails is not asked again in this call and stops no other; nothing is thrown, everything is in the result.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use backup_core::catalogue::{self, Listed};
 use backup_core::config;
@@ -24,6 +25,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::pruning;
 use crate::session::Session;
+use crate::words;
 
 /// What was copied of one source from one vault to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +47,28 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// How a run ends that has this lane: done, partial, or damage.
+    pub(crate) fn exit(&self) -> Exit {
+        self.errors.iter().fold(Exit::Done, |end, error| end.worse(error.as_part()))
+    }
+
+    /// Lines for a run's report; none where nothing was to be done.
+    pub(crate) fn text(&self) -> String {
+        let Self { from, to, source, .. } = self;
+        let mut text = String::new();
+        if !self.snapshots.is_empty() {
+            let size = words::bytes(self.bytes);
+            let _ = writeln!(text, "{source}: {} replicated from {from} to {to}, {size}", self.snapshots.len());
+        }
+        for error in &self.errors {
+            let _ = writeln!(text, "error: {}", error.message());
+            if let Some(hint) = error.advice() {
+                let _ = writeln!(text, "  hint: {hint}");
+            }
+        }
+        text
+    }
+
     /// For `--json`.
     pub(crate) fn to_json(&self) -> Value {
         let errors: Vec<Value> = self.errors.iter().map(CliError::to_json).collect();
@@ -57,7 +81,7 @@ impl Lane {
 
 /// How a run ends whose lanes these are: done, partial, or damage.
 pub(crate) fn exit(lanes: &[Lane]) -> Exit {
-    lanes.iter().flat_map(|lane| &lane.errors).fold(Exit::Done, |end, error| end.worse(error.as_part()))
+    lanes.iter().map(Lane::exit).fold(Exit::Done, Exit::worse)
 }
 
 /// A snapshot that a vault lacks.
@@ -266,24 +290,6 @@ impl Lanes {
     }
 }
 
-/// Bytes for people: three digits or so, binary units.
-pub(crate) fn size(bytes: u64) -> String {
-    let mut scaled = bytes;
-    let mut unit = 0;
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut tenth = 0;
-    while scaled >= 1024 && unit + 1 < units.len() {
-        tenth = scaled % 1024 * 10 / 1024;
-        scaled /= 1024;
-        unit += 1;
-    }
-    if unit > 0 && scaled < 10 {
-        format!("{scaled}.{tenth} {}", units[unit])
-    } else {
-        format!("{scaled} {}", units[unit])
-    }
-}
-
 /// All configured sources by name, or those that were chosen.
 pub(crate) fn names(sources: &[&config::Source]) -> Vec<SourceName> {
     sources.iter().map(|source| source.name.clone()).collect()
@@ -342,14 +348,5 @@ mod tests {
         assert_eq!(exit(&[lane(vec![])]), Exit::Done);
         assert_eq!(exit(&[lane(vec![]), lane(vec![failed.clone()])]), Exit::Partial);
         assert_eq!(exit(&[lane(vec![damage]), lane(vec![failed])]), Exit::Damage);
-    }
-
-    #[test]
-    fn sizes_are_short() {
-        for (bytes, text) in
-            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 20, "10 MiB"), (5 << 40, "5.0 TiB")]
-        {
-            assert_eq!(size(bytes), text);
-        }
     }
 }

@@ -42,6 +42,16 @@ pub(crate) fn ask_secret(prompt: &str) -> Result<Option<Secret>, CliError> {
     answer.map(Some)
 }
 
+/// Asks `prompt` at the controlling terminal, with echo. `None`: there is no terminal to ask at.
+pub(crate) fn ask_line(prompt: &str) -> Result<Option<String>, CliError> {
+    let Ok(mut terminal) = OpenOptions::new().read(true).write(true).open("/dev/tty") else { return Ok(None) };
+    let failed = |error: std::io::Error| CliError::caused(Exit::Failed, "cannot ask at the terminal", &error);
+    terminal.write_all(prompt.as_bytes()).map_err(failed)?;
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(terminal), &mut line).map_err(failed)?;
+    Ok(Some(line))
+}
+
 /// Reads to the end of a line, with backspace; ctrl-C interrupts.
 fn read_line(input: impl BufRead) -> Result<Secret, CliError> {
     let mut typed = zeroize::Zeroizing::new(Vec::with_capacity(LIMIT));

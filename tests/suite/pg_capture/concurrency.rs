@@ -165,10 +165,10 @@ async fn twenty_rounds_among_writers_each_capture_one_instant() {
             tokio::time::sleep(Duration::from_millis(250 + tries * 37 % 400)).await;
             writer.tell(&format!("{REFILL} COMMIT;"));
         };
-        let from = Utc::now();
+        let from = super::clock().now();
         let sink = MemorySink::default();
         let (outcome, ()) = tokio::join!(run(&wanted, &sink), refill);
-        let to = Utc::now();
+        let to = super::clock().now();
         let (captured, recorder) = outcome.unwrap();
         restarts += recorder.retries().len();
         assert_counts(&captured);

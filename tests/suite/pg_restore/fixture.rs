@@ -5,7 +5,9 @@ use backup_core::fingerprint::RowSum;
 use backup_core::id::Hash256;
 use backup_core::manifest::{Kept, Member, Part, Property, Stream, StreamKind, TableEntry};
 use backup_core::source::postgres::restore::Snapshot;
-use backup_core::source::{StreamError, StreamReader, Streams};
+use backup_core::source::{
+    Captured, FinishedStream, Sink, SinkError, StreamError, StreamReader, StreamWriter, Streams,
+};
 use bytes::Bytes;
 use harness::pg::Cluster;
 
@@ -312,4 +314,46 @@ fn properties(cluster: &Cluster, database: &str) -> Vec<Property> {
     let object: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&cluster.psql(database, &sql)).unwrap();
     object.into_iter().map(|(name, value)| Property { name, value }).collect()
+}
+
+/// A sink that keeps streams whole.
+pub(crate) struct Keep;
+
+struct Writer(StreamKind, Vec<u8>);
+
+#[async_trait]
+impl Sink for Keep {
+    async fn open(&self, kind: StreamKind) -> Result<Box<dyn StreamWriter>, SinkError> {
+        Ok(Box::new(Writer(kind, Vec::new())))
+    }
+}
+
+#[async_trait]
+impl StreamWriter for Writer {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
+        self.1.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<FinishedStream, SinkError> {
+        let (kind, bytes, sha256) = (self.0, self.1.len() as u64, Hash256::of(&self.1));
+        Ok(FinishedStream { kind, bytes, sha256, token: Box::new(self.1) })
+    }
+}
+
+impl From<Captured> for Fixture {
+    fn from(captured: Captured) -> Self {
+        let mut fixture = Self {
+            streams: Vec::new(),
+            bytes: Vec::new(),
+            tables: captured.tables,
+            properties: captured.properties,
+            truncated: None,
+        };
+        for one in captured.streams {
+            let bytes = *one.stream.token.downcast::<Vec<u8>>().unwrap();
+            fixture.push(one.stream.kind, bytes, one.copy, one.members);
+        }
+        fixture
+    }
 }

@@ -12,9 +12,9 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::pruning::{self, Pruning, policy_text, word};
-use crate::replication::size;
 use crate::session::Session;
 use crate::table::Table;
+use crate::words;
 
 /// Show which generations have expired; delete them with --apply
 #[derive(Debug, clap::Args)]
@@ -119,7 +119,7 @@ fn pruning_text(pruning: &Pruning) -> String {
         let action = match done.action {
             Action::Announce => "announced: may be deleted by a run after 24 hours and a newer snapshot".to_owned(),
             Action::Withdraw => "announcement taken back: it stays".to_owned(),
-            _ => format!("deleted: {} files, {}", done.files, size(done.bytes)),
+            _ => format!("deleted: {} files, {}", done.files, words::bytes(done.bytes)),
         };
         let _ = writeln!(text, "{}: {action}", done.dir.id);
         if done.strangers > 0 {

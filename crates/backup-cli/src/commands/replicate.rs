@@ -7,9 +7,10 @@ use crate::commands::silent;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::replication::{self, Lack, Lane, size};
+use crate::replication::{self, Lack, Lane};
 use crate::session::Session;
 use crate::table::Table;
+use crate::words;
 
 /// Copy snapshots into the vaults that lack them
 #[derive(Debug, clap::Args)]
@@ -94,7 +95,7 @@ fn lanes_text(lanes: &[Lane], unwanted: usize) -> String {
             lane.from.clone(),
             lane.to.clone(),
             lane.snapshots.len().to_string(),
-            size(lane.bytes),
+            words::bytes(lane.bytes),
             result,
         ]);
     }

@@ -1,8 +1,25 @@
-//! `backup restore`.
+//! `backup restore`: choose snapshots, show the plan, execute it, print the proof.
+
+mod choose;
+mod database;
+mod files;
+mod plain;
+mod proof;
+mod scene;
 
 use std::path::PathBuf;
 
 use backup_core::id::{SourceName, StackName};
+use backup_core::snapshot::OpenSnapshot;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::session;
+use crate::terminal;
+use proof::Proof;
+use scene::Scene;
 
 /// How much is compared after a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -16,7 +33,7 @@ pub(crate) enum Compare {
 /// Bring snapshots back, compared with what was captured
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-#[command(group = clap::ArgGroup::new("which"), group = clap::ArgGroup::new("target"), group = clap::ArgGroup::new("part"))]
+#[command(group = clap::ArgGroup::new("which"), group = clap::ArgGroup::new("part"))]
 pub(crate) struct Args {
     /// This snapshot
     #[arg(value_name = "ID", group = "which", conflicts_with = "source")]
@@ -33,14 +50,14 @@ pub(crate) struct Args {
     /// Only these sources
     #[arg(long, value_name = "S")]
     pub(crate) source: Vec<SourceName>,
-    /// Into this database or folder, which must be absent or empty
-    #[arg(long, value_name = "DB|DIR", group = "target")]
+    /// Into this database (a name, or postgres://USER@HOST:PORT/DB with the password in $PGPASSWORD), which must not exist
+    #[arg(long, value_name = "DB", conflicts_with = "replace")]
     pub(crate) into: Option<String>,
-    /// Into a folder as plain files, without a server
-    #[arg(long, value_name = "DIR", group = "target")]
+    /// Files below this folder instead of their old places; a database, without --into, as plain files
+    #[arg(long, value_name = "DIR", conflicts_with = "replace")]
     pub(crate) into_dir: Option<PathBuf>,
     /// In place of what is there now, which is kept under a dated name
-    #[arg(long, group = "target")]
+    #[arg(long)]
     pub(crate) replace: bool,
     /// Do not ask for the target's name before replacing
     #[arg(long, requires = "replace")]
@@ -60,7 +77,7 @@ pub(crate) struct Args {
     /// Show the plan and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// From this vault: a configured name, or a directory or s3:// address
+    /// From this vault: a configured name, a directory, or s3+https://HOST/BUCKET/PREFIX?region=R
     #[arg(long, value_name = "NAME|URL")]
     pub(crate) vault: Option<String>,
     /// Stack to restore, without a configuration
@@ -69,6 +86,9 @@ pub(crate) struct Args {
     /// File with the identity that opens the backups, `-` for standard input [default: `keys.identity`]
     #[arg(long, value_name = "FILE|-")]
     pub(crate) identity: Option<PathBuf>,
+    /// File with the passphrase of a protected identity [default: asked at the terminal]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
     /// Fingerprint of the signer to believe, without a configuration
     #[arg(long, value_name = "SHA256:…", requires = "vault", value_parser = fingerprint)]
     pub(crate) signer: Option<String>,
@@ -80,6 +100,155 @@ fn fingerprint(text: &str) -> Result<String, String> {
         rest.len() == 43 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
     });
     if good { Ok(text.to_owned()) } else { Err("not a fingerprint like `SHA256:` and 43 characters".to_owned()) }
+}
+
+/// Brings back what was asked for. A failure of one source does not keep the others from coming back; the exit code is
+/// the worst of all.
+pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
+    let scene = Scene::open(cx, args).await?;
+    let configured = scene.config.as_ref().and_then(|config| config.keys.identity.as_ref());
+    let identities = session::identities(args.identity.as_deref(), configured, args.passphrase_file.as_deref())?;
+    let chosen = choose::snapshots(&scene, args, &identities).await?;
+    let mut works = Vec::new();
+    for (source, snapshot) in chosen {
+        works.push(Work::plan(&scene, args, source, snapshot).await?);
+    }
+    for line in works.iter().flat_map(Work::describe) {
+        cx.printer.talk(&line);
+    }
+    let refused: Vec<String> = works.iter().flat_map(Work::refusals).collect();
+    if !refused.is_empty() {
+        return Err(CliError::usage(refused.join("; "))
+            .hint("restore beside it with `--into NAME` or `--into-dir DIR`, or replace it with `--replace`"));
+    }
+    if args.dry_run {
+        let plans: Vec<Value> = works.iter().map(Work::to_json).collect();
+        cx.printer.result("restore", json!({ "dry_run": true, "plan": plans }), String::new)?;
+        return Ok(Exit::Done);
+    }
+    if args.replace && !args.yes {
+        confirm(&works)?;
+    }
+    let mut exit = Exit::Done;
+    let mut proofs = Vec::new();
+    for work in works {
+        let name = work.source.clone();
+        match work.execute(&scene).await {
+            Ok(proof) => proofs.push(proof),
+            Err(error) => {
+                exit = exit.worse(error.exit());
+                proofs.push(Proof::failed(&name, error));
+            }
+        }
+    }
+    proof::print(&cx.printer, &proofs)?;
+    Ok(exit)
+}
+
+/// One source's restore.
+struct Work {
+    source: SourceName,
+    snapshot: OpenSnapshot,
+    kind: Kind,
+}
+
+enum Kind {
+    Database(Box<database::Database>),
+    Files(Box<files::Files>),
+    Plain(plain::Plain),
+}
+
+impl Work {
+    async fn plan(
+        scene: &Scene<'_>,
+        args: &Args,
+        source: SourceName,
+        snapshot: OpenSnapshot,
+    ) -> Result<Self, CliError> {
+        let kind = match (snapshot.manifest().source_type.as_str(), &args.into, &args.into_dir) {
+            ("files", _, _) => Kind::Files(Box::new(files::Files::plan(args, &snapshot)?)),
+            ("postgres", None, Some(dir)) => Kind::Plain(plain::Plain::plan(dir, &source)?),
+            ("postgres", _, _) => {
+                Kind::Database(Box::new(database::Database::plan(scene, args, &source, &snapshot).await?))
+            }
+            (other, _, _) => {
+                return Err(CliError::usage(format!(
+                    "source `{source}` is of type `{other}`, which this version cannot restore"
+                ))
+                .hint("use the stock tools: `RECOVER-1.md` in the vault"));
+            }
+        };
+        Ok(Self { source, snapshot, kind })
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let doc = self.snapshot.doc();
+        let mut lines = vec![format!(
+            "{}: snapshot {} of {} from vault {}",
+            self.source,
+            doc.id,
+            doc.instant.format("%F %T UTC"),
+            self.snapshot.vault().name()
+        )];
+        lines.extend(match &self.kind {
+            Kind::Database(database) => database.describe(),
+            Kind::Files(files) => files.describe(),
+            Kind::Plain(plain) => plain.describe(),
+        });
+        lines
+    }
+
+    fn refusals(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Database(database) => database.refusals(),
+            Kind::Files(_) | Kind::Plain(_) => Vec::new(),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let doc = self.snapshot.doc();
+        json!({
+            "source": self.source, "snapshot": doc.id, "instant": doc.instant,
+            "vault": self.snapshot.vault().name(), "plan": self.describe(), "refusals": self.refusals(),
+        })
+    }
+
+    /// What `--replace` asks the operator to type.
+    fn target_name(&self) -> String {
+        match &self.kind {
+            Kind::Database(database) => database.name().to_owned(),
+            Kind::Files(_) | Kind::Plain(_) => self.source.to_string(),
+        }
+    }
+
+    async fn execute(self, scene: &Scene<'_>) -> Result<Proof, CliError> {
+        match self.kind {
+            Kind::Database(database) => database.execute(scene, &self.source, &self.snapshot).await,
+            Kind::Files(files) => files.execute(scene, &self.source, &self.snapshot).await,
+            Kind::Plain(plain) => plain.execute(&self.source, &self.snapshot).await,
+        }
+    }
+}
+
+fn confirm(works: &[Work]) -> Result<(), CliError> {
+    for work in works {
+        let name = work.target_name();
+        let answer = terminal::ask_line(&format!("type `{name}` to replace it: "))?;
+        match answer {
+            None => {
+                return Err(CliError::usage(
+                    "`--replace` asks for the target's name, and there is no terminal to ask at",
+                )
+                .hint("add `--yes` to replace without being asked"));
+            }
+            Some(answer) if answer.trim() == name => {}
+            Some(_) => {
+                return Err(CliError::usage(format!("`{name}` was not confirmed; nothing was changed"))
+                    .hint("type the name exactly, or restore beside it with `--into NAME`"));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -109,7 +278,7 @@ pub(in crate::commands) mod tests {
             &["--latest", "20260101T000000Z-x"],
             &["--run", "r", "--latest"],
             &["--into", "a", "--replace"],
-            &["--into", "a", "--into-dir", "b"],
+            &["--into-dir", "a", "--replace"],
             &["--yes"],
             &["--table", "a", "--schema", "b"],
             &["--stack", "usdcop"],
@@ -119,21 +288,5 @@ pub(in crate::commands) mod tests {
         ] {
             assert!(parse::<Args>(wrong).is_err(), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn every_verb_to_come_has_sound_arguments() {
-        use crate::commands::{doctor, init, list, replicate, runs, show, status};
-        parse::<doctor::Args>(&[]).unwrap();
-        parse::<status::Args>(&[]).unwrap();
-        assert_eq!(parse::<init::Args>(&["--adopt", "s3://b/p"]).unwrap().adopt.as_deref(), Some("s3://b/p"));
-        assert!(parse::<init::Args>(&["--dry-run"]).unwrap().dry_run);
-        let listed = parse::<list::Args>(&["--source", "db", "--vault", "local"]).unwrap();
-        assert_eq!((listed.source.len(), listed.vault.as_deref()), (1, Some("local")));
-        let copied = parse::<replicate::Args>(&["--vault", "offsite", "--dry-run"]).unwrap();
-        assert!(copied.dry_run && copied.source.is_empty() && copied.vault.is_some());
-        assert_eq!(parse::<runs::Args>(&["r1"]).unwrap().run.as_deref(), Some("r1"));
-        assert_eq!(parse::<show::Args>(&["x"]).unwrap().id, "x");
-        assert!(parse::<show::Args>(&[]).is_err());
     }
 }

@@ -1,8 +1,28 @@
 //! `backup run`.
 
-use backup_core::id::SourceName;
+use std::time::Duration;
 
-/// Capture sources into the first vault that answers
+use backup_core::backup::{BackupError, BackupRequest, Committed, Host, backup};
+use backup_core::config::{self, Job, Place};
+use backup_core::id::SourceName;
+use backup_core::signature::HostKey;
+use backup_core::state::{RunRecord, State};
+use backup_core::vault::Vault;
+use backup_core::vault::local::{LocalOptions, LocalStore};
+use backup_scheduler::Crontab;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use crate::commands::verify;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::lock::RunLock;
+use crate::report::{Report, SourceReport};
+use crate::session::{Session, TOOL};
+use crate::{pruning, replication};
+
+/// Capture sources into the first vault that answers, then copy into the others
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The job to run [default: all sources, all vaults]
@@ -14,6 +34,255 @@ pub(crate) struct Args {
     /// Show what would be captured
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// Level of zstd: on tables of numbers 1 is both faster and smaller than 3 at frames of 4 MiB.
+const LEVEL: i32 = 1;
+
+/// Runs a job. Whatever fails is named in the report; the report is remembered, also when the run failed.
+pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
+    let session = Session::open(cx)?;
+    let work = Work::choose(&session, args)?;
+    if args.dry_run {
+        return dry_run(&session, &work);
+    }
+    let key = session.host_key()?;
+    if session.config.keys.recipients.is_empty() {
+        return Err(CliError::usage("`keys.recipients` is empty: nobody could read the backup")
+            .hint("make an identity with `backup key new FILE` and name its recipient"));
+    }
+    let state = session.state().await?;
+    let _locks = work
+        .sources
+        .iter()
+        .map(|source| RunLock::take(session.state_dir()?, &source.name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let started = cx.clock.now();
+    let mut record =
+        RunRecord { id: run_id(started), job: args.job.clone(), started, finished: None, outcome: None, report: None };
+    state.put_run(&record).await?;
+    let mut report = Report::new(&record.id, args.job.as_deref(), started);
+    let finished = match work.deadline {
+        Some(deadline) => match tokio::time::timeout(deadline, everything(&session, &work, &key, &state, &mut report))
+            .await
+        {
+            Ok(done) => done,
+            Err(_) => {
+                Err(CliError::new(Exit::Failed, format!("the job's deadline of {} s has passed", deadline.as_secs()))
+                    .hint("raise the job's `deadline`, or see in `backup runs` what took so long"))
+            }
+        },
+        None => everything(&session, &work, &key, &state, &mut report).await,
+    };
+    if let Err(error) = &finished {
+        report.fail(error);
+    }
+    report.finish(cx.clock.now());
+    record.finished = Some(cx.clock.now());
+    record.outcome = Some(report.outcome().to_owned());
+    record.report = Some(report.to_json().to_string());
+    state.put_run(&record).await?;
+    let exit = report.exit();
+    report.print(&cx.printer)?;
+    Ok(exit)
+}
+
+/// What a call asks for.
+struct Work<'a> {
+    job: Option<&'a Job>,
+    sources: Vec<&'a config::Source>,
+    vaults: Vec<&'a config::Vault>,
+    deadline: Option<Duration>,
+}
+
+impl<'a> Work<'a> {
+    fn choose(session: &'a Session<'_>, args: &Args) -> Result<Self, CliError> {
+        let config = &session.config;
+        let job = match &args.job {
+            Some(name) => Some(config.job(name).ok_or_else(|| {
+                let known: Vec<String> = config.jobs.iter().map(|job| format!("`{}`", job.name)).collect();
+                CliError::usage(format!("there is no job `{name}` in the configuration"))
+                    .hint(format!("choose one of {}, or leave it out to run everything", known.join(", ")))
+            })?),
+            None => None,
+        };
+        let mut sources = session.sources(&args.source)?;
+        if let Some(job) = job
+            && args.source.is_empty()
+        {
+            sources.retain(|source| job.sources.contains(&source.name));
+        }
+        let vaults = match job {
+            Some(job) => job.vaults.iter().filter_map(|name| config.vault(name)).collect(),
+            None => config.vaults.iter().collect(),
+        };
+        let deadline = job.and_then(|job| job.deadline).map(|span| Duration::from_secs(span.as_seconds()));
+        Ok(Self { job, sources, vaults, deadline })
+    }
+
+    fn retries(&self) -> (u32, Duration) {
+        self.job
+            .map_or((0, Duration::ZERO), |job| (job.retry.times, Duration::from_secs(job.retry.backoff.as_seconds())))
+    }
+
+    /// When the next run of this job is due.
+    fn next_due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let job = self.job?;
+        Crontab::parse(job.cron.as_deref()?).ok()?.next_after(now, job.timezone)
+    }
+}
+
+fn dry_run(session: &Session<'_>, work: &Work<'_>) -> Result<Exit, CliError> {
+    let sources: Vec<Value> =
+        work.sources.iter().map(|source| json!({ "source": source.name, "type": source.kind.word() })).collect();
+    let vaults: Vec<&str> = work.vaults.iter().map(|vault| vault.name.as_str()).collect();
+    session.cx.printer.result("run", json!({ "dry_run": true, "sources": sources, "vaults": vaults }), || {
+        let lines = work.sources.iter().map(|s| format!("would capture {} ({})\n", s.name, s.kind.word()));
+        lines.chain([format!("into the first that answers of: {}\n", vaults.join(", "))]).collect()
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn everything(
+    session: &Session<'_>,
+    work: &Work<'_>,
+    key: &HostKey,
+    state: &State,
+    report: &mut Report,
+) -> Result<(), CliError> {
+    let mut open: Vec<Vault> = Vec::new();
+    for vault in &work.vaults {
+        match session.vault(vault, true).await {
+            Ok(vault) => open.push(vault),
+            Err(error) => report.vault_failed(&vault.name, &error),
+        }
+    }
+    let Some(first) = open.first() else { return Err(report.first_vault_error()) };
+    reserve(session, first).await?;
+    report.vault = Some(first.name().to_owned());
+    for source in &work.sources {
+        let begun = session.cx.clock.now();
+        let end = with_retries(session, work, first, key, state, source, &report.run).await;
+        let seconds = (session.cx.clock.now() - begun).num_seconds();
+        report.sources.push(match end {
+            Ok(committed) => SourceReport::stored(&source.name, &committed, seconds),
+            Err(error) => SourceReport::failed(&source.name, &error, seconds),
+        });
+    }
+    let names: Vec<SourceName> = work.sources.iter().map(|source| source.name.clone()).collect();
+    if open.len() > 1 {
+        report.replication = replication::fill(session, &open, &names).await?;
+    }
+    for step in work.job.map(|job| job.then.as_slice()).unwrap_or_default() {
+        then(session, step, report).await?;
+    }
+    Ok(())
+}
+
+/// The steps that follow a run. `replicate` is part of every run already.
+async fn then(session: &Session<'_>, step: &[String], report: &mut Report) -> Result<(), CliError> {
+    match step.first().map(String::as_str) {
+        Some("replicate") => Ok(()),
+        Some("prune") => {
+            let (done, end) = pruning::apply_all(session).await?;
+            report.steps.push(json!({ "step": "prune", "done": done }));
+            report.step_exit(end);
+            Ok(())
+        }
+        Some("verify") => {
+            let (found, end) = verify::follow(session, &step[1..]).await?;
+            report.steps.push(json!({ "step": "verify", "found": found }));
+            report.step_exit(end);
+            Ok(())
+        }
+        _ => Err(CliError::usage(format!("`then`: `{}` cannot follow a run", step.join(" ")))
+            .hint("use `replicate`, `prune` or `verify`")),
+    }
+}
+
+/// A full disk is met before the database server meets it.
+async fn reserve(session: &Session<'_>, vault: &Vault) -> Result<(), CliError> {
+    let Some(config::Vault { place: Place::Path(path), .. }) = session.config.vault(vault.name()) else {
+        return Ok(());
+    };
+    let space = LocalStore::open(path, LocalOptions::default())?.free_space().await?;
+    let reserve = session.config.limits.reserve.of(space.total_bytes);
+    if space.free_bytes <= reserve {
+        let message = format!(
+            "vault `{}` has {} MiB free, and `limits.reserve` keeps {} MiB",
+            vault.name(),
+            space.free_bytes >> 20,
+            reserve >> 20
+        );
+        return Err(CliError::new(Exit::Failed, message).hint("make room, or see what may go with `backup prune`"));
+    }
+    Ok(())
+}
+
+async fn with_retries(
+    session: &Session<'_>,
+    work: &Work<'_>,
+    vault: &Vault,
+    key: &HostKey,
+    state: &State,
+    source: &config::Source,
+    run: &str,
+) -> Result<Committed, CliError> {
+    let (times, mut pause) = work.retries();
+    let mut attempt = 0;
+    loop {
+        let error = match capture(session, work, vault, key, state, source, run).await {
+            Ok(committed) => return Ok(committed),
+            Err(error) => error,
+        };
+        if attempt == times || !matches!(error.exit(), Exit::Failed) {
+            return Err(error);
+        }
+        attempt += 1;
+        let text = format!("source `{}`: attempt {attempt} failed: {}", source.name, error.message());
+        session.cx.printer.warn(&text, &format!("the next attempt begins in {} s", pause.as_secs()));
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+async fn capture(
+    session: &Session<'_>,
+    work: &Work<'_>,
+    vault: &Vault,
+    key: &HostKey,
+    state: &State,
+    source: &config::Source,
+    run: &str,
+) -> Result<Committed, CliError> {
+    let config = &session.config;
+    let engine = session.source(source)?;
+    let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
+    let secret = matches!(&source.kind, config::SourceKind::Files(files) if files.secret);
+    let request = BackupRequest {
+        stack: config.stack.clone(),
+        source: source.name.clone(),
+        run: run.to_owned(),
+        recipients: config.keys.recipients.clone(),
+        period: source.generation.to_string().parse()?,
+        level: LEVEL,
+        // Half for packs; the rest is what the program, the known chunks and a database's rows need.
+        budget_bytes: memory / 2,
+        cpus: std::thread::available_parallelism().map_or(2, usize::from),
+        secret,
+        next_due: work.next_due(session.cx.clock.now()),
+        config: config.show_json(config::View::Full),
+        tool: TOOL.to_owned(),
+    };
+    let host = Host { key, state, clock: &session.cx.clock, monitor: &session.monitor };
+    let committed: Result<Committed, BackupError> = backup(vault, host, &request, engine.as_ref()).await;
+    Ok(committed?)
+}
+
+fn run_id(now: DateTime<Utc>) -> String {
+    let mut bytes = [0; 3];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    format!("{}-{}", now.format("%Y%m%dT%H%M%SZ"), hex::encode(bytes))
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use backup_core::vault::Vault;
 use backup_core::vault::document::{FORMAT, MarkDoc, MarkKind, SnapshotDoc};
 use backup_core::vault::layout::SnapshotId;
 use backup_core::verify::{Depth, Fraction, Verdict, Verified, verify};
-use serde_json::json;
+use chrono::{DateTime, NaiveDate, Utc};
+use serde_json::{Value, json};
 
 use crate::commands::silent;
 use crate::context::Context;
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     /// Only this snapshot: its name, or the six characters near its end
     #[arg(value_name = "ID")]
     pub(crate) id: Option<String>,
-    /// Read and hash this share of the objects: 1/30 a day reads all in a month
+    /// Read and hash this share of the objects, another one each day: 1/30 reads all in a month
     #[arg(long, value_name = "n/m", value_parser = share)]
     pub(crate) read_data: Option<Share>,
     /// Decrypt and hash everything, with the identity that `keys.identity` names
@@ -71,26 +72,70 @@ fn share(text: &str) -> Result<Share, String> {
 /// Looks, as deep as asked. Exit 4 on damage, 3 when a vault did not answer.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
+    let found = look(&session, args).await?;
+    cx.printer.result("verify", found.to_json(), || report::text(&found.reports, &found.lost))?;
+    Ok(found.end)
+}
+
+/// The same as a step of a run: `words` are the arguments.
+pub(crate) async fn follow(session: &Session<'_>, words: &[String]) -> Result<(Value, Exit), CliError> {
+    let command = <Args as clap::Args>::augment_args(clap::Command::new("verify").no_binary_name(true));
+    let wrong = |error: clap::Error| {
+        CliError::usage(format!("`then`: `verify {}`: {}", words.join(" "), error.kind()))
+            .hint("see `backup verify --help`")
+    };
+    let matches = command.try_get_matches_from(words).map_err(wrong)?;
+    let args = <Args as clap::FromArgMatches>::from_arg_matches(&matches).map_err(wrong)?;
+    let found = look(session, &args).await?;
+    Ok((found.to_json(), found.end))
+}
+
+/// Everything that was found.
+struct Found {
+    reports: Vec<Report>,
+    lost: Vec<String>,
+    share: Option<Fraction>,
+    silent: Vec<Value>,
+    end: Exit,
+}
+
+impl Found {
+    fn to_json(&self) -> Value {
+        json!({
+            "vaults": self.reports.iter().map(Report::to_json).collect::<Vec<_>>(),
+            "read": self.share.map(|share| format!("{}/{}", share.part, share.of)),
+            "lost": self.lost, "silent": self.silent,
+        })
+    }
+}
+
+/// Another share each day, so that `1/30` in a nightly job reads everything in thirty nights. On one day `1/2` and `2/2`
+/// together are everything.
+fn share_of_day(share: Share, now: DateTime<Utc>) -> Fraction {
+    let days = now.date_naive().signed_duration_since(NaiveDate::default()).num_days();
+    let turned = (i64::from(share.part) - 1 + days).rem_euclid(i64::from(share.parts));
+    Fraction { part: u32::try_from(turned + 1).unwrap_or(share.part), of: share.parts }
+}
+
+async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
     let sources = session.sources(&args.source)?;
     let signers = session.signers()?;
     session.check_vault(args.vault.as_deref())?;
-    let identities = identities(&session, args)?;
-    let key = identities.is_some().then(|| marker(&session)).flatten();
+    let identities = identities(session, args)?;
+    let key = identities.is_some().then(|| marker(session)).flatten();
     // All vaults are opened, also with `--vault`: another one may hold a good copy of what is damaged.
     let (vaults, mut quiet) = session.vaults(None, key.is_some()).await?;
     let chosen = |name: &str| args.vault.as_deref().is_none_or(|only| only == name);
     quiet.retain(|(name, _)| chosen(name));
     let targets: Vec<Vault> = vaults.iter().filter(|vault| chosen(vault.name())).cloned().collect();
-    let mut end = silent::report(cx, &targets, &quiet)?;
+    let mut end = silent::report(session.cx, &targets, &quiet)?;
     let only = match &args.id {
-        Some(text) => Some(find(&session, &targets, &sources, text).await?),
+        Some(text) => Some(find(session, &targets, &sources, text).await?),
         None => None,
     };
-    let look = Look { session: &session, signers: &signers, vaults: &vaults, key: key.as_ref() };
-    let depth = Depth {
-        read: args.read_data.map(|share| Fraction { part: share.part, of: share.parts }),
-        identities: identities.as_ref(),
-    };
+    let look = Look { session, signers: &signers, vaults: &vaults, key: key.as_ref() };
+    let share = args.read_data.map(|share| share_of_day(share, session.cx.clock.now()));
+    let depth = Depth { read: share, identities: identities.as_ref() };
     let mut reports = Vec::new();
     for vault in &targets {
         for source in sources.iter().filter(|source| only.as_ref().is_none_or(|(name, _)| *name == source.name)) {
@@ -106,12 +151,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     if !lost.is_empty() {
         end = end.worse(Exit::Damage);
     }
-    let value = json!({
-        "vaults": reports.iter().map(Report::to_json).collect::<Vec<_>>(),
-        "lost": lost, "silent": silent::to_json(&quiet),
-    });
-    cx.printer.result("verify", value, || report::text(&reports, &lost))?;
-    Ok(end)
+    Ok(Found { reports, lost, share, silent: silent::to_json(&quiet), end })
 }
 
 /// The identities for the full check, if one is wanted.
@@ -293,6 +333,18 @@ mod tests {
         for wrong in ["0/3", "4/3", "1", "1/", "/3", "a/b", "1/0", "-1/3"] {
             assert!(share(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn each_day_reads_another_share_until_all_were_read() {
+        let first: DateTime<Utc> = "2026-02-20T02:00:00Z".parse().unwrap();
+        let share = Share { part: 1, parts: 7 };
+        let parts: BTreeSet<u32> =
+            (0..7).map(|day| share_of_day(share, first + chrono::TimeDelta::days(day)).part).collect();
+        assert_eq!(parts, (1..=7).collect());
+        let halves: BTreeSet<u32> = [1, 2].map(|part| share_of_day(Share { part, parts: 2 }, first).part).into();
+        assert_eq!(halves, [1, 2].into());
+        assert_eq!(share_of_day(Share { part: 1, parts: 1 }, first), Fraction { part: 1, of: 1 });
     }
 
     #[test]

@@ -7,8 +7,8 @@ use chrono::TimeDelta;
 
 use super::{Checks, Level};
 use crate::error::CliError;
-use crate::replication::size;
 use crate::session::Session;
+use crate::words;
 
 /// What must not be trusted to be protected.
 const NONE: &str = "protection: none: deletable by this host";
@@ -95,7 +95,12 @@ fn clock(about: &str, ahead: TimeDelta, checks: &mut Checks) {
 
 fn reserve(about: &str, space: FreeSpace, reserve: config::Reserve, checks: &mut Checks) {
     let kept = reserve.of(space.total_bytes);
-    let text = format!("{} free of {}, reserve {}", size(space.free_bytes), size(space.total_bytes), size(kept));
+    let text = format!(
+        "{} free of {}, reserve {}",
+        words::bytes(space.free_bytes),
+        words::bytes(space.total_bytes),
+        words::bytes(kept)
+    );
     if space.free_bytes <= kept {
         checks.add(about, Level::Fail, text, "make room, shorten `keep` and prune, or lower `limits.reserve`");
     } else if space.free_bytes / 2 <= kept {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::replication::size;
 use crate::table::Table;
+use crate::words;
 
 /// Damage lines of one snapshot that are printed; `--json` has them all.
 const SHOWN: usize = 10;
@@ -119,7 +119,7 @@ pub(super) fn text(reports: &[Report], lost: &[String]) -> String {
         let read = if found.objects_read == 0 {
             "-".to_owned()
         } else {
-            format!("{} ({})", found.objects_read, size(found.bytes_read))
+            format!("{} ({})", found.objects_read, words::bytes(found.bytes_read))
         };
         table.row(vec![
             report.vault.clone(),

@@ -302,3 +302,19 @@ fn assemble(
     }
     Ok((streams, entries))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Never run: that it compiles is the proof that a capture can be a boxed future of the `Source` trait.
+    #[expect(dead_code, reason = "checked by the compiler")]
+    fn a_capture_may_move_between_threads<'a>(
+        options: &'a PostgresOptions,
+        sink: &'a dyn Sink,
+        clock: &'a Clock,
+        monitor: &'a dyn Monitor,
+    ) -> futures::future::BoxFuture<'a, Result<Captured, PostgresError>> {
+        Box::pin(capture(options, sink, clock, monitor))
+    }
+}

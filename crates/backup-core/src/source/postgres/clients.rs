@@ -184,8 +184,6 @@ fn search(server_major: u32) -> Vec<Prefix> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
-
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

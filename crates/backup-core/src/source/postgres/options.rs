@@ -247,8 +247,6 @@ pub enum CountCheck {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
-
     use super::*;
 
     #[test]

@@ -114,8 +114,6 @@ pub(super) fn refusals(relations: &[Relation]) -> Vec<String> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
-
     use super::*;
 
     pub(in super::super) fn relation(oid: i64, kind: char, schema: &str, name: &str) -> Relation {

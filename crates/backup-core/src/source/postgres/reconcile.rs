@@ -91,8 +91,6 @@ impl Contents {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
-
     use super::super::plan::tests::relation;
     use super::*;
 

@@ -1,0 +1,148 @@
+//! A database's restore: where to, what the engine plans, and its proof.
+
+use backup_core::config::SourceKind;
+use backup_core::id::SourceName;
+use backup_core::secret::Secret;
+use backup_core::snapshot::OpenSnapshot;
+use backup_core::source::postgres::restore::{self, RestoreOptions, RestorePlan, Selection, Snapshot, Target, Verify};
+use backup_core::source::postgres::{ClientsOption, ConnectOptions};
+
+use super::proof::Proof;
+use super::{Args, Compare, Scene};
+use crate::error::CliError;
+use crate::session;
+use crate::words;
+
+/// A planned restore of a database.
+pub(super) struct Database {
+    options: RestoreOptions,
+    plan: RestorePlan,
+}
+
+impl Database {
+    pub(super) async fn plan(
+        scene: &Scene<'_>,
+        args: &Args,
+        source: &SourceName,
+        snapshot: &OpenSnapshot,
+    ) -> Result<Self, CliError> {
+        let (connect, clients, target) = place(scene, args, source)?;
+        let mut id = [0; 4];
+        getrandom::fill(&mut id).expect("the system gives random bytes");
+        let options = RestoreOptions {
+            source: source.to_string(),
+            connect,
+            maintenance: "postgres".to_owned(),
+            clients,
+            target,
+            only: selection(args),
+            jobs: std::thread::available_parallelism().map_or(2, usize::from),
+            verify: match args.verify {
+                Compare::Counts => Verify::Counts,
+                Compare::Content => Verify::Content,
+            },
+            id: hex::encode(id),
+            at: scene.cx.clock.now(),
+            keep_failed: false,
+        };
+        let plan = restore::plan(&options, &described(snapshot), snapshot).await?;
+        Ok(Self { options, plan })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.plan.database
+    }
+
+    pub(super) fn describe(&self) -> Vec<String> {
+        let plan = &self.plan;
+        let mut lines = vec![format!(
+            "  database {} on {}: {} tables, {} rows, {}",
+            plan.database,
+            self.options.connect.address(),
+            plan.tables,
+            plan.rows,
+            words::bytes(plan.bytes)
+        )];
+        if !plan.create_roles.is_empty() {
+            lines.push(format!("  roles to create: {}", plan.create_roles.join(", ")));
+        }
+        if let Some(kept) = &plan.kept_as {
+            let size = plan.replaced_bytes.map_or_else(String::new, |bytes| format!(" ({})", words::bytes(bytes)));
+            lines.push(format!("  the present database{size} is kept as {kept}"));
+        }
+        lines.extend(plan.notes.iter().map(|note| format!("  note: {note}")));
+        lines
+    }
+
+    pub(super) fn refusals(&self) -> Vec<String> {
+        self.plan.refusals.clone()
+    }
+
+    pub(super) async fn execute(
+        self,
+        scene: &Scene<'_>,
+        source: &SourceName,
+        snapshot: &OpenSnapshot,
+    ) -> Result<Proof, CliError> {
+        let described = described(snapshot);
+        let monitor = &*scene.monitor;
+        match restore::execute(&self.plan, &self.options, &described, snapshot, monitor).await {
+            Ok(proof) => Ok(Proof::database(source, snapshot, &proof)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn described(snapshot: &OpenSnapshot) -> Snapshot<'_> {
+    let manifest = snapshot.manifest();
+    Snapshot { streams: &manifest.streams, tables: &manifest.tables, properties: &manifest.properties }
+}
+
+fn selection(args: &Args) -> Selection {
+    match (&args.table, &args.schema) {
+        (Some(table), _) => {
+            let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+            Selection::Table { schema: schema.to_owned(), name: name.to_owned() }
+        }
+        (None, Some(schema)) => Selection::Schema(schema.clone()),
+        (None, None) => Selection::All,
+    }
+}
+
+/// The server and the name: from `--into`'s address, or from the configuration.
+fn place(
+    scene: &Scene<'_>,
+    args: &Args,
+    source: &SourceName,
+) -> Result<(ConnectOptions, ClientsOption, Target), CliError> {
+    let configured = scene.config.as_ref().and_then(|config| config.source(source.as_str()));
+    let configured = configured.and_then(|source| match &source.kind {
+        SourceKind::Postgres(postgres) => Some(postgres),
+        _ => None,
+    });
+    let clients = configured.map_or(ClientsOption::Search, |postgres| session::clients(&postgres.clients));
+    if let Some(url) = args.into.as_deref().filter(|into| into.starts_with("postgres") && into.contains("://")) {
+        let password = std::env::var("PGPASSWORD").ok().filter(|text| !text.is_empty()).map(Secret::new);
+        let connect = ConnectOptions::new(url, password)?;
+        let target = Target::Into(connect.database().to_owned());
+        return Ok((connect, clients, target));
+    }
+    let Some(postgres) = configured else {
+        return Err(CliError::usage(format!("no server is known for source `{source}`"))
+            .hint("name it with `--into postgres://USER@HOST:PORT/DB`, or restore plain files with `--into-dir DIR`"));
+    };
+    let connect = session::connect(source, postgres)?;
+    if args.replace {
+        return Ok((connect, clients, Target::Replace));
+    }
+    let target = match &args.into {
+        Some(name) => Target::Into(name.clone()),
+        None if args.table.is_some() || args.schema.is_some() => {
+            return Err(
+                CliError::usage("a part of a database is restored into a new one").hint("name it with `--into NAME`")
+            );
+        }
+        None => Target::Original,
+    };
+    Ok((connect, clients, target))
+}

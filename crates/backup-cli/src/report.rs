@@ -1,0 +1,252 @@
+//! What a run did: for the terminal, for cron's mail, for `backup runs`, for `--json`.
+
+use std::io::IsTerminal;
+
+use backup_core::backup::Committed;
+use backup_core::id::SourceName;
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::printer::Printer;
+use crate::replication::Lane;
+use crate::table::Table;
+use crate::words;
+
+/// A run's report.
+pub(crate) struct Report {
+    /// Id of the run.
+    pub(crate) run: String,
+    /// The vault that was captured into.
+    pub(crate) vault: Option<String>,
+    /// Each source.
+    pub(crate) sources: Vec<SourceReport>,
+    /// Each copy.
+    pub(crate) replication: Vec<Lane>,
+    /// Further steps.
+    pub(crate) steps: Vec<Value>,
+    job: Option<String>,
+    started: DateTime<Utc>,
+    finished: Option<DateTime<Utc>>,
+    failed_vaults: Vec<(String, CliError)>,
+    failure: Option<CliError>,
+    step_exit: Exit,
+}
+
+/// What became of one source.
+pub(crate) struct SourceReport {
+    source: String,
+    seconds: i64,
+    end: Result<Stored, CliError>,
+}
+
+struct Stored {
+    snapshot: String,
+    short: String,
+    rows: u64,
+    files: u64,
+    plain_bytes: u64,
+    added_bytes: u64,
+    stored_bytes: u64,
+    suspect: Vec<String>,
+}
+
+impl SourceReport {
+    /// It has a new snapshot.
+    pub(crate) fn stored(source: &SourceName, committed: &Committed, seconds: i64) -> Self {
+        let doc = &committed.snapshot.doc;
+        let stored = Stored {
+            snapshot: doc.id.to_string(),
+            short: doc.id.short().to_owned(),
+            rows: doc.rows,
+            files: doc.files,
+            plain_bytes: doc.plain_bytes,
+            added_bytes: doc.added_bytes,
+            stored_bytes: doc.stored_bytes,
+            suspect: committed.suspect.clone(),
+        };
+        Self { source: source.to_string(), seconds, end: Ok(stored) }
+    }
+
+    /// It has none.
+    pub(crate) fn failed(source: &SourceName, error: &CliError, seconds: i64) -> Self {
+        Self { source: source.to_string(), seconds, end: Err(error.clone()) }
+    }
+
+    fn exit(&self) -> Exit {
+        match &self.end {
+            Ok(stored) if stored.suspect.is_empty() => Exit::Done,
+            Ok(_) => Exit::Partial,
+            Err(error) => error.exit(),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        match &self.end {
+            Ok(s) => json!({
+                "source": self.source, "outcome": if s.suspect.is_empty() { "stored" } else { "suspect" },
+                "snapshot": s.snapshot, "rows": s.rows, "files": s.files, "plain_bytes": s.plain_bytes,
+                "added_bytes": s.added_bytes, "stored_bytes": s.stored_bytes, "seconds": self.seconds,
+                "suspect": s.suspect,
+            }),
+            Err(error) => json!({
+                "source": self.source, "outcome": "failed", "seconds": self.seconds,
+                "error": error.message(), "hint": error.advice(),
+            }),
+        }
+    }
+}
+
+impl Report {
+    /// A run that begins.
+    pub(crate) fn new(run: &str, job: Option<&str>, started: DateTime<Utc>) -> Self {
+        Self {
+            run: run.to_owned(),
+            vault: None,
+            sources: Vec::new(),
+            replication: Vec::new(),
+            steps: Vec::new(),
+            job: job.map(str::to_owned),
+            started,
+            finished: None,
+            failed_vaults: Vec::new(),
+            failure: None,
+            step_exit: Exit::Done,
+        }
+    }
+
+    /// A vault did not open.
+    pub(crate) fn vault_failed(&mut self, name: &str, error: &CliError) {
+        self.failed_vaults.push((name.to_owned(), error.clone()));
+    }
+
+    /// Why no vault opened: the first vault's reason.
+    pub(crate) fn first_vault_error(&self) -> CliError {
+        self.failed_vaults.first().map_or_else(
+            || {
+                CliError::new(Exit::NoVault, "no vault is configured")
+                    .hint("add a `[vault.NAME]` table, then `backup init`")
+            },
+            |(_, error)| error.clone(),
+        )
+    }
+
+    /// The run ended early.
+    pub(crate) fn fail(&mut self, error: &CliError) {
+        self.failure = Some(error.clone());
+    }
+
+    /// A later step ended like this.
+    pub(crate) fn step_exit(&mut self, exit: Exit) {
+        self.step_exit = self.step_exit.worse(exit);
+    }
+
+    /// The run is over.
+    pub(crate) fn finish(&mut self, now: DateTime<Utc>) {
+        self.finished = Some(now);
+    }
+
+    /// How the process ends.
+    pub(crate) fn exit(&self) -> Exit {
+        if let Some(failure) = &self.failure {
+            return failure.exit();
+        }
+        let vaults = if self.failed_vaults.is_empty() { Exit::Done } else { Exit::Partial };
+        let sources = self.sources.iter().map(SourceReport::exit);
+        let lanes = self.replication.iter().map(Lane::exit);
+        sources.chain(lanes).chain([self.step_exit]).fold(vaults, Exit::worse)
+    }
+
+    /// One word.
+    pub(crate) fn outcome(&self) -> &'static str {
+        match self.exit() {
+            Exit::Done => "done",
+            Exit::Partial if self.sources.iter().any(|s| s.end.as_ref().is_ok_and(|s| !s.suspect.is_empty())) => {
+                "suspect"
+            }
+            Exit::Partial => "partial",
+            _ => "failed",
+        }
+    }
+
+    /// For programs and for the state.
+    pub(crate) fn to_json(&self) -> Value {
+        let error = |(vault, error): &(String, CliError)| json!({ "vault": vault, "error": error.message(), "hint": error.advice() });
+        json!({
+            "run": self.run,
+            "job": self.job,
+            "outcome": self.outcome(),
+            "exit": self.exit().code(),
+            "started": self.started,
+            "finished": self.finished,
+            "vault": self.vault,
+            "sources": self.sources.iter().map(SourceReport::to_json).collect::<Vec<_>>(),
+            "failed_vaults": self.failed_vaults.iter().map(error).collect::<Vec<_>>(),
+            "replication": self.replication.iter().map(Lane::to_json).collect::<Vec<_>>(),
+            "steps": self.steps,
+            "error": self.failure.as_ref().map(CliError::to_json),
+        })
+    }
+
+    /// Prints: JSON always; text on a terminal, and in a pipe only when there is something to tell (cron mails it).
+    pub(crate) fn print(&self, printer: &Printer) -> Result<(), CliError> {
+        let exit = self.exit();
+        let silent = exit == Exit::Done && !printer.is_verbose() && !std::io::stdout().is_terminal();
+        printer.result("run", self.to_json(), || if silent { String::new() } else { self.text() })?;
+        if let Some(failure) = &self.failure {
+            printer.error(failure);
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        let mut out = format!("run {}: {}\n", self.run, self.outcome());
+        if let Some(vault) = &self.vault {
+            out.push_str(&format!("captured into vault {vault}\n\n"));
+        }
+        let mut table = Table::new(&["SOURCE", "SNAPSHOT", "SIZE", "NEW", "TIME", "HOLDS"]);
+        for source in &self.sources {
+            let time = format!("{} s", source.seconds);
+            table.row(match &source.end {
+                Ok(s) => {
+                    let holds = if s.rows > 0 || s.files == 0 {
+                        format!("{} rows", s.rows)
+                    } else {
+                        format!("{} files", s.files)
+                    };
+                    let (size, new) = (words::bytes(s.plain_bytes), words::bytes(s.added_bytes));
+                    vec![source.source.clone(), s.short.clone(), size, new, time, holds]
+                }
+                Err(_) => vec![source.source.clone(), "-".into(), "-".into(), "-".into(), time, "failed".into()],
+            });
+        }
+        if !self.sources.is_empty() {
+            out.push_str(&table.render());
+        }
+        for lane in &self.replication {
+            out.push_str(&lane.text());
+        }
+        for source in &self.sources {
+            match &source.end {
+                Ok(stored) => {
+                    for reason in &stored.suspect {
+                        out.push_str(&format!("suspect: {}: {reason}\n", source.source));
+                    }
+                }
+                Err(error) => out.push_str(&problem(error)),
+            }
+        }
+        for (vault, error) in &self.failed_vaults {
+            if self.failure.is_none() {
+                out.push_str(&format!("vault {vault} did not take part\n{}", problem(error)));
+            }
+        }
+        out
+    }
+}
+
+fn problem(error: &CliError) -> String {
+    let hint = error.advice().map(|hint| format!("  hint: {hint}\n")).unwrap_or_default();
+    format!("error: {}\n{hint}", error.message())
+}

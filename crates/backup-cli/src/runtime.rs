@@ -1,0 +1,36 @@
+//! The async runtime of a verb, and what becomes of it when a signal arrives.
+
+use std::future::Future;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::CliError;
+use crate::exit::Exit;
+
+/// Runs a verb to its end, or until SIGINT or SIGTERM. Dropping the verb's future is safe at any point: children are killed
+/// with it, and what was not committed does not exist.
+pub(crate) fn block_on(verb: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::caused(Exit::Failed, "cannot start", &error))?;
+    let end = runtime.block_on(async {
+        let failed = |error: std::io::Error| CliError::caused(Exit::Failed, "cannot listen for signals", &error);
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        tokio::select! {
+            end = verb => end,
+            _ = interrupt.recv() => Err(stopped(Exit::Interrupted, "interrupted")),
+            _ = terminate.recv() => Err(stopped(Exit::Terminated, "terminated")),
+        }
+    });
+    // A blocking thread that is in the middle of a read must not hold up the end.
+    runtime.shutdown_background();
+    end
+}
+
+fn stopped(exit: Exit, what: &str) -> CliError {
+    CliError::new(exit, what).hint("nothing half-made counts; run it again")
+}

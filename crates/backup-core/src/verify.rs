@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
-use crate::seal::key::Identities;
+use crate::seal::key::{Identities, IdentityError};
 use crate::signature::Signers;
 use crate::snapshot::{OpenSnapshot, SnapshotError};
 use crate::source::Streams;
@@ -72,6 +72,8 @@ pub struct Verdict {
     pub document: Option<Hash256>,
     /// What is wrong; empty is good.
     pub damage: Vec<String>,
+    /// Why nothing was decrypted, where the identities are not those of a recipient: no damage, and no check either.
+    pub locked: Option<String>,
     /// The objects that are missing or damaged, where the damage is in objects.
     pub objects: BTreeSet<ObjectName>,
 }
@@ -151,8 +153,15 @@ async fn verify_snapshot(
     depth: Depth<'_>,
 ) -> Result<(Verdict, Option<Signed<SnapshotDoc>>), VaultError> {
     let path = dir.snapshot(&id, ".json");
-    let mut verdict =
-        Verdict { id, dir: dir.clone(), checked: false, document: None, damage: Vec::new(), objects: BTreeSet::new() };
+    let mut verdict = Verdict {
+        id,
+        dir: dir.clone(),
+        checked: false,
+        document: None,
+        damage: Vec::new(),
+        objects: BTreeSet::new(),
+        locked: None,
+    };
     let signed = match vault.get_signed::<SnapshotDoc>(&path, signers).await {
         Ok(signed) => signed,
         Err(error) => {
@@ -188,6 +197,9 @@ async fn verify_snapshot(
                     verdict.objects.extend(object);
                 }
             }
+            Err(error @ SnapshotError::Key { .. }) if !is_damaged_key(&error) => {
+                verdict.locked = Some(chain_text(&error));
+            }
             Err(error) => {
                 verdict.objects.extend(object_of(&error));
                 verdict.damage.push(match error {
@@ -198,6 +210,11 @@ async fn verify_snapshot(
         }
     }
     Ok((verdict, Some(signed)))
+}
+
+/// Whether a wrapped key itself is broken, and not merely closed to these identities.
+fn is_damaged_key(error: &SnapshotError) -> bool {
+    matches!(error, SnapshotError::Key { source: IdentityError::Damaged(_), .. })
 }
 
 /// The object that an error is about.

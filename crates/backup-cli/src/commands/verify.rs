@@ -144,6 +144,15 @@ async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
             reports.push(report);
         }
     }
+    let snapshots = || reports.iter().flat_map(|report| &report.verified.snapshots);
+    if let Some(locked) = snapshots().find_map(|verdict| verdict.locked.as_ref()) {
+        let error = locked_error(locked);
+        if end != Exit::Damage && snapshots().all(|verdict| verdict.locked.is_some()) {
+            return Err(error);
+        }
+        session.cx.printer.warn(error.message(), error.advice().unwrap_or_default());
+        end = end.worse(Exit::Partial);
+    }
     let mut lost = Vec::new();
     if only.is_none() && args.vault.is_none() && quiet.is_empty() {
         lost = look.lost_heads(&sources, &reports).await;
@@ -161,6 +170,11 @@ fn identities(session: &Session<'_>, args: &Args) -> Result<Option<Identities>, 
     }
     let configured = session.config.keys.identity.as_ref();
     session::identities(args.identity.as_deref(), configured, args.passphrase_file.as_deref()).map(Some)
+}
+
+fn locked_error(why: &str) -> CliError {
+    CliError::new(Exit::WrongKey, format!("not decrypted: {why}"))
+        .hint("use the identity of one of its recipients; `backup key check FILE` tells")
 }
 
 /// The key that signs marks. Without one the check is as good, and leaves no trace.

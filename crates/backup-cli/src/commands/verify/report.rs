@@ -85,7 +85,7 @@ impl Report {
             .verified
             .snapshots
             .iter()
-            .map(|verdict| json!({ "snapshot": verdict.id, "good": verdict.damage.is_empty(), "checked": verdict.checked }))
+            .map(|verdict| json!({ "snapshot": verdict.id, "good": verdict.damage.is_empty(), "checked": verdict.checked, "locked": verdict.locked }))
             .collect();
         json!({
             "vault": self.vault, "source": self.source, "depth": self.depth, "snapshots": snapshots,
@@ -172,6 +172,8 @@ fn damage_text(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use backup_core::vault::layout::GenerationDir;
 
@@ -188,7 +190,8 @@ mod tests {
                 partly: Vec::new(),
             });
         }
-        let verdict = Verdict { id, dir, checked: false, document: None, damage, objects: Default::default() };
+        let verdict =
+            Verdict { id, dir, checked: false, document: None, damage, objects: BTreeSet::default(), locked: None };
         report.verified.snapshots.push(verdict);
         report
     }

@@ -64,7 +64,7 @@ make_keys() {
     ESCROW=$(age-keygen -y "$W/operator/escrow.txt")
     backup key new --host "$W/host/etc/host_key"
     [ -s "$W/host/etc/allowed_signers" ] ||
-        printf 'usdcop %s\n' "$(cut -d' ' -f1,2 "$W/host/etc/host_key.pub")" >"$W/host/etc/allowed_signers"
+        printf 'backup namespaces="backup.*" %s\n' "$(cut -d' ' -f1,2 "$W/host/etc/host_key.pub")" >"$W/host/etc/allowed_signers"
     SIGNER=$(ssh-keygen -l -f "$W/host/etc/host_key.pub" | cut -d' ' -f2)
     say "   host key $SIGNER; operators $OPS and $ESCROW"
 }
@@ -153,7 +153,8 @@ on_bare_machine() (
     . "$W/s3.env"
     set +a
     # shellcheck disable=SC2030,SC2031 # meant for this subshell only
-    export AWS_REGION="$S3_REGION" PATH="$BIN:/usr/bin:/bin" HOME="$W/bare" LC_ALL=C.UTF-8 PGPASSFILE="$W/operator/pgpass"
+    PGPASSWORD=$(cat "$W/operator/superuser.pass")
+    export AWS_REGION="$S3_REGION" PATH="$BIN:/usr/bin:/bin" HOME="$W/bare" LC_ALL=C.UTF-8 PGPASSWORD
     cd "$W/bare" || exit
     "$@"
 )

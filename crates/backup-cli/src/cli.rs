@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{completions, config, key};
+use crate::commands::{completions, config, key, list, runs, show, status};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::{self, Exit};
@@ -46,6 +46,10 @@ enum Verb {
     Config(config::Verb),
     #[command(subcommand)]
     Key(key::Verb),
+    Status(status::Args),
+    Runs(runs::Args),
+    List(list::Args),
+    Show(show::Args),
     Completions(completions::Args),
 }
 
@@ -65,12 +69,28 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
     let end = match cli.verb {
         Verb::Config(verb) => config::run(&cx, &verb),
         Verb::Key(verb) => key::run(&cx, &verb),
+        Verb::Status(args) => block_on(&cx, status::run(&cx, &args)),
+        Verb::Runs(args) => block_on(&cx, runs::run(&cx, &args)),
+        Verb::List(args) => block_on(&cx, list::run(&cx, &args)),
+        Verb::Show(args) => block_on(&cx, show::run(&cx, &args)),
         Verb::Completions(args) => completions::run(&cx, &args),
     };
     end.unwrap_or_else(|error| {
         cx.printer.error(&error);
         error.exit()
     })
+}
+
+/// Runs a verb that talks to vaults or servers.
+fn block_on(cx: &Context, verb: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+    cx.printer.detail(&format!("{workers} workers"));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().map_err(|error| {
+            CliError::caused(Exit::Failed, "cannot start the workers", &error)
+                .hint("raise this user's limit of processes (`ulimit -u`)")
+        })?;
+    runtime.block_on(verb)
 }
 
 /// What becomes of a call that is no run: help and version are data, everything else is an error with a hint.

@@ -6,13 +6,15 @@
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod key;
+pub(crate) mod list;
+pub(crate) mod runs;
+pub(crate) mod show;
+pub(crate) mod status;
 
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod init;
-#[cfg(test)]
-mod list;
 #[cfg(test)]
 mod prune;
 #[cfg(test)]
@@ -21,11 +23,5 @@ mod replicate;
 mod restore;
 #[cfg(test)]
 mod run;
-#[cfg(test)]
-mod runs;
-#[cfg(test)]
-mod show;
-#[cfg(test)]
-mod status;
 #[cfg(test)]
 mod verify;

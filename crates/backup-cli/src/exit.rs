@@ -49,7 +49,6 @@ impl Exit {
     }
 
     /// Of two ends of parts of one run, the one to report: damage, then failure, then partial, then a breach.
-    #[cfg_attr(not(test), expect(dead_code, reason = "used by the verbs that do several things"))]
     pub(crate) fn worse(self, other: Self) -> Self {
         let rank = |exit| match exit {
             Self::Done => 0,

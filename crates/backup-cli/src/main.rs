@@ -8,6 +8,7 @@ mod commands;
 mod context;
 mod error;
 mod exit;
+mod find;
 mod identity;
 mod printer;
 mod secrets;
@@ -16,6 +17,7 @@ mod table;
 mod terminal;
 #[cfg_attr(not(test), expect(dead_code, reason = "read by `restore --at`, which joins the tree with its engine"))]
 mod when;
+mod words;
 
 use std::process::ExitCode;
 

@@ -19,7 +19,6 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::find::{self, Found};
 use crate::session::{self, Session};
-use crate::table::Table;
 use crate::words;
 
 /// So many older snapshots are read in search of the one before.
@@ -275,22 +274,18 @@ fn manifest_json(manifest: &Manifest) -> Value {
 
 /// For people what only the operators may know: reasons for suspicion, tables with rows, paths.
 fn private(manifest: &Manifest) -> String {
-    let mut lines: Vec<String> = manifest.suspect.iter().map(|reason| format!("suspect     {reason}")).collect();
+    // No tables of ours: a name may hold blanks, and one that was wrapped or squeezed is another name.
+    let suspect = manifest.suspect.iter().map(|reason| format!("suspect     {}", printable(reason)));
+    let mut lines: Vec<String> = suspect.collect();
     if !manifest.tables.is_empty() {
-        let mut table = Table::new(&["ROWS", "SIZE", "KEPT", "TABLE"]);
-        for entry in &manifest.tables {
-            table.row(vec![
-                entry.rows.to_string(),
-                words::bytes(entry.bytes),
-                kept(entry.kept).to_owned(),
-                printable(&format!("{}.{}", entry.schema, entry.name)),
-            ]);
-        }
-        lines.push(format!("\n{}", table.render().trim_end()));
+        lines.push("\nROWS          SIZE        KEPT      TABLE".to_owned());
+        lines.extend(manifest.tables.iter().map(|entry| {
+            let (size, name) = (words::bytes(entry.bytes), printable(&format!("{}.{}", entry.schema, entry.name)));
+            format!("{:<12}  {size:<10}  {:<8}  {name}", entry.rows, kept(entry.kept))
+        }));
     }
     let mut paths = manifest.streams.iter().flat_map(|stream| &stream.paths).peekable();
     if paths.peek().is_some() {
-        // Not a table: a path may hold blanks, and a path that was wrapped or squeezed is another path.
         lines.push("\nMODE  SIZE        PATH".to_owned());
         lines.extend(
             paths.map(|entry| {

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use backup_core::backup::{BackupRequest, Host as Maker, backup};
 use backup_core::clock::Clock;
-use backup_core::id::VaultId;
+use backup_core::id::{Hash256, VaultId};
 use backup_core::monitor::{Monitor, Silent};
 use backup_core::signature::HostKey;
 use backup_core::source::files::FilesOptions;
 use backup_core::state::{RunRecord, State};
 use backup_core::vault::Vault;
+use backup_core::vault::document::{ExpiredDoc, FORMAT, MarkDoc, MarkKind, PruneStage, SnapshotDoc};
+use backup_core::vault::layout::GenerationDir;
 use backup_core::vault::local::{LocalOptions, LocalStore};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
@@ -48,7 +50,8 @@ impl Host {
     /// Keys, two empty vaults, a folder to capture; the signers are not pinned yet.
     async fn new() -> Self {
         let mut host = Self { dir: tempfile::tempdir().unwrap(), recipient: String::new() };
-        host.recipient = host.run(&["key", "new", "ops.txt"]).out.trim().to_owned();
+        let recipient = host.run(&["key", "new", "ops.txt"]).out;
+        host.recipient.push_str(recipient.trim());
         assert_eq!(host.run(&["key", "new", "--host", "host_key"]).code, 0);
         for name in ["data", "state", "local", "offsite"] {
             fs::create_dir(host.path(name)).unwrap();
@@ -58,11 +61,10 @@ impl Host {
             let store = Arc::new(LocalStore::open(&host.path(name), LocalOptions::default()).unwrap());
             Vault::create(name, store, id.parse().unwrap(), now(), "test").await.unwrap();
         }
-        let vaults: String =
-            VAULTS.iter().map(|(name, id)| format!("[vault.{name}]\nid = \"{id}\"\npath = \"{name}\"\n")).collect();
+        let [local, offsite] = VAULTS.map(|(name, id)| format!("[vault.{name}]\nid = \"{id}\"\npath = \"{name}\"\n"));
         let text = format!(
             "schema = 1\nstack = \"s\"\nstate = \"state\"\n[keys]\nrecipients = [\"{}\"]\nsigners = \"signers\"\n\
-             host_key = \"host_key\"\n{vaults}[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n\
+             host_key = \"host_key\"\n{local}{offsite}[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n\
              objective = {{ rpo = \"24h\", rto = \"1h\" }}\n[service.web]\nneeds = [\"docs\"]\n\
              objective = {{ rpo = \"7d\", rto = \"1h\" }}\n",
             host.recipient
@@ -97,13 +99,20 @@ impl Host {
         State::open(&self.path("state")).await.unwrap()
     }
 
-    /// Captures `data` into the vault `local`, as if it were `ago`. Gives the id.
-    async fn capture(&self, ago: TimeDelta) -> String {
+    async fn local(&self) -> Vault {
         let (name, id) = VAULTS[0];
         let id: VaultId = id.parse().unwrap();
         let store = Arc::new(LocalStore::open(&self.path(name), LocalOptions::default()).unwrap());
-        let vault = Vault::open(name, store, Some(&id)).await.unwrap();
-        let key = HostKey::from_openssh(&fs::read_to_string(self.path("host_key")).unwrap()).unwrap();
+        Vault::open(name, store, Some(&id)).await.unwrap()
+    }
+
+    fn key(&self) -> HostKey {
+        HostKey::from_openssh(&fs::read_to_string(self.path("host_key")).unwrap()).unwrap()
+    }
+
+    /// Captures `data` into the vault `local`, as if it were `ago`. Gives the id.
+    async fn capture(&self, ago: TimeDelta) -> String {
+        let (vault, key) = (self.local().await, self.key());
         let (state, monitor): (State, Arc<dyn Monitor>) = (self.state().await, Arc::new(Silent));
         let clock = Clock::fixed(now() - ago);
         let request = BackupRequest {
@@ -272,6 +281,56 @@ async fn status_holds_ages_against_objectives_and_believes_signatures_only() {
     for part in ["docs: ok\n", "(objective 1d)", "offsite: empty, 2 missing", "service web: ok", "last run: none"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn marks_and_announced_deletions_are_shown() {
+    let host = Host::pinned().await;
+    let id = host.capture(TimeDelta::hours(2)).await;
+    let (vault, key) = (host.local().await, host.key());
+    let doc: SnapshotDoc = serde_json::from_slice(&fs::read(host.snapshot("local", &id, ".json")).unwrap()).unwrap();
+    let mark = MarkDoc {
+        format: FORMAT,
+        stack: doc.stack.clone(),
+        source: doc.source.clone(),
+        snapshot: doc.id.clone(),
+        mark: MarkKind::Restored,
+        at: now(),
+        document: Hash256::of(b""),
+        signer: key.fingerprint(),
+        tool: "test".to_owned(),
+    };
+    vault.put_signed(&mark, &key).await.unwrap();
+    let listed = host.run(&["list", "--json"]).json();
+    assert_eq!(listed["snapshots"][0]["state"], "restored");
+
+    let expired = ExpiredDoc {
+        format: FORMAT,
+        stage: PruneStage::Expired,
+        stack: doc.stack.clone(),
+        source: doc.source.clone(),
+        generation: doc.generation.clone(),
+        at: now(),
+        newest: doc.id.clone(),
+        snapshots: vec![(doc.id.clone(), "old".to_owned())],
+        signer: key.fingerprint(),
+        tool: "test".to_owned(),
+    };
+    vault.put_signed(&expired, &key).await.unwrap();
+    let told = host.run(&["status", "--json"]);
+    let pending = &told.json()["sources"][0]["pending"][0];
+    assert_eq!(
+        (told.code, &pending["stage"], &pending["snapshots"]),
+        (0, &"expired".into(), &1.into()),
+        "{}",
+        told.err
+    );
+    assert!(host.run(&["status"]).out.contains("expired   local: "));
+
+    let dir = GenerationDir { stack: doc.stack, source: doc.source, id: doc.generation };
+    fs::write(host.path("local").join(dir.file("expired.json.sig").as_str()), "forged").unwrap();
+    let forged = host.run(&["status", "--json"]);
+    assert_eq!((forged.code, forged.json()["sources"][0]["pending"].as_array().unwrap().len()), (4, 0));
 }
 
 #[tokio::test]

@@ -136,6 +136,9 @@ fn vaults(one: &Listed) -> Vec<&str> {
 fn text(found: &Found, marks: &Marks, configured: usize, now: DateTime<Utc>, timezone: Tz) -> String {
     let mut sources: Vec<&SourceName> = found.listed.iter().map(|(source, _)| source).collect();
     sources.dedup();
+    if sources.is_empty() {
+        return "no snapshots\n".to_owned();
+    }
     let mut blocks = Vec::new();
     for source in sources {
         let all = found.of(source);

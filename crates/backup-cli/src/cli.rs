@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{completions, config, init, key, restore, run};
+use crate::commands::{completions, config, init, key, list, restore, run, runs, show, status};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::{self, Exit};
@@ -50,6 +50,10 @@ enum Verb {
     Restore(Box<restore::Args>),
     #[command(subcommand)]
     Key(key::Verb),
+    Status(status::Args),
+    Runs(runs::Args),
+    List(list::Args),
+    Show(show::Args),
     Completions(completions::Args),
 }
 
@@ -72,6 +76,10 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
         Verb::Restore(args) => block_on(restore::run(&cx, &args)),
         Verb::Config(verb) => config::run(&cx, &verb),
         Verb::Key(verb) => key::run(&cx, &verb),
+        Verb::Status(args) => block_on(status::run(&cx, &args)),
+        Verb::Runs(args) => block_on(runs::run(&cx, &args)),
+        Verb::List(args) => block_on(list::run(&cx, &args)),
+        Verb::Show(args) => block_on(show::run(&cx, &args)),
         Verb::Completions(args) => completions::run(&cx, &args),
     };
     end.unwrap_or_else(|error| {

@@ -1,16 +1,18 @@
-//! `backup key new|check`.
+//! `backup key new|list|check`.
 
 mod check;
+mod list;
 mod new;
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
 
-/// Make and check keys
+/// Make, list and check keys
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     New(new::Args),
+    List(list::Args),
     Check(check::Args),
 }
 
@@ -18,6 +20,7 @@ pub(crate) enum Verb {
 pub(crate) fn run(cx: &Context, verb: &Verb) -> Result<Exit, CliError> {
     match verb {
         Verb::New(args) => new::run(cx, args),
+        Verb::List(args) => list::run(cx, args),
         Verb::Check(args) => check::run(cx, args),
     }
 }

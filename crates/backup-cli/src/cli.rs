@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{completions, config, init, key, list, restore, run, runs, show, status};
+use crate::commands::{
+    completions, config, doctor, init, key, list, prune, replicate, restore, run, runs, show, status, verify,
+};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::{self, Exit};
@@ -54,6 +56,10 @@ enum Verb {
     Runs(runs::Args),
     List(list::Args),
     Show(show::Args),
+    Doctor(doctor::Args),
+    Replicate(replicate::Args),
+    Prune(prune::Args),
+    Verify(verify::Args),
     Completions(completions::Args),
 }
 
@@ -80,6 +86,10 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
         Verb::Runs(args) => block_on(runs::run(&cx, &args)),
         Verb::List(args) => block_on(list::run(&cx, &args)),
         Verb::Show(args) => block_on(show::run(&cx, &args)),
+        Verb::Doctor(args) => block_on(doctor::run(&cx, &args)),
+        Verb::Replicate(args) => block_on(replicate::run(&cx, &args)),
+        Verb::Prune(args) => block_on(prune::run(&cx, &args)),
+        Verb::Verify(args) => block_on(verify::run(&cx, &args)),
         Verb::Completions(args) => completions::run(&cx, &args),
     };
     end.unwrap_or_else(|error| {

@@ -47,6 +47,11 @@ impl CliError {
         self.exit
     }
 
+    /// What it means where it ends a part of the work only: damage stays damage, everything else makes it partial.
+    pub(crate) fn as_part(&self) -> Exit {
+        if self.exit == Exit::Damage { Exit::Damage } else { Exit::Partial }
+    }
+
     /// The text, without `error: `.
     pub(crate) fn message(&self) -> &str {
         &self.message

@@ -1,5 +1,327 @@
-//! placeholder until merged
-use crate::{error::CliError, session::Session};
-pub(crate) async fn apply_all(_s: &Session<'_>) -> Result<serde_json::Value, CliError> {
-    Ok(serde_json::Value::Null)
+//! Which generations have expired in which vault, and removing them. Used by `prune` and after `run`.
+//!
+//! A vault is never planned alone: what another configured vault's policy still promises and that vault does not hold
+//! whole is kept here, and a vault that cannot be asked counts as holding nothing. So an outage of one vault makes
+//! another keep more, never less.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use backup_core::config::{self, Keep};
+use backup_core::id::SourceName;
+use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, history};
+use backup_core::signature::HostKey;
+use backup_core::vault::Vault;
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use retention::{Clocks, History, Policy, Span, Stamp};
+use serde_json::{Value, json};
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::session::{Session, TOOL};
+
+/// The configuration's `keep` for a source with generations of `generation`.
+///
+/// `keep = { min = 3 }`, without `within`, means that only the newest three are promised. A window is needed all the
+/// same, because a gap longer than it freezes expiry: a window of a second would freeze it for ever. It is one generation
+/// and a day: a generation closes no earlier than that after its last day, so this window keeps nothing that would
+/// otherwise have been deleted, and an outage longer than a generation still freezes.
+pub(crate) fn policy(keep: &Keep, generation: config::Span) -> Policy {
+    let tier = |count: u32| (count > 0).then_some(count);
+    let given = keep.within.map(|within| Span::seconds(within.as_seconds())).filter(|within| *within != Span::ZERO);
+    Policy {
+        within: given.unwrap_or_else(|| Span::seconds(generation.as_seconds()).plus(Span::days(1))),
+        weekly: tier(keep.weekly),
+        monthly: tier(keep.monthly),
+        yearly: tier(keep.yearly),
+        min: keep.min.max(1),
+    }
+}
+
+/// What `keep` says, for people: `7d, min 3`.
+pub(crate) fn policy_text(keep: &Keep) -> String {
+    let tiers = [("weekly", keep.weekly), ("monthly", keep.monthly), ("yearly", keep.yearly)];
+    let within = keep.within.map(|within| format!("within {within}"));
+    let tiers = tiers.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}"));
+    within.into_iter().chain(tiers).chain([format!("min {}", keep.min)]).collect::<Vec<_>>().join(", ")
+}
+
+/// What was found out and done about one source in one vault.
+#[derive(Debug)]
+pub(crate) struct Pruning {
+    /// The vault.
+    pub(crate) vault: String,
+    /// The source.
+    pub(crate) source: SourceName,
+    /// What the vault promises; `None`: everything, for ever, so there is no plan.
+    pub(crate) keep: Option<Keep>,
+    /// The plan.
+    pub(crate) plan: Option<PrunePlan>,
+    /// What was done; empty in a dry run.
+    pub(crate) done: Vec<Done>,
+    /// Why it could not be planned or done.
+    pub(crate) error: Option<CliError>,
+}
+
+impl Pruning {
+    /// For `--json`.
+    pub(crate) fn to_json(&self) -> Value {
+        let plan = self.plan.as_ref();
+        let frozen: Vec<String> = plan.iter().flat_map(|plan| &plan.frozen).map(ToString::to_string).collect();
+        let generations: Vec<Value> = plan
+            .iter()
+            .flat_map(|plan| &plan.steps)
+            .map(|step| {
+                let one = |(id, text): &(_, String)| json!({ "snapshot": id, "decision": text });
+                let snapshots: Vec<Value> = step.snapshots.iter().map(one).collect();
+                let wait = if let Action::Wait { reason } = &step.action { Some(reason) } else { None };
+                json!({
+                    "generation": step.dir.id, "action": word(&step.action), "wait": wait,
+                    "reason": step.reason, "snapshots": snapshots,
+                })
+            })
+            .collect();
+        let done = |done: &Done| {
+            json!({
+                "generation": done.dir.id, "action": word(&done.action), "files": done.files,
+                "bytes": done.bytes, "strangers": done.strangers,
+            })
+        };
+        json!({
+            "vault": self.vault, "source": self.source, "keep": self.keep.as_ref().map(policy_text), "frozen": frozen,
+            "generations": generations, "done": self.done.iter().map(done).collect::<Vec<_>>(),
+            "error": self.error.as_ref().map(CliError::to_json),
+        })
+    }
+}
+
+/// The word for what is done with a generation.
+pub(crate) fn word(action: &Action) -> &'static str {
+    match action {
+        Action::Keep => "keep",
+        Action::Announce => "announce",
+        Action::Wait { .. } => "wait",
+        Action::Withdraw => "withdraw",
+        Action::Delete => "delete",
+        Action::Resume => "resume",
+    }
+}
+
+/// How a run ends that did this.
+pub(crate) fn exit(prunings: &[Pruning]) -> Exit {
+    prunings.iter().filter_map(|pruning| pruning.error.as_ref()).fold(Exit::Done, |end, e| end.worse(e.as_part()))
+}
+
+/// Plans, and with a key also acts, for every configured source in `vaults` (or `only` one of them).
+///
+/// `vaults` should be all that answer: a configured vault that is not among them counts as holding nothing. Errors: only
+/// what keeps everything from starting (the signers); a vault that fails on the way is named in the result.
+pub(crate) async fn prune(
+    session: &Session<'_>,
+    vaults: &[Vault],
+    only: Option<&str>,
+    key: Option<&HostKey>,
+) -> Result<Vec<Pruning>, CliError> {
+    let signers = session.signers()?;
+    let mut all = Vec::new();
+    for source in &session.config.sources {
+        let mut seen: BTreeMap<&str, History> = BTreeMap::new();
+        for vault in vaults {
+            // A vault that cannot be read holds nothing; if it is to be pruned itself, the plan meets the same error.
+            if let Ok(read) = history::read(vault, &signers, session.stack(), &source.name, &BTreeSet::new()).await {
+                seen.insert(vault.name(), read.history);
+            }
+        }
+        for vault in vaults.iter().filter(|vault| only.is_none_or(|only| only == vault.name())) {
+            let keep = session.config.vault(vault.name()).and_then(|vault| vault.keep);
+            let mut pruning = Pruning {
+                vault: vault.name().to_owned(),
+                source: source.name.clone(),
+                keep,
+                plan: None,
+                done: Vec::new(),
+                error: None,
+            };
+            if let Some(keep) = keep {
+                let now = session.cx.clock.now();
+                let others = session.config.vaults.iter().filter(|other| other.name != vault.name());
+                let request = PruneRequest {
+                    stack: session.stack().clone(),
+                    source: source.name.clone(),
+                    policy: policy(&keep, source.generation),
+                    timezone: session.config.timezone,
+                    host_now: now,
+                    promised_elsewhere: promised(others, source, &seen, now, session.config.timezone),
+                    tool: TOOL.to_owned(),
+                };
+                match prune::plan(vault, &signers, &request).await {
+                    Ok(plan) => {
+                        if let Some(key) = key {
+                            match prune::apply(vault, key, &plan).await {
+                                Ok(done) => pruning.done = done,
+                                Err(error) => pruning.error = Some(error.into()),
+                            }
+                        }
+                        pruning.plan = Some(plan);
+                    }
+                    Err(error) => pruning.error = Some(error.into()),
+                }
+            }
+            all.push(pruning);
+        }
+    }
+    Ok(all)
+}
+
+/// Prunes all vaults that answer, as a step of a run.
+pub(crate) async fn apply_all(session: &Session<'_>) -> Result<(Value, Exit), CliError> {
+    let key = session.host_key()?;
+    let (vaults, silent) = session.vaults(None, true).await?;
+    let prunings = prune(session, &vaults, None, Some(&key)).await?;
+    let end = silent.iter().fold(exit(&prunings), |end, (_, error)| end.worse(error.as_part()));
+    Ok((prunings.iter().map(Pruning::to_json).collect(), end))
+}
+
+/// What the policies of `others` promise over everything that any vault has, and they do not hold whole.
+fn promised<'a>(
+    others: impl Iterator<Item = &'a config::Vault>,
+    source: &config::Source,
+    seen: &BTreeMap<&str, History>,
+    now: DateTime<Utc>,
+    timezone: Tz,
+) -> BTreeSet<String> {
+    let union = union(seen.values());
+    let mut promised = BTreeSet::new();
+    for other in others {
+        let held: BTreeSet<String> = seen
+            .get(other.name.as_str())
+            .map(|history| history.stamps.iter().filter(|s| s.complete).map(|s| s.id.clone()).collect())
+            .unwrap_or_default();
+        match &other.keep {
+            // No policy promises everything.
+            None => promised.extend(union.stamps.iter().map(|s| &s.id).filter(|id| !held.contains(*id)).cloned()),
+            Some(keep) => {
+                let policy = policy(keep, source.generation);
+                let plan = retention::plan(&policy, &union, Clocks { store: now, host: now }, timezone);
+                promised.extend(plan.kept_but_absent(&held));
+            }
+        }
+    }
+    promised
+}
+
+/// The snapshots of all vaults, each once: with every mark that any vault has, whole if it is whole anywhere, and stored
+/// when the first vault got it (a copy made later makes it no younger).
+fn union<'a>(all: impl Iterator<Item = &'a History>) -> History {
+    let mut stamps: BTreeMap<String, Stamp> = BTreeMap::new();
+    let mut removed = Vec::new();
+    for history in all {
+        removed.extend_from_slice(&history.removed);
+        for stamp in &history.stamps {
+            let merged = stamps.entry(stamp.id.clone()).or_insert_with(|| stamp.clone());
+            merged.stored = merged.stored.min(stamp.stored);
+            merged.pinned |= stamp.pinned;
+            merged.suspect |= stamp.suspect;
+            merged.accepted |= stamp.accepted;
+            merged.checked |= stamp.checked;
+            merged.restored |= stamp.restored;
+            merged.complete |= stamp.complete;
+        }
+    }
+    History { stamps: stamps.into_values().collect(), removed, ..History::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backup_core::config::Config;
+    use chrono::TimeDelta;
+
+    fn keep(within: Option<config::Span>, min: u32) -> Keep {
+        Keep { within, weekly: 0, monthly: 0, yearly: 0, min }
+    }
+
+    fn now() -> DateTime<Utc> {
+        "2026-06-01T03:00:00Z".parse().unwrap()
+    }
+
+    fn stamp(age_days: i64) -> Stamp {
+        let data = now() - TimeDelta::days(age_days);
+        Stamp {
+            id: format!("{age_days}d"),
+            generation: "g".to_owned(),
+            data,
+            stored: data,
+            pinned: false,
+            suspect: false,
+            accepted: false,
+            checked: false,
+            restored: false,
+            complete: true,
+        }
+    }
+
+    fn history(ages_days: impl IntoIterator<Item = i64>) -> History {
+        History { stamps: ages_days.into_iter().map(stamp).collect(), ..History::default() }
+    }
+
+    #[test]
+    fn without_a_window_only_the_newest_are_promised_and_nothing_freezes() {
+        for days in [1, 7, 28] {
+            let generation = config::Span::days(days);
+            for within in [None, Some(config::Span::seconds(0))] {
+                let policy = policy(&keep(within, 3), generation);
+                assert_eq!(policy.check(), Ok(()));
+                assert_eq!(policy.within, Span::days(days + 1));
+                let clocks = Clocks { store: now(), host: now() };
+                // Nightly snapshots, the newest a day old: no gap, and everything past the window is expired.
+                let plan = retention::plan(&policy, &history(1..60), clocks, Tz::UTC);
+                assert_eq!(plan.frozen, None);
+                let kept = plan.snapshots.iter().filter(|decision| decision.keep).count();
+                assert_eq!(kept, usize::try_from(days + 2).unwrap().max(3));
+            }
+        }
+        let full = Keep { within: Some(config::Span::days(30)), weekly: 4, monthly: 0, yearly: 2, min: 7 };
+        let read = policy(&full, config::Span::days(7));
+        assert_eq!((read.within, read.weekly, read.monthly, read.yearly), (Span::days(30), Some(4), None, Some(2)));
+        assert_eq!(policy_text(&full), "within 30d, weekly 4, yearly 2, min 7");
+    }
+
+    fn config(keep: &str) -> Config {
+        let text = format!(
+            "schema = 1\nstack = \"s\"\n[keys]\nrecipients = [\"{}\"]\nsigners = \"/s\"\n\
+             [vault.a]\npath = \"/a\"\nkeep = {{ within = \"7d\", min = 1 }}\n[vault.b]\npath = \"/b\"\n{keep}\n\
+             [source.f]\ntype = \"files\"\npaths = [\"/f\"]\n",
+            age::x25519::Identity::generate().to_public()
+        );
+        Config::parse(&text, std::path::Path::new("/t.toml")).unwrap()
+    }
+
+    #[test]
+    fn what_another_vault_promises_and_lacks_is_promised_elsewhere() {
+        let ask = |keep: &str, b: Option<History>| {
+            let config = config(keep);
+            let mut seen = BTreeMap::from([("a", history(0..20))]);
+            seen.extend(b.map(|history| ("b", history)));
+            let others = config.vaults.iter().filter(|vault| vault.name == "b");
+            promised(others, &config.sources[0], &seen, now(), Tz::UTC).len()
+        };
+        let ten = "keep = { within = \"10d\", min = 1 }";
+        assert_eq!(ask(ten, Some(history(0..20))), 0, "it holds everything");
+        assert_eq!(ask(ten, Some(history(0..5))), 6, "ages 5 to 10 are promised and absent");
+        assert_eq!(ask(ten, None), 11, "a vault that does not answer holds nothing");
+        let mut damaged = history(0..20);
+        damaged.stamps[3].complete = false;
+        assert_eq!(ask(ten, Some(damaged)), 1, "what it does not hold whole it does not hold");
+        assert_eq!(ask("", Some(history(0..5))), 15, "no `keep` promises everything");
+        assert_eq!(ask("", None), 20);
+    }
+
+    #[test]
+    fn a_later_copy_makes_nothing_younger() {
+        let mut copied = history([9]);
+        copied.stamps[0].stored = now();
+        let union = union([&copied, &history([9])].into_iter());
+        assert_eq!(union.stamps, [stamp(9)]);
+    }
 }

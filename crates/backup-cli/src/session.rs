@@ -186,17 +186,21 @@ impl<'a> Session<'a> {
         Ok(Vault::open(&vault.name, store, Some(id)).await?)
     }
 
+    /// Refuses the name of a vault that is not configured.
+    pub(crate) fn check_vault(&self, name: Option<&str>) -> Result<(), CliError> {
+        let Some(name) = name.filter(|name| self.config.vault(name).is_none()) else { return Ok(()) };
+        let known: Vec<String> = self.config.vaults.iter().map(|vault| format!("`{}`", vault.name)).collect();
+        Err(CliError::usage(format!("there is no vault `{name}` in the configuration"))
+            .hint(format!("choose one of {}", known.join(", "))))
+    }
+
     /// All configured vaults (or the one named), those that answer and those that do not.
     pub(crate) async fn vaults(
         &self,
         only: Option<&str>,
         writing: bool,
     ) -> Result<(Vec<Vault>, Vec<(String, CliError)>), CliError> {
-        if let Some(name) = only.filter(|name| self.config.vault(name).is_none()) {
-            let known: Vec<String> = self.config.vaults.iter().map(|vault| format!("`{}`", vault.name)).collect();
-            return Err(CliError::usage(format!("there is no vault `{name}` in the configuration"))
-                .hint(format!("choose one of {}", known.join(", "))));
-        }
+        self.check_vault(only)?;
         let (mut open, mut silent) = (Vec::new(), Vec::new());
         for vault in self.config.vaults.iter().filter(|vault| only.is_none_or(|name| name == vault.name)) {
             match self.vault(vault, writing).await {

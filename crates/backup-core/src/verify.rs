@@ -72,6 +72,8 @@ pub struct Verdict {
     pub document: Option<Hash256>,
     /// What is wrong; empty is good.
     pub damage: Vec<String>,
+    /// The objects that are missing or damaged, where the damage is in objects.
+    pub objects: BTreeSet<ObjectName>,
 }
 
 impl Verified {
@@ -149,7 +151,8 @@ async fn verify_snapshot(
     depth: Depth<'_>,
 ) -> Result<(Verdict, Option<Signed<SnapshotDoc>>), VaultError> {
     let path = dir.snapshot(&id, ".json");
-    let mut verdict = Verdict { id, dir: dir.clone(), checked: false, document: None, damage: Vec::new() };
+    let mut verdict =
+        Verdict { id, dir: dir.clone(), checked: false, document: None, damage: Vec::new(), objects: BTreeSet::new() };
     let signed = match vault.get_signed::<SnapshotDoc>(&path, signers).await {
         Ok(signed) => signed,
         Err(error) => {
@@ -161,12 +164,16 @@ async fn verify_snapshot(
     match vault.get_inventory(&signed.doc).await {
         Ok((lines, _)) => {
             for line in lines {
-                match objects.get(&line.name) {
-                    None => verdict.damage.push(format!("object `{}` is missing", line.name)),
+                let wrong = match objects.get(&line.name) {
+                    None => Some(format!("object `{}` is missing", line.name)),
                     Some(bytes) if *bytes != line.bytes => {
-                        verdict.damage.push(format!("object `{}` has {bytes} bytes, not {}", line.name, line.bytes));
+                        Some(format!("object `{}` has {bytes} bytes, not {}", line.name, line.bytes))
                     }
-                    Some(_) => verdict.damage.extend(bad.get(&line.name).cloned()),
+                    Some(_) => bad.get(&line.name).cloned(),
+                };
+                if let Some(wrong) = wrong {
+                    verdict.damage.push(wrong);
+                    verdict.objects.insert(line.name);
                 }
             }
         }
@@ -176,21 +183,41 @@ async fn verify_snapshot(
         match check_streams(vault, &signed, identities).await {
             Ok(damage) => {
                 verdict.checked = damage.is_empty() && verdict.damage.is_empty();
-                verdict.damage.extend(damage);
+                for (text, object) in damage {
+                    verdict.damage.push(text);
+                    verdict.objects.extend(object);
+                }
             }
-            Err(SnapshotError::Vault(error)) => verdict.damage.push(damage_or(error)?),
-            Err(error) => verdict.damage.push(chain_text(&error)),
+            Err(error) => {
+                verdict.objects.extend(object_of(&error));
+                verdict.damage.push(match error {
+                    SnapshotError::Vault(error) => damage_or(error)?,
+                    error => chain_text(&error),
+                });
+            }
         }
     }
     Ok((verdict, Some(signed)))
 }
 
-/// Reads every stream to its end.
+/// The object that an error is about.
+fn object_of(error: &SnapshotError) -> Option<ObjectName> {
+    match error {
+        SnapshotError::Object { name, .. } => Some(*name),
+        SnapshotError::Vault(
+            VaultError::Damaged { path, .. }
+            | VaultError::Store { source: StoreError::NotFound { path, .. } | StoreError::TooLarge { path, .. }, .. },
+        ) => path.rsplit('/').next()?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Reads every stream to its end. A vault that fails ends it; damage is collected, with the object that is damaged.
 async fn check_streams(
     vault: &Vault,
     signed: &Signed<SnapshotDoc>,
     identities: &Identities,
-) -> Result<Vec<String>, SnapshotError> {
+) -> Result<Vec<(String, Option<ObjectName>)>, SnapshotError> {
     let snapshot = OpenSnapshot::open(vault, signed, identities).await?;
     let mut damage = Vec::new();
     for number in 1..=u32::try_from(snapshot.manifest().streams.len()).unwrap_or(u32::MAX) {
@@ -200,7 +227,18 @@ async fn check_streams(
             Ok::<(), crate::source::StreamError>(())
         };
         if let Err(error) = read.await {
-            damage.push(chain_text(&error));
+            let text = chain_text(&error);
+            match error.0.downcast::<SnapshotError>().map(|error| *error) {
+                // A vault that failed says nothing about the stream.
+                Ok(error) => {
+                    let object = object_of(&error);
+                    if let SnapshotError::Vault(error) = error {
+                        damage_or(error)?;
+                    }
+                    damage.push((text, object));
+                }
+                Err(_) => damage.push((text, None)),
+            }
         }
     }
     Ok(damage)

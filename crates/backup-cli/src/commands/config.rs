@@ -4,6 +4,8 @@ mod check;
 mod schema;
 mod show;
 
+pub(super) use check::files;
+
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;

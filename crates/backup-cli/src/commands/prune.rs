@@ -1,5 +1,21 @@
 //! `backup prune`.
 
+use std::fmt::Write as _;
+
+use backup_core::id::SourceName;
+use backup_core::prune::{Action, Step};
+use backup_core::vault::layout::GenerationDir;
+use serde_json::{Value, json};
+
+use crate::commands::silent;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::pruning::{self, Pruning, policy_text, word};
+use crate::session::Session;
+use crate::table::Table;
+use crate::words;
+
 /// Show which generations have expired; delete them with --apply
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -14,9 +30,133 @@ pub(crate) struct Args {
     pub(crate) vault: Option<String>,
 }
 
+/// Plans, and acts where asked. A frozen plan is no failure: it is said, and nothing expires.
+pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
+    let session = Session::open(cx)?;
+    session.check_vault(args.vault.as_deref())?;
+    if args.undo {
+        return undo(cx, &session, args.vault.as_deref()).await;
+    }
+    let key = if args.apply { Some(session.host_key()?) } else { None };
+    // All vaults, also with `--vault`: what the others hold decides what may go here.
+    let (vaults, quiet) = session.vaults(None, args.apply).await?;
+    let end = silent::report(cx, &vaults, &quiet)?;
+    let prunings = pruning::prune(&session, &vaults, args.vault.as_deref(), key.as_ref()).await?;
+    for pruning in &prunings {
+        if let Some(error) = &pruning.error {
+            let text = format!("vault `{}`, source `{}`: {}", pruning.vault, pruning.source, error.message());
+            cx.printer.warn(&text, error.advice().unwrap_or_default());
+        }
+    }
+    let listed: Vec<Value> = prunings.iter().map(Pruning::to_json).collect();
+    let value = json!({ "applied": args.apply, "plans": listed, "silent": silent::to_json(&quiet) });
+    cx.printer.result("prune", value, || {
+        let mut text: String = prunings.iter().map(pruning_text).collect();
+        text.push_str(&summary(&prunings, args.apply));
+        text
+    })?;
+    Ok(end.worse(pruning::exit(&prunings)))
+}
+
+async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result<Exit, CliError> {
+    let (vaults, quiet) = session.vaults(only, true).await?;
+    let mut end = silent::report(cx, &vaults, &quiet)?;
+    let mut undone: Vec<(String, GenerationDir)> = Vec::new();
+    for vault in &vaults {
+        let sources: Vec<SourceName> = session.config.sources.iter().map(|source| source.name.clone()).collect();
+        for source in sources {
+            match backup_core::prune::undo(vault, session.stack(), &source).await {
+                Ok(dirs) => undone.extend(dirs.into_iter().map(|dir| (vault.name().to_owned(), dir))),
+                Err(error) => {
+                    let error = CliError::from(error);
+                    cx.printer.warn(error.message(), error.advice().unwrap_or_default());
+                    end = end.worse(error.as_part());
+                }
+            }
+        }
+    }
+    let one =
+        |(vault, dir): &(String, GenerationDir)| json!({ "vault": vault, "source": dir.source, "generation": dir.id });
+    let listed: Vec<Value> = undone.iter().map(one).collect();
+    cx.printer.result("prune", json!({ "undone": listed, "silent": silent::to_json(&quiet) }), || {
+        let lines = undone.iter().map(|(vault, dir)| format!("{vault}: {} {} stays\n", dir.source, dir.id));
+        let mut text: String = lines.collect();
+        if undone.is_empty() {
+            text.push_str("nothing was announced; nothing to take back\n");
+        }
+        text
+    })?;
+    Ok(end)
+}
+
+fn pruning_text(pruning: &Pruning) -> String {
+    let head = format!("vault {}, source {}", pruning.vault, pruning.source);
+    let Some(keep) = &pruning.keep else {
+        return format!("{head}: no `keep`, so nothing expires\n\n");
+    };
+    let mut text = format!("{head}: keep {}\n", policy_text(keep));
+    let Some(plan) = &pruning.plan else {
+        text.push_str("  not planned, see above\n\n");
+        return text;
+    };
+    for freeze in &plan.frozen {
+        let _ = writeln!(text, "  nothing expires: {freeze}");
+    }
+    if plan.steps.is_empty() {
+        text.push_str("  holds nothing yet\n\n");
+        return text;
+    }
+    let mut table = Table::new(&["GENERATION, SNAPSHOTS", "", "WHY"]);
+    for step in &plan.steps {
+        table.row(vec![step.dir.id.to_string(), word(&step.action).to_owned(), why(step)]);
+        for (id, decision) in &step.snapshots {
+            let (decision, reason) = decision.split_once(": ").unwrap_or((decision, ""));
+            table.row(vec![format!("  {id}"), decision.to_owned(), reason.to_owned()]);
+        }
+    }
+    text.push_str(&table.render());
+    for done in &pruning.done {
+        let action = match done.action {
+            Action::Announce => "announced: may be deleted by a run after 24 hours and a newer snapshot".to_owned(),
+            Action::Withdraw => "announcement taken back: it stays".to_owned(),
+            _ => format!("deleted: {} files, {}", done.files, words::bytes(done.bytes)),
+        };
+        let _ = writeln!(text, "{}: {action}", done.dir.id);
+        if done.strangers > 0 {
+            let _ = writeln!(text, "{}: {} files of others were left", done.dir.id, done.strangers);
+        }
+    }
+    text.push('\n');
+    text
+}
+
+fn why(step: &Step) -> String {
+    // The action's word is beside it.
+    let reason = step.reason.split_once(": ").map_or(step.reason.as_str(), |(_, reason)| reason);
+    match &step.action {
+        Action::Wait { reason: wait } => format!("{reason}; {wait}"),
+        Action::Withdraw => format!("{reason}; its announcement is taken back"),
+        _ => reason.to_owned(),
+    }
+}
+
+fn summary(prunings: &[Pruning], applied: bool) -> String {
+    let steps = || prunings.iter().filter_map(|pruning| pruning.plan.as_ref()).flat_map(|plan| &plan.steps);
+    let count = |wanted: &[&str]| steps().filter(|step| wanted.contains(&word(&step.action))).count();
+    let due = count(&["announce", "delete", "resume", "withdraw"]);
+    match (applied, due) {
+        (false, 0) => "nothing to do\n".to_owned(),
+        (false, _) => format!("dry run: {due} generations would be changed; do it with `backup prune --apply`\n"),
+        (true, _) => {
+            let done: usize = prunings.iter().map(|pruning| pruning.done.len()).sum();
+            format!("{done} generations changed\n")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Args;
+    use super::*;
     use crate::commands::restore::tests::parse;
 
     #[test]
@@ -24,5 +164,19 @@ mod tests {
         let args: Args = parse(&[]).unwrap();
         assert!(!args.apply && !args.undo);
         assert!(parse::<Args>(&["--apply", "--undo"]).is_err());
+    }
+
+    #[test]
+    fn a_vault_without_keep_says_that_nothing_expires() {
+        let pruning = Pruning {
+            vault: "local".into(),
+            source: "db".parse().unwrap(),
+            keep: None,
+            plan: None,
+            done: Vec::new(),
+            error: None,
+        };
+        assert_eq!(pruning_text(&pruning), "vault local, source db: no `keep`, so nothing expires\n\n");
+        assert_eq!(summary(&[pruning], false), "nothing to do\n");
     }
 }

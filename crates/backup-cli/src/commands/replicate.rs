@@ -1,6 +1,16 @@
 //! `backup replicate`.
 
 use backup_core::id::SourceName;
+use serde_json::{Value, json};
+
+use crate::commands::silent;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::replication::{self, Lack, Lane};
+use crate::session::Session;
+use crate::table::Table;
+use crate::words;
 
 /// Copy snapshots into the vaults that lack them
 #[derive(Debug, clap::Args)]
@@ -14,4 +24,109 @@ pub(crate) struct Args {
     /// Show what would be copied
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// Copies; exit 3 when a vault did not answer, 4 when something to be copied was damaged.
+pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
+    let session = Session::open(cx)?;
+    let sources = replication::names(&session.sources(&args.source)?);
+    let signers = session.signers()?;
+    // Refuses a name that is not configured; snapshots come from all vaults, whatever the destination.
+    session.check_vault(args.vault.as_deref())?;
+    let (vaults, quiet) = session.vaults(None, !args.dry_run).await?;
+    let end = silent::report(cx, &vaults, &quiet)?;
+    let work = replication::survey(&session, &vaults, &sources, args.vault.as_deref()).await;
+    let unwanted = work.lacks.iter().filter(|lack| !lack.wanted).count();
+    let quiet = silent::to_json(&quiet);
+    if args.dry_run {
+        let end = work.silent.iter().fold(end, |end, (.., error)| end.worse(error.as_part()));
+        for (vault, source, error) in &work.silent {
+            let text = format!("vault `{vault}`, source `{source}`: {}", error.message());
+            cx.printer.warn(&text, error.advice().unwrap_or_default());
+        }
+        let lacks: Vec<&Lack> = work.lacks.iter().filter(|lack| lack.wanted).collect();
+        let listed: Vec<Value> = lacks.iter().map(|lack| lack_json(lack)).collect();
+        let value = json!({ "dry_run": true, "lacking": listed, "not_wanted": unwanted, "silent": quiet });
+        cx.printer.result("replicate", value, || lacks_text(&lacks, unwanted))?;
+        return Ok(end);
+    }
+    let lanes = replication::copy(&session, &vaults, &signers, work).await;
+    for error in lanes.iter().flat_map(|lane| &lane.errors) {
+        cx.printer.warn(error.message(), error.advice().unwrap_or_default());
+    }
+    let listed: Vec<Value> = lanes.iter().map(Lane::to_json).collect();
+    let value = json!({ "dry_run": false, "lanes": listed, "not_wanted": unwanted, "silent": quiet });
+    cx.printer.result("replicate", value, || lanes_text(&lanes, unwanted))?;
+    Ok(end.worse(replication::exit(&lanes)))
+}
+
+fn lack_json(lack: &Lack) -> Value {
+    let from: Vec<&str> = lack.listed.vaults.iter().map(backup_core::vault::Vault::name).collect();
+    json!({ "to": lack.to.name(), "from": from, "source": lack.source, "snapshot": lack.listed.id })
+}
+
+fn lacks_text(lacks: &[&Lack], unwanted: usize) -> String {
+    if lacks.is_empty() {
+        return format!("nothing to copy{}\n", unwanted_text(unwanted));
+    }
+    let mut table = Table::new(&["SNAPSHOT", "SOURCE", "INTO", "FROM"]);
+    for lack in lacks {
+        let from: Vec<&str> = lack.listed.vaults.iter().map(backup_core::vault::Vault::name).collect();
+        let cells = [lack.listed.id.to_string(), lack.source.to_string(), lack.to.name().to_owned(), from.join(", ")];
+        table.row(cells.to_vec());
+    }
+    format!("{}\nwould copy {} snapshots{}\n", table.render(), lacks.len(), unwanted_text(unwanted))
+}
+
+fn lanes_text(lanes: &[Lane], unwanted: usize) -> String {
+    let copied: usize = lanes.iter().map(|lane| lane.snapshots.len()).sum();
+    let failed = lanes.iter().any(|lane| !lane.errors.is_empty());
+    if lanes.iter().all(|lane| lane.snapshots.is_empty() && lane.errors.is_empty()) {
+        return format!("nothing to copy{}\n", unwanted_text(unwanted));
+    }
+    let mut table = Table::new(&["SOURCE", "FROM", "INTO", "COPIED", "SIZE", "RESULT"]);
+    for lane in lanes {
+        let result = match lane.errors.len() {
+            0 => "replicated".to_owned(),
+            number => format!("{number} failed, named above"),
+        };
+        table.row(vec![
+            lane.source.to_string(),
+            lane.from.clone(),
+            lane.to.clone(),
+            lane.snapshots.len().to_string(),
+            words::bytes(lane.bytes),
+            result,
+        ]);
+    }
+    let end = if failed { "not everything was copied" } else { "every vault has what its policy keeps" };
+    format!("{}\ncopied {copied} snapshots{}; {end}\n", table.render(), unwanted_text(unwanted))
+}
+
+fn unwanted_text(unwanted: usize) -> String {
+    if unwanted == 0 { String::new() } else { format!("; left out {unwanted} that `keep` would expire at once") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_failed_and_fits_the_line() {
+        let lane = |errors| Lane {
+            from: "local".into(),
+            to: "offsite".into(),
+            source: "trading-db".parse().unwrap(),
+            snapshots: vec!["20260101T000000Z-1r-abcdef".parse().unwrap()],
+            objects: 3,
+            bytes: 2048,
+            errors,
+        };
+        let good = lanes_text(&[lane(vec![])], 0);
+        assert!(good.contains("copied 1 snapshots; every vault has") && good.contains("2.0 KiB"), "{good}");
+        let bad = lanes_text(&[lane(vec![CliError::new(Exit::Damage, "x")])], 2);
+        assert!(bad.contains("1 failed") && bad.contains("left out 2") && bad.contains("not everything"), "{bad}");
+        assert!(bad.lines().all(|line| line.chars().count() <= 100), "{bad}");
+        assert_eq!(lanes_text(&[], 0), "nothing to copy\n");
+    }
 }

@@ -13,6 +13,7 @@ use backup_scheduler::Crontab;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use crate::commands::verify;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -183,11 +184,15 @@ async fn then(session: &Session<'_>, step: &[String], report: &mut Report) -> Re
     match step.first().map(String::as_str) {
         Some("replicate") => Ok(()),
         Some("prune") => {
-            report.steps.push(json!({ "step": "prune", "done": pruning::apply_all(session).await? }));
+            let (done, end) = pruning::apply_all(session).await?;
+            report.steps.push(json!({ "step": "prune", "done": done }));
+            report.step_exit(end);
             Ok(())
         }
         Some("verify") => {
-            report.step_exit(Exit::Done);
+            let (found, end) = verify::follow(session, &step[1..]).await?;
+            report.steps.push(json!({ "step": "verify", "found": found }));
+            report.step_exit(end);
             Ok(())
         }
         _ => Err(CliError::usage(format!("`then`: `{}` cannot follow a run", step.join(" ")))

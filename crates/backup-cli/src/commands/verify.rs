@@ -1,6 +1,31 @@
 //! `backup verify`.
 
-use backup_core::id::SourceName;
+mod report;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use backup_core::catalogue;
+use backup_core::config::Source;
+use backup_core::id::{Hash256, ObjectName};
+use backup_core::seal::key::Identities;
+use backup_core::signature::{HostKey, Signers};
+use backup_core::vault::Vault;
+use backup_core::vault::document::{FORMAT, MarkDoc, MarkKind, SnapshotDoc};
+use backup_core::vault::layout::SnapshotId;
+use backup_core::verify::{Depth, Fraction, Verdict, Verified, verify};
+use chrono::{DateTime, NaiveDate, Utc};
+use serde_json::{Value, json};
+
+use crate::commands::silent;
+use crate::context::Context;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::session::{self, Session, TOOL};
+use report::{Elsewhere, Report};
+
+/// Damaged objects of one snapshot that are looked for in other vaults; each is read whole.
+const LOOKED_FOR: usize = 64;
 
 /// A share of the data: part `part` of `parts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,15 +39,27 @@ pub(crate) struct Share {
 /// Check signatures, chains and inventories; with --read-data also the data itself
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Read and hash this share of the objects: 1/30 a day reads all in a month
+    /// Only this snapshot: its name, or the six characters near its end
+    #[arg(value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// Read and hash this share of the objects, another one each day: 1/30 reads all in a month
     #[arg(long, value_name = "n/m", value_parser = share)]
     pub(crate) read_data: Option<Share>,
+    /// Decrypt and hash everything, with the identity that `keys.identity` names
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Decrypt and hash everything, with the identity in this file (`-`: standard input)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// The passphrase that protects the identity
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
     /// Only this vault
     #[arg(long, value_name = "NAME")]
     pub(crate) vault: Option<String>,
     /// Only these sources
     #[arg(long, value_name = "S")]
-    pub(crate) source: Vec<SourceName>,
+    pub(crate) source: Vec<backup_core::id::SourceName>,
 }
 
 fn share(text: &str) -> Result<Share, String> {
@@ -30,6 +67,258 @@ fn share(text: &str) -> Result<Share, String> {
     let (part, parts) = text.split_once('/').ok_or_else(refused)?;
     let share = Share { part: part.parse().map_err(|_| refused())?, parts: parts.parse().map_err(|_| refused())? };
     if share.part == 0 || share.part > share.parts { Err(refused()) } else { Ok(share) }
+}
+
+/// Looks, as deep as asked. Exit 4 on damage, 3 when a vault did not answer.
+pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
+    let session = Session::open(cx)?;
+    let found = look(&session, args).await?;
+    cx.printer.result("verify", found.to_json(), || report::text(&found.reports, &found.lost))?;
+    Ok(found.end)
+}
+
+/// The same as a step of a run: `words` are the arguments.
+pub(crate) async fn follow(session: &Session<'_>, words: &[String]) -> Result<(Value, Exit), CliError> {
+    let command = <Args as clap::Args>::augment_args(clap::Command::new("verify").no_binary_name(true));
+    let wrong = |error: clap::Error| {
+        CliError::usage(format!("`then`: `verify {}`: {}", words.join(" "), error.kind()))
+            .hint("see `backup verify --help`")
+    };
+    let matches = command.try_get_matches_from(words).map_err(wrong)?;
+    let args = <Args as clap::FromArgMatches>::from_arg_matches(&matches).map_err(wrong)?;
+    let found = look(session, &args).await?;
+    Ok((found.to_json(), found.end))
+}
+
+/// Everything that was found.
+struct Found {
+    reports: Vec<Report>,
+    lost: Vec<String>,
+    share: Option<Fraction>,
+    silent: Vec<Value>,
+    end: Exit,
+}
+
+impl Found {
+    fn to_json(&self) -> Value {
+        json!({
+            "vaults": self.reports.iter().map(Report::to_json).collect::<Vec<_>>(),
+            "read": self.share.map(|share| format!("{}/{}", share.part, share.of)),
+            "lost": self.lost, "silent": self.silent,
+        })
+    }
+}
+
+/// Another share each day, so that `1/30` in a nightly job reads everything in thirty nights. On one day `1/2` and `2/2`
+/// together are everything.
+fn share_of_day(share: Share, now: DateTime<Utc>) -> Fraction {
+    let days = now.date_naive().signed_duration_since(NaiveDate::default()).num_days();
+    let turned = (i64::from(share.part) - 1 + days).rem_euclid(i64::from(share.parts));
+    Fraction { part: u32::try_from(turned + 1).unwrap_or(share.part), of: share.parts }
+}
+
+async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
+    let sources = session.sources(&args.source)?;
+    let signers = session.signers()?;
+    session.check_vault(args.vault.as_deref())?;
+    let identities = identities(session, args)?;
+    let key = identities.is_some().then(|| marker(session)).flatten();
+    // All vaults are opened, also with `--vault`: another one may hold a good copy of what is damaged.
+    let (vaults, mut quiet) = session.vaults(None, key.is_some()).await?;
+    let chosen = |name: &str| args.vault.as_deref().is_none_or(|only| only == name);
+    quiet.retain(|(name, _)| chosen(name));
+    let targets: Vec<Vault> = vaults.iter().filter(|vault| chosen(vault.name())).cloned().collect();
+    let mut end = silent::report(session.cx, &targets, &quiet)?;
+    let only = match &args.id {
+        Some(text) => Some(find(session, &targets, &sources, text).await?),
+        None => None,
+    };
+    let look = Look { session, signers: &signers, vaults: &vaults, key: key.as_ref() };
+    let share = args.read_data.map(|share| share_of_day(share, session.cx.clock.now()));
+    let depth = Depth { read: share, identities: identities.as_ref() };
+    let mut reports = Vec::new();
+    for vault in &targets {
+        for source in sources.iter().filter(|source| only.as_ref().is_none_or(|(name, _)| *name == source.name)) {
+            let report = look.at(vault, source, only.as_ref().map(|(_, id)| id), depth).await;
+            end = end.worse(report.exit());
+            reports.push(report);
+        }
+    }
+    let mut lost = Vec::new();
+    if only.is_none() && args.vault.is_none() && quiet.is_empty() {
+        lost = look.lost_heads(&sources, &reports).await;
+    }
+    if !lost.is_empty() {
+        end = end.worse(Exit::Damage);
+    }
+    Ok(Found { reports, lost, share, silent: silent::to_json(&quiet), end })
+}
+
+/// The identities for the full check, if one is wanted.
+fn identities(session: &Session<'_>, args: &Args) -> Result<Option<Identities>, CliError> {
+    if !args.full && args.identity.is_none() && args.passphrase_file.is_none() {
+        return Ok(None);
+    }
+    let configured = session.config.keys.identity.as_ref();
+    session::identities(args.identity.as_deref(), configured, args.passphrase_file.as_deref()).map(Some)
+}
+
+/// The key that signs marks. Without one the check is as good, and leaves no trace.
+fn marker(session: &Session<'_>) -> Option<HostKey> {
+    match session.host_key() {
+        Ok(key) => Some(key),
+        Err(error) => {
+            session.cx.printer.detail(&format!("no `checked` mark is written: {}", error.message()));
+            None
+        }
+    }
+}
+
+/// The one snapshot that `text` names, over all vaults.
+async fn find(
+    session: &Session<'_>,
+    vaults: &[Vault],
+    sources: &[&Source],
+    text: &str,
+) -> Result<(backup_core::id::SourceName, SnapshotId), CliError> {
+    let mut found = BTreeSet::new();
+    for source in sources {
+        let (listed, _) = catalogue::snapshots(vaults, session.stack(), &source.name).await;
+        let named = listed.into_iter().filter(|listed| listed.id.as_str() == text || listed.id.short() == text);
+        found.extend(named.map(|listed| (source.name.clone(), listed.id)));
+    }
+    let several = found.len() > 1;
+    match found.pop_first() {
+        Some(one) if !several => Ok(one),
+        Some(_) => Err(CliError::usage(format!("`{text}` names several snapshots"))
+            .hint("give the whole name, as `backup list` shows it")),
+        None => {
+            Err(CliError::usage(format!("no vault lists a snapshot `{text}`"))
+                .hint("see the snapshots with `backup list`"))
+        }
+    }
+}
+
+/// What stays the same while all vaults are looked at.
+struct Look<'a> {
+    session: &'a Session<'a>,
+    signers: &'a Signers,
+    vaults: &'a [Vault],
+    key: Option<&'a HostKey>,
+}
+
+impl Look<'_> {
+    async fn at(&self, vault: &Vault, source: &Source, only: Option<&SnapshotId>, depth: Depth<'_>) -> Report {
+        let mut report = Report::new(vault.name(), &source.name, depth);
+        let found = verify(vault, self.signers, self.session.stack(), &source.name, only, depth).await;
+        match found {
+            Ok(verified) => {
+                for verdict in &verified.snapshots {
+                    if !verdict.damage.is_empty() {
+                        report.elsewhere.push(self.elsewhere(vault, verdict).await);
+                    }
+                    if let Err(error) = self.mark(vault, verdict).await {
+                        report.errors.push(error);
+                    }
+                }
+                self.forget(&verified).await.unwrap_or_else(|error| report.errors.push(error));
+                report.verified = verified;
+            }
+            Err(error) => report.errors.push(error.into()),
+        }
+        for error in &report.errors {
+            let text = format!("vault `{}`, source `{}`: {}", report.vault, report.source, error.message());
+            self.session.cx.printer.warn(&text, error.advice().unwrap_or_default());
+        }
+        report
+    }
+
+    /// Who else has what is damaged here, read and compared.
+    async fn elsewhere(&self, vault: &Vault, verdict: &Verdict) -> Elsewhere {
+        let mut elsewhere = Elsewhere { snapshot: verdict.id.clone(), whole: Vec::new(), partly: Vec::new() };
+        for other in self.vaults.iter().filter(|other| other.id() != vault.id()) {
+            let path = verdict.dir.snapshot(&verdict.id, ".json");
+            let Ok(signed) = other.get_signed::<SnapshotDoc>(&path, self.signers).await else { continue };
+            let inventory = other.get_inventory(&signed.doc).await.is_ok();
+            let mut good = 0;
+            for name in verdict.objects.iter().take(LOOKED_FOR) {
+                good += usize::from(other.get_object(&verdict.dir, name).await.is_ok());
+            }
+            if inventory && good == verdict.objects.len() {
+                elsewhere.whole.push(other.name().to_owned());
+            } else if good > 0 {
+                elsewhere.partly.push((other.name().to_owned(), good));
+            }
+        }
+        elsewhere
+    }
+
+    /// `checked` is a fact that must survive the loss of this host: it is signed and put beside the snapshot.
+    async fn mark(&self, vault: &Vault, verdict: &Verdict) -> Result<(), CliError> {
+        let (Some(key), Some(document), true) = (self.key, verdict.document, verdict.checked) else { return Ok(()) };
+        let mark = MarkDoc {
+            format: FORMAT,
+            stack: verdict.dir.stack.clone(),
+            source: verdict.dir.source.clone(),
+            snapshot: verdict.id.clone(),
+            mark: MarkKind::Checked,
+            at: self.session.cx.clock.now(),
+            document,
+            signer: key.fingerprint(),
+            tool: TOOL.to_owned(),
+        };
+        vault.put_signed(&mark, key).await?;
+        Ok(())
+    }
+
+    /// Damaged objects are not built upon again: their chunks will be sealed anew by the next run.
+    async fn forget(&self, verified: &Verified) -> Result<(), CliError> {
+        let objects: Vec<(&Verdict, &ObjectName)> = verified
+            .snapshots
+            .iter()
+            .flat_map(|verdict| verdict.objects.iter().map(move |object| (verdict, object)))
+            .collect();
+        if objects.is_empty() || !self.has_state() {
+            return Ok(());
+        }
+        let state = self.session.state().await?;
+        for (verdict, object) in objects {
+            state.forget(&verdict.dir, object).await?;
+        }
+        Ok(())
+    }
+
+    fn has_state(&self) -> bool {
+        self.session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists())
+    }
+
+    /// Sources whose newest snapshot, as this host remembers it, is in no vault any more: a vault was rolled back, or its
+    /// newest snapshots were removed. Nothing inside a vault alone could show that.
+    async fn lost_heads(&self, sources: &[&Source], reports: &[Report]) -> Vec<String> {
+        let mut lost = Vec::new();
+        if !self.has_state() {
+            return lost;
+        }
+        let Ok(state) = self.session.state().await else { return lost };
+        for source in sources {
+            let Ok(Some(head)) = state.head(&source.name).await else { continue };
+            let mine = || reports.iter().filter(|report| report.source == source.name);
+            let documents = mine().flat_map(|report| &report.verified.snapshots);
+            // What is there and cannot be believed is damage, and is said so already.
+            let there = documents.clone().any(|verdict| verdict.document == Some(head))
+                || documents.clone().any(|verdict| verdict.document.is_none());
+            if !there && mine().all(|report| report.errors.is_empty()) {
+                lost.push(lost_text(&source.name, head));
+            }
+        }
+        lost
+    }
+}
+
+fn lost_text(source: &backup_core::id::SourceName, head: Hash256) -> String {
+    format!(
+        "source `{source}`: the newest snapshot that this host made (`{head}`) is in no vault: rolled back or removed"
+    )
 }
 
 #[cfg(test)]
@@ -44,5 +333,23 @@ mod tests {
         for wrong in ["0/3", "4/3", "1", "1/", "/3", "a/b", "1/0", "-1/3"] {
             assert!(share(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn each_day_reads_another_share_until_all_were_read() {
+        let first: DateTime<Utc> = "2026-02-20T02:00:00Z".parse().unwrap();
+        let share = Share { part: 1, parts: 7 };
+        let parts: BTreeSet<u32> =
+            (0..7).map(|day| share_of_day(share, first + chrono::TimeDelta::days(day)).part).collect();
+        assert_eq!(parts, (1..=7).collect());
+        let halves: BTreeSet<u32> = [1, 2].map(|part| share_of_day(Share { part, parts: 2 }, first).part).into();
+        assert_eq!(halves, [1, 2].into());
+        assert_eq!(share_of_day(Share { part: 1, parts: 1 }, first), Fraction { part: 1, of: 1 });
+    }
+
+    #[test]
+    fn takes_a_snapshot_and_an_identity() {
+        let args: Args = parse(&["k3f9xa", "--identity", "-", "--vault", "local"]).unwrap();
+        assert_eq!((args.id.as_deref(), args.identity), (Some("k3f9xa"), Some("-".into())));
     }
 }

@@ -22,6 +22,7 @@ mod globals;
 mod names;
 pub mod options;
 mod plan;
+pub mod preflight;
 mod properties;
 mod reconcile;
 pub mod restore;

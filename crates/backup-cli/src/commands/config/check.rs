@@ -44,7 +44,7 @@ pub(crate) fn run(cx: &Context, _args: &Args) -> Result<Exit, CliError> {
 }
 
 /// Looks at the files that the configuration names; never at their content.
-fn files(config: &Config) -> Vec<ConfigWarning> {
+pub(in crate::commands) fn files(config: &Config) -> Vec<ConfigWarning> {
     let mut look = Look(Vec::new());
     look.public("keys.signers", &config.keys.signers);
     if let Some(path) = &config.keys.host_key {

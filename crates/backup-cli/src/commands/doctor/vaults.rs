@@ -1,0 +1,224 @@
+//! What can be seen of the vaults: identity, clock, what the endpoint really does, room, and what protects them from us.
+
+use backup_core::config::{self, Lock, Place, Protects};
+use backup_core::vault::local::{FreeSpace, LocalOptions, LocalStore};
+use backup_core::vault::s3::{Probe, Versioning};
+use chrono::TimeDelta;
+
+use super::{Checks, Level};
+use crate::error::CliError;
+use crate::session::Session;
+use crate::words;
+
+/// What must not be trusted to be protected.
+const NONE: &str = "protection: none: deletable by this host";
+
+/// All configured vaults.
+pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) {
+    if session.config.vaults.is_empty() {
+        checks.warn("vaults", "none is configured", "add a `[vault.NAME]` to the configuration");
+    }
+    let mut protections = Vec::new();
+    for vault in &session.config.vaults {
+        let about = format!("vault {}", vault.name);
+        match session.vault(vault, false).await {
+            Ok(open) => {
+                checks.good(&about, format!("{}, the pinned vault", open.describe()));
+                match open.now().await {
+                    Ok(now) => clock(&about, now - session.cx.clock.now(), checks),
+                    Err(error) => checks.fail(&about, &error.into()),
+                }
+            }
+            Err(error) => {
+                checks.fail(&about, &error);
+                continue;
+            }
+        }
+        let probe = match &vault.place {
+            Place::Path(path) => {
+                match room(path).await {
+                    Ok(space) => reserve(&about, space, session.config.limits.reserve, checks),
+                    Err(error) => checks.fail(&about, &error),
+                }
+                None
+            }
+            Place::S3(s3) => match probe(session, &vault.name, s3).await {
+                Ok(probe) => {
+                    endpoint(&about, &probe, checks);
+                    Some(probe)
+                }
+                Err(error) => {
+                    checks.fail(&about, &error);
+                    continue;
+                }
+            },
+        };
+        protections.push((about, protection(vault, probe.as_ref())));
+    }
+    // One protected vault is what is needed; that the others are not is worth a line and no warning.
+    let protected = protections.iter().any(|(_, (good, _))| *good);
+    for (about, (good, text)) in protections {
+        if good || protected {
+            checks.good(&about, text);
+        } else {
+            checks.warn(
+                &about,
+                text,
+                "let another machine pull a copy, or turn on versioning beyond this host's rights, and say so in `protects`",
+            );
+        }
+    }
+}
+
+async fn room(path: &std::path::Path) -> Result<FreeSpace, CliError> {
+    Ok(LocalStore::open(path, LocalOptions::default())?.free_space().await?)
+}
+
+async fn probe(session: &Session<'_>, name: &str, s3: &config::S3) -> Result<Probe, CliError> {
+    Ok(session.s3(name, s3).await?.probe().await?)
+}
+
+/// Expiry freezes and commits are refused by clocks that are far apart; five minutes are worth a look.
+fn clock(about: &str, ahead: TimeDelta, checks: &mut Checks) {
+    let apart = ahead.abs();
+    let side = if ahead > TimeDelta::zero() { "ahead of" } else { "behind" };
+    let text = format!("its clock is {}s {side} ours", apart.num_seconds());
+    let hint = "set both clocks by a time server";
+    if apart > TimeDelta::hours(1) {
+        checks.add(about, Level::Fail, format!("{text}: nothing would expire"), hint);
+    } else if apart > TimeDelta::minutes(5) {
+        checks.warn(about, text, hint);
+    } else {
+        checks.good(about, if apart < TimeDelta::seconds(2) { "its clock agrees with ours".to_owned() } else { text });
+    }
+}
+
+fn reserve(about: &str, space: FreeSpace, reserve: config::Reserve, checks: &mut Checks) {
+    let kept = reserve.of(space.total_bytes);
+    let text = format!(
+        "{} free of {}, reserve {}",
+        words::bytes(space.free_bytes),
+        words::bytes(space.total_bytes),
+        words::bytes(kept)
+    );
+    if space.free_bytes <= kept {
+        checks.add(about, Level::Fail, text, "make room, shorten `keep` and prune, or lower `limits.reserve`");
+    } else if space.free_bytes / 2 <= kept {
+        checks.warn(about, text, "make room before the reserve is reached");
+    } else {
+        checks.good(about, text);
+    }
+}
+
+fn endpoint(about: &str, probe: &Probe, checks: &mut Checks) {
+    if probe.checksums_verified {
+        checks.good(about, "the endpoint refuses a body that does not match its checksum");
+    } else {
+        checks.warn(
+            about,
+            "the endpoint does not verify checksums: every upload is read back",
+            "nothing must be done; uploads take longer",
+        );
+    }
+    if probe.refused_body_kept {
+        checks.warn(
+            about,
+            "the endpoint keeps a body that it refused",
+            "read the data from time to time: `backup verify --read-data 1/30`",
+        );
+    }
+    let conditional = if probe.if_none_match { "honours" } else { "ignores" };
+    let versioning = match &probe.versioning {
+        Versioning::Off => "off".to_owned(),
+        Versioning::Enabled => "on".to_owned(),
+        Versioning::Suspended => "suspended".to_owned(),
+        Versioning::Unknown(why) => format!("unknown ({why})"),
+    };
+    checks.good(about, format!("the endpoint {conditional} If-None-Match; versioning is {versioning}"));
+}
+
+/// What protects the vault from this host, as far as it was seen or an operator says so.
+fn protection(vault: &config::Vault, probe: Option<&Probe>) -> (bool, String) {
+    let versioned = probe.is_some_and(|probe| probe.versioning == Versioning::Enabled);
+    let conditional = probe.is_some_and(|probe| probe.if_none_match);
+    match vault.protects {
+        Protects::Pulled => {
+            (true, "protection: pulled by another machine, as configured; not seen from here".to_owned())
+        }
+        Protects::Versioning if versioned => {
+            (true, "protection: versioning is on; that this host cannot delete versions is as configured".to_owned())
+        }
+        Protects::Versioning => (false, format!("{NONE}; `protects` says versioning, and it was not seen to be on")),
+        Protects::ConditionalPut if conditional => {
+            (true, "protection: If-None-Match is honoured; the policy that demands it is as configured".to_owned())
+        }
+        Protects::ConditionalPut => (false, format!("{NONE}; `protects` says conditional-put, and it was not seen")),
+        Protects::None if vault.lock != Lock::None => {
+            (false, format!("{NONE}; `lock` is configured, and this version does not set locks yet"))
+        }
+        Protects::None => (false, NONE.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backup_core::config::{ByteSize, Reserve};
+
+    fn one(run: impl FnOnce(&mut Checks)) -> (Level, String) {
+        let mut checks = Checks::default();
+        run(&mut checks);
+        assert_eq!(checks.0.len(), 1);
+        let check = checks.0.remove(0);
+        (check.level, check.text)
+    }
+
+    #[test]
+    fn clocks_apart_are_told() {
+        for (seconds, level) in [(0, Level::Good), (-299, Level::Good), (400, Level::Warn), (-3601, Level::Fail)] {
+            let (seen, text) = one(|checks| clock("v", TimeDelta::seconds(seconds), checks));
+            assert_eq!(seen, level, "{text}");
+        }
+        assert!(one(|checks| clock("v", TimeDelta::seconds(-400), checks)).1.contains("400s behind"));
+    }
+
+    #[test]
+    fn the_reserve_is_compared_with_what_is_free() {
+        let reserved = Reserve::Bytes(ByteSize(100));
+        for (free_bytes, level) in [(1000, Level::Good), (201, Level::Warn), (100, Level::Fail)] {
+            let space = FreeSpace { free_bytes, total_bytes: 2000 };
+            assert_eq!(one(|checks| reserve("v", space, reserved, checks)).0, level, "{free_bytes}");
+        }
+    }
+
+    #[test]
+    fn protection_is_none_unless_seen_or_told() {
+        let mut vault = config::Vault {
+            name: "v".into(),
+            id: None,
+            place: Place::Path("/v".into()),
+            keep: None,
+            lock: Lock::None,
+            protects: Protects::None,
+        };
+        let mut probe = Probe {
+            checksums_verified: true,
+            refused_body_kept: false,
+            if_none_match: false,
+            versioning: Versioning::Off,
+        };
+        assert_eq!(protection(&vault, Some(&probe)), (false, NONE.to_owned()));
+        vault.lock = Lock::Compliance;
+        assert!(!protection(&vault, Some(&probe)).0, "a lock that is not set protects nothing");
+        vault.protects = Protects::Versioning;
+        assert!(!protection(&vault, Some(&probe)).0, "said, and seen to be off");
+        probe.versioning = Versioning::Enabled;
+        assert!(protection(&vault, Some(&probe)).0);
+        vault.protects = Protects::ConditionalPut;
+        assert!(!protection(&vault, Some(&probe)).0);
+        probe.if_none_match = true;
+        assert!(protection(&vault, Some(&probe)).0);
+        vault.protects = Protects::Pulled;
+        assert!(protection(&vault, None).0);
+    }
+}

@@ -1,0 +1,217 @@
+//! What `verify` found, for people and programs.
+
+use std::fmt::Write as _;
+
+use backup_core::id::SourceName;
+use backup_core::vault::layout::SnapshotId;
+use backup_core::verify::{Depth, Verdict, Verified};
+use serde_json::{Value, json};
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::table::Table;
+use crate::words;
+
+/// Damage lines of one snapshot that are printed; `--json` has them all.
+const SHOWN: usize = 10;
+
+/// What was found of one source in one vault.
+pub(super) struct Report {
+    /// The vault.
+    pub(super) vault: String,
+    /// The source.
+    pub(super) source: SourceName,
+    /// How deep it was looked: `listed`, `read` or `checked`.
+    pub(super) depth: &'static str,
+    /// What was found.
+    pub(super) verified: Verified,
+    /// Good copies of what is damaged.
+    pub(super) elsewhere: Vec<Elsewhere>,
+    /// What could not be looked at, or not be written down.
+    pub(super) errors: Vec<CliError>,
+}
+
+/// Who has a good copy of a snapshot that is damaged here.
+pub(super) struct Elsewhere {
+    /// The snapshot.
+    pub(super) snapshot: SnapshotId,
+    /// Vaults with a good copy of everything that is damaged.
+    pub(super) whole: Vec<String>,
+    /// Vaults with good copies of so many of the damaged objects.
+    pub(super) partly: Vec<(String, usize)>,
+}
+
+impl Report {
+    pub(super) fn new(vault: &str, source: &SourceName, depth: Depth<'_>) -> Self {
+        let depth = match (depth.identities, depth.read) {
+            (Some(_), _) => "checked",
+            (None, Some(_)) => "read",
+            (None, None) => "listed",
+        };
+        Self {
+            vault: vault.to_owned(),
+            source: source.clone(),
+            depth,
+            verified: Verified::default(),
+            elsewhere: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// How a verb ends that found this.
+    pub(super) fn exit(&self) -> Exit {
+        let end = if self.verified.is_damaged() { Exit::Damage } else { Exit::Done };
+        self.errors.iter().fold(end, |end, error| end.worse(error.as_part()))
+    }
+
+    fn damaged(&self) -> impl Iterator<Item = &Verdict> {
+        self.verified.snapshots.iter().filter(|verdict| !verdict.damage.is_empty())
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let damaged: Vec<Value> = self
+            .damaged()
+            .map(|verdict| {
+                let copies = self.elsewhere.iter().find(|elsewhere| elsewhere.snapshot == verdict.id);
+                json!({
+                    "snapshot": verdict.id, "generation": verdict.dir.id, "damage": verdict.damage,
+                    "objects": verdict.objects,
+                    "good_copies": copies.map(|copies| &copies.whole),
+                    "partly_good": copies.map(|copies| copies.partly.iter().map(|(vault, _)| vault).collect::<Vec<_>>()),
+                })
+            })
+            .collect();
+        let snapshots: Vec<Value> = self
+            .verified
+            .snapshots
+            .iter()
+            .map(|verdict| json!({ "snapshot": verdict.id, "good": verdict.damage.is_empty(), "checked": verdict.checked }))
+            .collect();
+        json!({
+            "vault": self.vault, "source": self.source, "depth": self.depth, "snapshots": snapshots,
+            "damaged": damaged, "chain": self.verified.chain, "objects_listed": self.verified.objects_listed,
+            "objects_read": self.verified.objects_read, "bytes_read": self.verified.bytes_read,
+            "errors": self.errors.iter().map(CliError::to_json).collect::<Vec<_>>(),
+        })
+    }
+
+    fn result(&self) -> String {
+        let damaged = self.damaged().count();
+        if !self.errors.is_empty() && self.verified.snapshots.is_empty() {
+            "not verified".to_owned()
+        } else if damaged > 0 {
+            format!("DAMAGED: {damaged} of {}", self.verified.snapshots.len())
+        } else if !self.verified.chain.is_empty() {
+            "DAMAGED: the chain".to_owned()
+        } else if self.verified.snapshots.is_empty() {
+            "empty".to_owned()
+        } else {
+            "good".to_owned()
+        }
+    }
+}
+
+/// The table, then what is wrong, then what to do.
+pub(super) fn text(reports: &[Report], lost: &[String]) -> String {
+    let mut table = Table::new(&["VAULT", "SOURCE", "SNAPSHOTS", "CHECKED", "OBJECTS", "READ", "RESULT"]);
+    for report in reports {
+        let found = &report.verified;
+        let read = if found.objects_read == 0 {
+            "-".to_owned()
+        } else {
+            format!("{} ({})", found.objects_read, words::bytes(found.bytes_read))
+        };
+        table.row(vec![
+            report.vault.clone(),
+            report.source.to_string(),
+            found.snapshots.len().to_string(),
+            found.snapshots.iter().filter(|verdict| verdict.checked).count().to_string(),
+            found.objects_listed.to_string(),
+            read,
+            report.result(),
+        ]);
+    }
+    let mut text = table.render();
+    for report in reports {
+        text.push_str(&damage_text(report));
+    }
+    for line in lost {
+        let _ = writeln!(text, "\n{line}");
+    }
+    text
+}
+
+fn damage_text(report: &Report) -> String {
+    let mut text = String::new();
+    for verdict in report.damaged() {
+        let _ = writeln!(text, "\n{} in vault {}, source {}", verdict.id, report.vault, report.source);
+        for damage in verdict.damage.iter().take(SHOWN) {
+            let _ = writeln!(text, "  {damage}");
+        }
+        if verdict.damage.len() > SHOWN {
+            let _ = writeln!(text, "  and {} more; `--json` has all", verdict.damage.len() - SHOWN);
+        }
+        let Some(copies) = report.elsewhere.iter().find(|copies| copies.snapshot == verdict.id) else { continue };
+        for vault in &copies.whole {
+            let _ =
+                writeln!(text, "  vault `{vault}` holds a good copy: `backup restore {} --vault {vault}`", verdict.id);
+        }
+        for (vault, good) in &copies.partly {
+            let all = verdict.objects.len();
+            let _ = writeln!(text, "  vault `{vault}` holds good copies of {good} of {all} damaged objects");
+        }
+        if copies.whole.is_empty() && copies.partly.is_empty() {
+            text.push_str("  no other vault that answers holds a good copy\n");
+        }
+    }
+    for broken in &report.verified.chain {
+        let _ = writeln!(text, "\n{broken} (vault {}, source {})", report.vault, report.source);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backup_core::vault::layout::GenerationDir;
+
+    fn report(damage: Vec<String>) -> Report {
+        let source: SourceName = "db".parse().unwrap();
+        let mut report = Report::new("local", &source, Depth { read: None, identities: None });
+        let id: SnapshotId = "20260101T000000Z-1r-abcdef".parse().unwrap();
+        let dir =
+            GenerationDir { stack: "s".parse().unwrap(), source, id: "2026-01-01--7d--00000000".parse().unwrap() };
+        if !damage.is_empty() {
+            report.elsewhere.push(Elsewhere {
+                snapshot: id.clone(),
+                whole: vec!["offsite".into()],
+                partly: Vec::new(),
+            });
+        }
+        let verdict = Verdict { id, dir, checked: false, document: None, damage, objects: Default::default() };
+        report.verified.snapshots.push(verdict);
+        report
+    }
+
+    #[test]
+    fn damage_is_named_with_where_a_good_copy_is() {
+        let good = report(vec![]);
+        assert_eq!(good.exit(), Exit::Done);
+        assert!(text(&[good], &[]).contains("good\n"));
+        let bad = report(vec!["object `aa` is missing".into()]);
+        assert_eq!(bad.exit(), Exit::Damage);
+        let shown = text(&[bad], &[]);
+        for part in ["DAMAGED: 1 of 1", "object `aa` is missing", "vault `offsite` holds a good copy"] {
+            assert!(shown.contains(part), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_failure_to_look_is_partial_and_damage_outranks_it() {
+        let mut both = report(vec![]);
+        both.errors.push(CliError::new(Exit::Failed, "x"));
+        assert_eq!(both.exit(), Exit::Partial);
+        both.verified.chain.push("broken".into());
+        assert_eq!(both.exit(), Exit::Damage);
+    }
+}

@@ -3,6 +3,7 @@
 mod check;
 mod list;
 mod new;
+mod sheet;
 
 use crate::context::Context;
 use crate::error::CliError;
@@ -12,6 +13,7 @@ use crate::exit::Exit;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     New(new::Args),
+    Sheet(sheet::Args),
     List(list::Args),
     Check(check::Args),
 }
@@ -20,6 +22,7 @@ pub(crate) enum Verb {
 pub(crate) fn run(cx: &Context, verb: &Verb) -> Result<Exit, CliError> {
     match verb {
         Verb::New(args) => new::run(cx, args),
+        Verb::Sheet(args) => sheet::run(cx, args),
         Verb::List(args) => list::run(cx, args),
         Verb::Check(args) => check::run(cx, args),
     }

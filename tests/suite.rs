@@ -4,6 +4,7 @@
 
 mod suite {
     mod cli_config;
+    mod cli_inspect;
     mod files_roundtrip;
     mod pg_capture;
     mod pg_restore;

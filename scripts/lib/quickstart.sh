@@ -64,7 +64,7 @@ make_keys() {
     ESCROW=$(age-keygen -y "$W/operator/escrow.txt")
     backup key new --host "$W/host/etc/host_key"
     [ -s "$W/host/etc/allowed_signers" ] ||
-        printf 'usdcop %s\n' "$(cut -d' ' -f1,2 "$W/host/etc/host_key.pub")" >"$W/host/etc/allowed_signers"
+        printf 'backup namespaces="backup.*" %s\n' "$(cut -d' ' -f1,2 "$W/host/etc/host_key.pub")" >"$W/host/etc/allowed_signers"
     SIGNER=$(ssh-keygen -l -f "$W/host/etc/host_key.pub" | cut -d' ' -f2)
     say "   host key $SIGNER; operators $OPS and $ESCROW"
 }
@@ -153,7 +153,8 @@ on_bare_machine() (
     . "$W/s3.env"
     set +a
     # shellcheck disable=SC2030,SC2031 # meant for this subshell only
-    export AWS_REGION="$S3_REGION" PATH="$BIN:/usr/bin:/bin" HOME="$W/bare" LC_ALL=C.UTF-8 PGPASSFILE="$W/operator/pgpass"
+    PGPASSWORD=$(<"$W/operator/superuser.pass")
+    export AWS_REGION="$S3_REGION" PATH="$BIN:/usr/bin:/bin" HOME="$W/bare" LC_ALL=C.UTF-8 PGPASSWORD
     cd "$W/bare" || exit
     "$@"
 )
@@ -165,7 +166,8 @@ restore_from_sheet() {
     command=$(sheet_command)
     [ -n "$command" ] || die "the recovery sheet has no \`backup restore … s3+http…\` command"
     say "   the sheet says: $command"
-    read -r -a words <<<"$command"
+    # The sheet quotes the address for a shell; here it is split without one.
+    read -r -a words <<<"${command//\'/}"
     mkdir "$W/bare"
     local i
     # What a human fills in: the file that holds the identity.

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{completions, config, doctor, init, key, prune, replicate, restore, run, verify};
+use crate::commands::{
+    completions, config, doctor, init, key, list, prune, replicate, restore, run, runs, show, status, verify,
+};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::{self, Exit};
@@ -50,6 +52,10 @@ enum Verb {
     Restore(Box<restore::Args>),
     #[command(subcommand)]
     Key(key::Verb),
+    Status(status::Args),
+    Runs(runs::Args),
+    List(list::Args),
+    Show(show::Args),
     Doctor(doctor::Args),
     Replicate(replicate::Args),
     Prune(prune::Args),
@@ -76,6 +82,10 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
         Verb::Restore(args) => block_on(restore::run(&cx, &args)),
         Verb::Config(verb) => config::run(&cx, &verb),
         Verb::Key(verb) => key::run(&cx, &verb),
+        Verb::Status(args) => block_on(status::run(&cx, &args)),
+        Verb::Runs(args) => block_on(runs::run(&cx, &args)),
+        Verb::List(args) => block_on(list::run(&cx, &args)),
+        Verb::Show(args) => block_on(show::run(&cx, &args)),
         Verb::Doctor(args) => block_on(doctor::run(&cx, &args)),
         Verb::Replicate(args) => block_on(replicate::run(&cx, &args)),
         Verb::Prune(args) => block_on(prune::run(&cx, &args)),

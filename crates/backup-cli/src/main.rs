@@ -9,6 +9,7 @@ mod commands;
 mod context;
 mod error;
 mod exit;
+mod find;
 mod identity;
 mod lock;
 mod printer;

@@ -1,22 +1,56 @@
-//! Numbers in words for people.
+//! Numbers, times and states as people read them. Pure: now and the time zone are arguments.
 
-/// Bytes with a binary unit and at most three digits: `982 B`, `1.2 MiB`, `64 GiB`.
+use backup_core::vault::layout::Volume;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono_tz::Tz;
+
+/// How long ago, in one unit of which there are at least two: `45s`, `90m`, `36h`, `12d`. What is still to come has a
+/// minus.
+pub(crate) fn age(age: TimeDelta) -> String {
+    let seconds = age.num_seconds();
+    let sign = if seconds < 0 { "-" } else { "" };
+    let seconds = seconds.unsigned_abs();
+    let (count, unit) = match seconds {
+        0..120 => (seconds, 's'),
+        120..7_200 => (seconds / 60, 'm'),
+        7_200..172_800 => (seconds / 3_600, 'h'),
+        _ => (seconds / 86_400, 'd'),
+    };
+    format!("{sign}{count}{unit}")
+}
+
+/// Minutes on the stack's clocks: `2026-11-21 02:00`.
+pub(crate) fn local(at: DateTime<Utc>, timezone: Tz) -> String {
+    at.with_timezone(&timezone).format("%Y-%m-%d %H:%M").to_string()
+}
+
+/// An instant for programs: UTC, RFC 3339.
+pub(crate) fn utc(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// Bytes in the largest unit that leaves at least one of it: `0 B`, `1023 B`, `1.5 MiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, unit)| bytes >= *unit) {
+        // Tenths by whole numbers, rounded down: 1023.99 KiB must not read as 1024.0 KiB.
+        Some((name, unit)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
+        None => format!("{bytes} B"),
     }
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in UNITS {
-        if value < 1023.5 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
+}
+
+/// What a snapshot's name says of its size.
+pub(crate) fn volume(volume: Volume) -> String {
+    match volume {
+        Volume::Rows(1) => "1 row".to_owned(),
+        Volume::Rows(rows) => format!("{rows} rows"),
+        Volume::Bytes(count) => bytes(count),
     }
-    if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+/// `1 snapshot`, `2 snapshots`.
+pub(crate) fn count(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 #[cfg(test)]
@@ -24,16 +58,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_digits_and_a_unit() {
-        for (number, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (10 << 20, "10 MiB"),
-            ((1 << 30) - 1, "1.0 GiB"),
-            (u64::MAX, "16 EiB"),
+    fn ages_have_one_unit() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (7_199, "119m"),
+            (7_200, "2h"),
+            (172_799, "47h"),
+            (172_800, "2d"),
+            (-90, "-90s"),
+            (-7_200, "-2h"),
         ] {
-            assert_eq!(bytes(number), text);
+            assert_eq!(age(TimeDelta::seconds(seconds)), text);
         }
+    }
+
+    #[test]
+    fn sizes_are_not_rounded_up() {
+        for (count, text) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1.0 KiB"),
+            (1_572_864, "1.5 MiB"),
+            ((1 << 20) - 1, "1023.9 KiB"),
+            (5 << 40, "5.0 TiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(volume(Volume::Rows(1)), "1 row");
+        assert_eq!(volume(Volume::Rows(225_000)), "225000 rows");
+        assert_eq!(volume(Volume::Bytes(2_048)), "2.0 KiB");
+        assert_eq!((count(1, "run"), count(0, "run")), ("1 run".to_owned(), "0 runs".to_owned()));
+    }
+
+    #[test]
+    fn instants_are_local_for_people_and_utc_for_programs() {
+        let at: DateTime<Utc> = "2026-11-21T02:00:03Z".parse().unwrap();
+        assert_eq!(local(at, chrono_tz::America::Bogota), "2026-11-20 21:00");
+        assert_eq!(utc(at), "2026-11-21T02:00:03Z");
     }
 }

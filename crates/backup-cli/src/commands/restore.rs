@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Into this database (a name, or postgres://USER@HOST:PORT/DB with the password in $PGPASSWORD), which must not exist
     #[arg(long, value_name = "DB", conflicts_with = "replace")]
     pub(crate) into: Option<String>,
-    /// Files below this folder instead of their old places; a database, without --into, as plain files
+    /// Below this folder, by source, instead of the old places; a database, without --into, as plain files
     #[arg(long, value_name = "DIR", conflicts_with = "replace")]
     pub(crate) into_dir: Option<PathBuf>,
     /// In place of what is there now, which is kept under a dated name
@@ -166,7 +166,7 @@ impl Work {
         snapshot: OpenSnapshot,
     ) -> Result<Self, CliError> {
         let kind = match (snapshot.manifest().source_type.as_str(), &args.into, &args.into_dir) {
-            ("files", _, _) => Kind::Files(Box::new(files::Files::plan(args, &snapshot)?)),
+            ("files", _, _) => Kind::Files(Box::new(files::Files::plan(args, &source, &snapshot)?)),
             ("postgres", None, Some(dir)) => Kind::Plain(plain::Plain::plan(dir, &source)?),
             ("postgres", _, _) => {
                 Kind::Database(Box::new(database::Database::plan(scene, args, &source, &snapshot).await?))

@@ -1,5 +1,345 @@
-//! `backup status`.
+//! `backup status`: is every source backed up as promised?
+//!
+//! A source's newest snapshot counts only if its signature is good: a name that anybody could have put into a vault
+//! must not turn a breach into `ok`.
+
+mod verdict;
+
+use backup_core::config::{Objective, Source};
+use backup_core::id::SourceName;
+use backup_core::signature::Signers;
+use backup_core::vault::document::{ExpiredDoc, PruneStage, SnapshotDoc};
+use backup_core::vault::store::StoreError;
+use backup_core::vault::{Vault, VaultError};
+use backup_scheduler::Crontab;
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::find::{self, Found};
+use crate::session::Session;
+use crate::words;
+use verdict::{Lag, Verdict};
 
 /// Show each source's newest snapshot and its age against the objectives
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
+
+/// A pending deletion of a generation in a vault.
+struct Pending {
+    vault: String,
+    doc: ExpiredDoc,
+}
+
+/// Everything about one source.
+struct Standing<'a> {
+    source: &'a Source,
+    /// Newest snapshot that is believed: its id, and the instant of its data.
+    newest: Option<SnapshotDoc>,
+    verdict: Verdict,
+    /// When the next run of a job with this source is due.
+    next_due: Option<DateTime<Utc>>,
+    /// Since when a newer snapshot should have been there.
+    overdue_since: Option<DateTime<Utc>>,
+    lags: Vec<(String, Lag)>,
+    pending: Vec<Pending>,
+}
+
+/// Prints it: exit 5 if an objective is breached, 3 if a vault does not answer, 4 if a snapshot is not believed.
+pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
+    let session = Session::open(cx)?;
+    let signers = session.signers()?;
+    let now = cx.clock.now();
+    let mut found = find::snapshots(&session, &[], None).await?;
+    let mut damage: Vec<CliError> = Vec::new();
+    let mut all = Vec::new();
+    for source in &session.config.sources {
+        all.push(standing(&session, source, &mut found, &signers, now, &mut damage).await?);
+    }
+    let mut exit = found.warn(&session);
+    for error in &damage {
+        cx.printer.warn(error.message(), error.advice().unwrap_or("see what is damaged with `backup verify`"));
+        exit = exit.worse(Exit::Damage);
+    }
+    for one in &all {
+        exit = exit.worse(one.verdict.exit());
+        if one.verdict == Verdict::Missing {
+            cx.printer.warn(&format!("source `{}` has no snapshot", one.source.name), "make one with `backup run`");
+        }
+        if one.newest.as_ref().is_some_and(|newest| verdict::is_ahead(newest.instant, now)) {
+            cx.printer.warn(
+                &format!("the newest snapshot of `{}` is from the future", one.source.name),
+                "check the clocks of this host and of the database's",
+            );
+        }
+    }
+    let services: Vec<(&str, Option<DateTime<Utc>>, Verdict)> = session
+        .config
+        .services
+        .iter()
+        .map(|service| {
+            let newest = |name: &SourceName| {
+                all.iter()
+                    .find(|one| one.source.name == *name)
+                    .and_then(|one| one.newest.as_ref())
+                    .map(|doc| doc.instant)
+            };
+            let point = verdict::oldest(service.needs.iter().map(newest));
+            let objective = service.objective.as_ref();
+            let verdict = judge(objective, point, None, now, session.config.timezone, !found.vaults.is_empty());
+            (service.name.as_str(), point, verdict)
+        })
+        .collect();
+    exit = services.iter().fold(exit, |exit, (.., verdict)| exit.worse(verdict.exit()));
+    let last = match super::runs::remembered(&session, 1).await {
+        Ok(records) => records.into_iter().next(),
+        Err(error) => {
+            cx.printer.warn(error.message(), error.advice().unwrap_or("check `state`"));
+            None
+        }
+    };
+    let timezone = session.config.timezone;
+    let value = json!({
+        "stack": session.stack(),
+        "at": words::utc(now),
+        "class": exit.word(),
+        "sources": all.iter().map(|one| one.json(now)).collect::<Vec<_>>(),
+        "services": services.iter().zip(&session.config.services).map(|((name, point, verdict), service)| json!({
+            "service": name,
+            "needs": service.needs,
+            "verdict": verdict.word(),
+            "instant": point.map(words::utc),
+            "age_seconds": point.map(|point| (now - point).num_seconds()),
+            "objective": service.objective.as_ref().map(objective_json),
+        })).collect::<Vec<_>>(),
+        "last_run": last.as_ref().map(|run| json!({
+            "id": run.id,
+            "job": run.job,
+            "started": words::utc(run.started),
+            "finished": run.finished.map(words::utc),
+            "outcome": super::runs::outcome(run),
+        })),
+        "silent": found.silent_json(),
+        "damage": damage.iter().map(CliError::to_json).collect::<Vec<_>>(),
+    });
+    cx.printer.result("status", value, || {
+        let mut blocks: Vec<String> = all.iter().map(|one| one.text(now, timezone)).collect();
+        for ((name, point, verdict), service) in services.iter().zip(&session.config.services) {
+            let age = point.map_or_else(
+                || "not every need has a snapshot".to_owned(),
+                |point| format!("back to {}, {} ago", words::local(point, timezone), words::age(now - point)),
+            );
+            let objective = service.objective.as_ref().map(objective_text).unwrap_or_default();
+            blocks.push(format!("service {name}: {}\n  {age}{objective}\n", verdict.word()));
+        }
+        let run = last.as_ref().map_or_else(
+            || "last run: none is remembered on this host\n".to_owned(),
+            |run| {
+                let (outcome, started) = (super::runs::outcome(run), words::local(run.started, timezone));
+                format!("last run: {outcome} ({}, started {started})\n", run.id)
+            },
+        );
+        blocks.push(run);
+        blocks.join("\n")
+    })?;
+    Ok(exit)
+}
+
+/// Looks at one source in all vaults that answer. What is not believed goes to `damage`.
+async fn standing<'a>(
+    session: &Session<'a>,
+    source: &'a Source,
+    found: &mut Found,
+    signers: &Signers,
+    now: DateTime<Utc>,
+    damage: &mut Vec<CliError>,
+) -> Result<Standing<'a>, CliError> {
+    let timezone = session.config.timezone;
+    let newest = newest(found, &source.name, signers, damage).await;
+    let pending = pending(session, source, found, signers, damage).await;
+    let jobs = session.config.jobs.iter().filter(|job| job.sources.contains(&source.name));
+    let schedules: Vec<(Crontab, Tz)> =
+        jobs.filter_map(|job| Some((Crontab::parse(job.cron.as_deref()?).ok()?, job.timezone))).collect();
+    let due = |after: DateTime<Utc>| schedules.iter().filter_map(|(cron, tz)| cron.next_after(after, *tz)).min();
+    let overdue_since = newest.as_ref().and_then(|doc| due(doc.instant)).filter(|due| *due <= now);
+    let instant = newest.as_ref().map(|doc| doc.instant);
+    let verdict = judge(source.objective.as_ref(), instant, overdue_since, now, timezone, !found.vaults.is_empty());
+    let listed = found.of(&source.name);
+    let lags = found
+        .vaults
+        .iter()
+        .map(|vault| {
+            let here = |one: &&backup_core::catalogue::Listed| one.vaults.iter().any(|v| v.name() == vault.name());
+            let has: Vec<bool> = listed.iter().map(here).collect();
+            let newest = listed.iter().rev().find(|one| here(one)).map(|one| one.id.clone());
+            (vault.name().to_owned(), Lag { newest, missing: verdict::missing(&has) })
+        })
+        .collect();
+    Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending })
+}
+
+fn judge(
+    objective: Option<&Objective>,
+    instant: Option<DateTime<Utc>>,
+    overdue_since: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+    timezone: Tz,
+    asked: bool,
+) -> Verdict {
+    if !asked {
+        return Verdict::Unknown;
+    }
+    let rpo = objective.map(|objective| objective.rpo.as_chrono());
+    let today = now.with_timezone(&timezone).date_naive();
+    let waived = objective.and_then(|objective| objective.waiver.as_ref()).is_some_and(|waiver| today <= waiver.until);
+    verdict::verdict(instant.map(|instant| now - instant), rpo, waived, overdue_since.is_some())
+}
+
+/// The newest snapshot of a source whose document is good in one of the vaults that list it.
+async fn newest(
+    found: &mut Found,
+    source: &SourceName,
+    signers: &Signers,
+    damage: &mut Vec<CliError>,
+) -> Option<SnapshotDoc> {
+    let candidates: Vec<_> = found.of(source).into_iter().cloned().collect();
+    for one in candidates.iter().rev() {
+        let path = one.dir.snapshot(&one.id, ".json");
+        for vault in &one.vaults {
+            match vault.get_signed::<SnapshotDoc>(&path, signers).await {
+                Ok(signed) => return Some(signed.doc),
+                Err(error) => failed(found, vault, error, damage),
+            }
+        }
+    }
+    None
+}
+
+/// Sorts a failure: a store that fails is silent, everything else is a document that is not believed.
+fn failed(found: &mut Found, vault: &Vault, error: VaultError, damage: &mut Vec<CliError>) {
+    let is_away = matches!(&error, VaultError::Store { source, .. }
+        if !matches!(source, StoreError::NotFound { .. } | StoreError::TooLarge { .. }));
+    if !is_away {
+        damage.push(error.into());
+    } else if !found.silent.iter().any(|(name, _)| name == vault.name()) {
+        found.silent.push((vault.name().to_owned(), error.into()));
+    }
+}
+
+/// Generations that a prune has announced or begun to delete.
+async fn pending(
+    session: &Session<'_>,
+    source: &Source,
+    found: &mut Found,
+    signers: &Signers,
+    damage: &mut Vec<CliError>,
+) -> Vec<Pending> {
+    let mut all = Vec::new();
+    for vault in found.vaults.clone() {
+        let look = async {
+            let mut documents = Vec::new();
+            for dir in vault.generations(session.stack(), &source.name).await? {
+                for stage in [PruneStage::Deleting, PruneStage::Expired] {
+                    let path = dir.file(stage.file());
+                    if vault.exists(&path).await? {
+                        documents.push(path);
+                        break;
+                    }
+                }
+            }
+            Ok::<_, VaultError>(documents)
+        };
+        match look.await {
+            Ok(paths) => {
+                for path in paths {
+                    match vault.get_signed::<ExpiredDoc>(&path, signers).await {
+                        Ok(signed) => all.push(Pending { vault: vault.name().to_owned(), doc: signed.doc }),
+                        Err(error) => failed(found, &vault, error, damage),
+                    }
+                }
+            }
+            Err(error) => failed(found, &vault, error, damage),
+        }
+    }
+    all
+}
+
+fn objective_json(objective: &Objective) -> Value {
+    json!({
+        "rpo_seconds": objective.rpo.as_seconds(),
+        "rto_seconds": objective.rto.as_seconds(),
+        "waiver": objective.waiver.as_ref().map(|waiver| json!({ "until": waiver.until, "reason": waiver.reason })),
+    })
+}
+
+fn objective_text(objective: &Objective) -> String {
+    let waiver = objective.waiver.as_ref();
+    let waiver = waiver.map(|waiver| format!("\n  waiver    until {}: {}", waiver.until, waiver.reason));
+    format!(" (objective {}){}", objective.rpo, waiver.unwrap_or_default())
+}
+
+fn stage(stage: PruneStage) -> &'static str {
+    match stage {
+        PruneStage::Expired => "expired",
+        PruneStage::Deleting => "deleting",
+    }
+}
+
+impl Standing<'_> {
+    fn json(&self, now: DateTime<Utc>) -> Value {
+        let newest = self.newest.as_ref();
+        json!({
+            "source": self.source.name,
+            "verdict": self.verdict.word(),
+            "newest": newest.map(|doc| &doc.id),
+            "instant": newest.map(|doc| words::utc(doc.instant)),
+            "age_seconds": newest.map(|doc| (now - doc.instant).num_seconds()),
+            "suspect": newest.map(|doc| doc.suspect > 0),
+            "objective": self.source.objective.as_ref().map(objective_json),
+            "next_due": self.next_due.map(words::utc),
+            "overdue_since": self.overdue_since.map(words::utc),
+            "vaults": self.lags.iter().map(|(vault, lag)| json!({
+                "vault": vault, "newest": lag.newest, "missing": lag.missing,
+            })).collect::<Vec<_>>(),
+            "pending": self.pending.iter().map(|pending| json!({
+                "vault": pending.vault,
+                "generation": pending.doc.generation,
+                "stage": stage(pending.doc.stage),
+                "since": words::utc(pending.doc.at),
+                "snapshots": pending.doc.snapshots.len(),
+            })).collect::<Vec<_>>(),
+        })
+    }
+
+    fn text(&self, now: DateTime<Utc>, timezone: Tz) -> String {
+        let mut lines = vec![format!("{}: {}", self.source.name, self.verdict.word())];
+        let objective = self.source.objective.as_ref().map(objective_text).unwrap_or_default();
+        let newest = self.newest.as_ref().map_or_else(
+            || "no snapshot".to_owned(),
+            |doc| {
+                let suspect = if doc.suspect > 0 { ", suspect" } else { "" };
+                let (at, age) = (words::local(doc.instant, timezone), words::age(now - doc.instant));
+                format!("{} of {at}, {age} old{suspect}", doc.id.short())
+            },
+        );
+        lines.push(format!("  newest    {newest}{objective}"));
+        if let Some(due) = self.next_due {
+            lines.push(format!("  next due  {}", words::local(due, timezone)));
+        }
+        if let Some(since) = self.overdue_since {
+            lines.push(format!("  overdue   since {}", words::local(since, timezone)));
+        }
+        for (vault, lag) in &self.lags {
+            lines.push(format!("  vault     {vault}: {}", lag.text()));
+        }
+        for pending in &self.pending {
+            let (stage, since) = (stage(pending.doc.stage), words::local(pending.doc.at, timezone));
+            let count = words::count(pending.doc.snapshots.len(), "snapshot");
+            lines.push(format!("  {stage:<8}  {}: {}, {count}, since {since}", pending.vault, pending.doc.generation));
+        }
+        lines.join("\n") + "\n"
+    }
+}

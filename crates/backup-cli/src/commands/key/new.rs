@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use backup_core::id::StackName;
+use backup_core::signature::PRINCIPAL;
 use serde_json::json;
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey};
 
@@ -49,18 +50,16 @@ fn operator(cx: &Context, args: &Args) -> Result<Exit, CliError> {
 }
 
 fn host(cx: &Context, args: &Args) -> Result<Exit, CliError> {
-    let principal = match &args.stack {
-        Some(stack) => stack.to_string(),
-        None => cx.config_if_any()?.map_or_else(|| "*".to_owned(), |config| config.stack.to_string()),
-    };
+    // Not from the configuration: keys are made before it is written.
+    let stack = args.stack.as_ref().map_or("host", StackName::as_str);
     let failed = |error: &ssh_key::Error| CliError::caused(Exit::Failed, "cannot make a host key", error);
     let mut key =
         PrivateKey::random(&mut ssh_key::rand_core::OsRng, Algorithm::Ed25519).map_err(|error| failed(&error))?;
-    key.set_comment(format!("backup@{principal}"));
+    key.set_comment(format!("backup@{stack}"));
     let private = key.to_openssh(LineEnding::LF).map_err(|error| failed(&error))?;
     let public = key.public_key().to_openssh().map_err(|error| failed(&error))?;
     let bare: Vec<&str> = public.split(' ').take(2).collect();
-    let signer = format!("backup@{principal} namespaces=\"backup.*\" {}", bare.join(" "));
+    let signer = format!("{PRINCIPAL} namespaces=\"backup.*\" {}", bare.join(" "));
     let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
 
     let mut beside = args.file.clone().into_os_string();

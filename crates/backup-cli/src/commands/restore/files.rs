@@ -17,12 +17,13 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn plan(args: &Args, snapshot: &OpenSnapshot) -> Result<Self, CliError> {
+    /// Below `--into-dir` each source has a folder of its own, so that two can not meet.
+    pub(super) fn plan(args: &Args, source: &SourceName, snapshot: &OpenSnapshot) -> Result<Self, CliError> {
         let manifest = snapshot.manifest();
         let options = RestoreOptions {
             target: match &args.into_dir {
                 Some(dir) => {
-                    let dir = std::path::absolute(dir)
+                    let dir = std::path::absolute(dir.join(source.as_str()))
                         .map_err(|error| CliError::usage(format!("`{}`: {error}", dir.display())))?;
                     std::fs::create_dir_all(&dir)
                         .map_err(|error| CliError::usage(format!("cannot make `{}`: {error}", dir.display())))?;

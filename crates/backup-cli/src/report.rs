@@ -38,10 +38,10 @@ pub(crate) struct Report {
 pub(crate) struct SourceReport {
     source: String,
     seconds: i64,
-    end: Result<Stored, CliError>,
+    end: Result<Held, CliError>,
 }
 
-struct Stored {
+struct Held {
     snapshot: String,
     short: String,
     rows: u64,
@@ -56,7 +56,7 @@ impl SourceReport {
     /// It has a new snapshot.
     pub(crate) fn stored(source: &SourceName, committed: &Committed, seconds: i64) -> Self {
         let doc = &committed.snapshot.doc;
-        let stored = Stored {
+        let stored = Held {
             snapshot: doc.id.to_string(),
             short: doc.id.short().to_owned(),
             rows: doc.rows,

@@ -227,7 +227,7 @@ impl<'a> Session<'a> {
     /// The engine's source for a configured one.
     pub(crate) fn source(&self, source: &config::Source) -> Result<Box<dyn Source>, CliError> {
         match &source.kind {
-            SourceKind::Postgres(postgres) => Ok(Box::new(self.postgres(&source.name, postgres)?)),
+            SourceKind::Postgres(database) => Ok(Box::new(postgres(&source.name, database)?)),
             SourceKind::Files(files) => Ok(Box::new(FilesOptions {
                 optional: files.optional.clone(),
                 secret: files.secret,
@@ -241,25 +241,21 @@ impl<'a> Session<'a> {
             .hint("name the other sources: `backup run --source NAME`")),
         }
     }
+}
 
-    /// The engine's options for a PostgreSQL source.
-    pub(crate) fn postgres(
-        &self,
-        name: &SourceName,
-        source: &config::PostgresSource,
-    ) -> Result<PostgresOptions, CliError> {
-        let mut options = PostgresOptions::new(name.to_string(), connect(name, source)?);
-        options.clients = clients(&source.clients);
-        options.globals = match source.globals {
-            config::Globals::Passwords => Globals::Passwords,
-            config::Globals::NoPasswords => Globals::NoPasswords,
-            config::Globals::None => Globals::None,
-        };
-        let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-        let name = |table: &config::TableName| format!("{}.{}", quoted(&table.schema), quoted(&table.table));
-        options.exclude_data = source.exclude_data.iter().map(name).collect();
-        Ok(options)
-    }
+/// The engine's options for a PostgreSQL source.
+pub(crate) fn postgres(name: &SourceName, source: &config::PostgresSource) -> Result<PostgresOptions, CliError> {
+    let mut options = PostgresOptions::new(name.to_string(), connect(name, source)?);
+    options.clients = clients(&source.clients);
+    options.globals = match source.globals {
+        config::Globals::Passwords => Globals::Passwords,
+        config::Globals::NoPasswords => Globals::NoPasswords,
+        config::Globals::None => Globals::None,
+    };
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let name = |table: &config::TableName| format!("{}.{}", quoted(&table.schema), quoted(&table.table));
+    options.exclude_data = source.exclude_data.iter().map(name).collect();
+    Ok(options)
 }
 
 /// How to reach a configured database.

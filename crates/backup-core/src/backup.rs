@@ -239,8 +239,8 @@ async fn start_pipeline(
 }
 
 fn seed(key: &HostKey) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = key.derive("chunker");
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    let secret = key.derive("chunker");
+    u64::from_be_bytes(std::array::from_fn(|i| secret[i]))
 }
 
 async fn capture(

@@ -183,14 +183,14 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec
                 vault.put_signed(&doc, key).await?;
                 let listed: BTreeSet<SnapshotId> = vault.snapshots(&step.dir).await?.into_iter().collect();
                 let planned: BTreeSet<SnapshotId> = step.snapshots.iter().map(|(id, _)| id.clone()).collect();
-                if listed != planned {
+                if listed == planned {
+                    put_receipt(vault, plan, step, key).await?;
+                    delete(vault, &mut result).await?;
+                } else {
                     // A writer was faster: its snapshot stays, and so does everything else.
                     remove_document(vault, &step.dir, PruneStage::Deleting).await?;
                     result.action = Action::Withdraw;
                     withdraw(vault, &step.dir).await?;
-                } else {
-                    put_receipt(vault, plan, step, key).await?;
-                    delete(vault, &mut result).await?;
                 }
             }
             Action::Resume => delete(vault, &mut result).await?,

@@ -277,10 +277,7 @@ impl Vault {
     }
 
     /// Signs and stores a document: its signature first, so that a document is never there without one.
-    pub async fn put_signed<T: PublicDocument>(&self, doc: &T, key: &HostKey) -> Result<Signed<T>, VaultError>
-    where
-        T: Clone,
-    {
+    pub async fn put_signed<T: PublicDocument + Clone>(&self, doc: &T, key: &HostKey) -> Result<Signed<T>, VaultError> {
         let path = doc.path();
         let bytes = json::to_lines(doc);
         let signature = key

@@ -270,7 +270,7 @@ pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)]) -> Vec<S
     }
     let mut broken = Vec::new();
     for (signer, mut chain) in by_signer {
-        chain.sort_by(|a, b| a.doc.finished.cmp(&b.doc.finished));
+        chain.sort_by_key(|signed| signed.doc.finished);
         for pair in chain.windows(2) {
             if pair[1].doc.previous != Some(pair[0].hash()) {
                 let (older, newer) = (&pair[0].doc.id, &pair[1].doc.id);

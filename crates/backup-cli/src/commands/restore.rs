@@ -77,7 +77,7 @@ pub(crate) struct Args {
     /// Show the plan and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// From this vault: a configured name, a directory, or s3+https://HOST/BUCKET/PREFIX?region=R
+    /// From this vault: a configured name, a directory, or `s3+https://HOST/BUCKET/PREFIX?region=R`
     #[arg(long, value_name = "NAME|URL")]
     pub(crate) vault: Option<String>,
     /// Stack to restore, without a configuration

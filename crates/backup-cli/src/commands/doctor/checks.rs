@@ -79,7 +79,7 @@ pub(super) async fn sources(session: &Session<'_>, checks: &mut Checks) {
         }
         match &source.kind {
             SourceKind::Postgres(postgres) => {
-                let asked = match session.postgres(&source.name, postgres) {
+                let asked = match crate::session::postgres(&source.name, postgres) {
                     Ok(options) => preflight(&options).await.map_err(CliError::from),
                     Err(error) => Err(error),
                 };

@@ -223,23 +223,23 @@ impl<'a> Session<'a> {
         }
         Ok(self.config.sources.iter().filter(|s| only.is_empty() || only.contains(&s.name)).collect())
     }
+}
 
-    /// The engine's source for a configured one.
-    pub(crate) fn source(&self, source: &config::Source) -> Result<Box<dyn Source>, CliError> {
-        match &source.kind {
-            SourceKind::Postgres(database) => Ok(Box::new(postgres(&source.name, database)?)),
-            SourceKind::Files(files) => Ok(Box::new(FilesOptions {
-                optional: files.optional.clone(),
-                secret: files.secret,
-                ..FilesOptions::new(files.paths.clone())
-            })),
-            other => Err(CliError::usage(format!(
-                "source `{}` is of type `{}`, which this version cannot capture yet",
-                source.name,
-                other.word()
-            ))
-            .hint("name the other sources: `backup run --source NAME`")),
-        }
+/// The engine's source for a configured one.
+pub(crate) fn engine(source: &config::Source) -> Result<Box<dyn Source>, CliError> {
+    match &source.kind {
+        SourceKind::Postgres(database) => Ok(Box::new(postgres(&source.name, database)?)),
+        SourceKind::Files(files) => Ok(Box::new(FilesOptions {
+            optional: files.optional.clone(),
+            secret: files.secret,
+            ..FilesOptions::new(files.paths.clone())
+        })),
+        other => Err(CliError::usage(format!(
+            "source `{}` is of type `{}`, which this version cannot capture yet",
+            source.name,
+            other.word()
+        ))
+        .hint("name the other sources: `backup run --source NAME`")),
     }
 }
 

@@ -256,7 +256,7 @@ async fn capture(
     run: &str,
 ) -> Result<Committed, CliError> {
     let config = &session.config;
-    let engine = session.source(source)?;
+    let engine = crate::session::engine(source)?;
     let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
     let secret = matches!(&source.kind, config::SourceKind::Files(files) if files.secret);
     let request = BackupRequest {

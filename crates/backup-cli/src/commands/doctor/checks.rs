@@ -99,7 +99,7 @@ pub(super) async fn sources(session: &Session<'_>, checks: &mut Checks) {
             }
             SourceKind::Files(_) => {}
             _ => {
-                if let Err(error) = session.source(source) {
+                if let Err(error) = crate::session::engine(source) {
                     checks.fail(&about, &error);
                 }
             }

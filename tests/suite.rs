@@ -7,6 +7,7 @@ mod suite {
     mod files_roundtrip;
     mod pg_capture;
     mod pg_restore;
+    mod recover;
     mod store_conformance;
     mod store_faults;
 }

@@ -4,6 +4,7 @@
 
 mod suite {
     mod cli_config;
+    mod engine;
     mod files_roundtrip;
     mod pg_capture;
     mod pg_restore;

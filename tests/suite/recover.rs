@@ -14,6 +14,7 @@ use std::fs;
 
 use backup_core::source::files::FilesOptions;
 use scene::Scene;
+pub(crate) use tree::noise;
 
 #[tokio::test]
 async fn files_come_back_by_the_vaults_own_page() {

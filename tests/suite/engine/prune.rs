@@ -98,7 +98,7 @@ async fn read_receipts(world: &World) -> Vec<ReceiptDoc> {
     let folder = receipts(&world.request.stack, &world.request.source);
     let mut found = Vec::new();
     for entry in world.vault.list(&folder).await.unwrap() {
-        if entry.path.as_str().ends_with(".json") {
+        if entry.path.as_str().strip_suffix(".json").is_some() {
             found.push(world.vault.get_signed::<ReceiptDoc>(&entry.path, &world.signers).await.unwrap().doc);
         }
     }

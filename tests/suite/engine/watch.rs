@@ -45,7 +45,7 @@ impl std::fmt::Debug for Watch {
 
 /// Whether the path is a snapshot's document: its presence is a commit.
 pub(crate) fn is_commit(path: &str) -> bool {
-    path.contains("/snapshots/") && path.ends_with(".json")
+    path.contains("/snapshots/") && path.strip_suffix(".json").is_some()
 }
 
 impl Watch {

@@ -150,7 +150,8 @@ fn contents(cluster: &Cluster) -> String {
             "S" => format!("SELECT last_value, is_called FROM {name}"),
             _ => format!("SELECT t.* FROM ONLY {name} t ORDER BY t::text"),
         };
-        all += &format!("\n== {name}\n{}", cluster.psql(DATABASE, &format!("COPY ({query}) TO STDOUT")));
+        let rows = cluster.psql(DATABASE, &format!("COPY ({query}) TO STDOUT"));
+        all.extend(["\n== ", &name, "\n", &rows]);
     }
     all + "\n== large objects\n"
         + &cluster.psql(DATABASE, "SELECT loid, pageno, md5(data) FROM pg_largeobject ORDER BY 1, 2")

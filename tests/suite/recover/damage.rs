@@ -168,12 +168,14 @@ async fn signers_identities_and_tools() {
     fs::create_dir(copy.join("out-there")).unwrap();
     scene.recover(&copy, "conf", &copy.join("out-there"), &[], &[]).fails("exists; name a new directory");
 
-    // A full disk, here a `cat` that cannot append: fails where `cat` stands before a `&&` in `finish_stream`.
+    // A full disk, here a `cat` that writes what looks like an empty archive and fails: the script goes on where `cat`
+    // stands before a `&&` in `finish_stream`.
     let cat = scene.path("tools/cat");
     let real = fs::read_link(&cat).unwrap();
     fs::remove_file(&cat).unwrap();
     let script = format!(
-        "#!/bin/bash\ncase $1 in */stream) echo 'cat: no space left' >&2; exit 1;; esac\nexec {} \"$@\"\n",
+        "#!/bin/bash\ncase $1 in */stream) printf '\\0%.0s' {{1..10240}}; echo 'cat: no space left' >&2; exit 1;; esac\n\
+         exec {} \"$@\"\n",
         real.display()
     );
     fs::write(&cat, script).unwrap();

@@ -5,9 +5,11 @@
 mod suite {
     mod cli_config;
     mod cli_inspect;
+    mod engine;
     mod files_roundtrip;
     mod pg_capture;
     mod pg_restore;
+    mod recover;
     mod store_conformance;
     mod store_faults;
 }

@@ -367,18 +367,38 @@ fn manifest(
     })
 }
 
-/// Head of the chain: from the state, or, where that was lost, from the newest snapshot of this host in the vault.
+/// How far back a head is looked for behind snapshots that the state does not know.
+const LOST_HEADS: usize = 8;
+
+/// Head of the chain: from the state, or, where that was lost, the newest snapshot of this host in the vault.
+///
+/// A run can end between its commit and its note in the state (a crash, a last answer that was lost). Its snapshot is
+/// whole and listed, so the chain must go through it: snapshots of ours that follow on the remembered head move it. What
+/// does not lead back to the remembered head does not replace it, so that a vault that was rolled back shows an open chain.
 async fn previous(vault: &Vault, host: Host<'_>, request: &BackupRequest) -> Result<Option<Hash256>, BackupError> {
-    if let Some(head) = host.state.head(&request.source).await? {
-        return Ok(Some(head));
-    }
+    let head = host.state.head(&request.source).await?;
     let own = Signers::pin_fingerprint(&host.key.fingerprint());
-    for (dir, id) in vault.history(&request.stack, &request.source).await?.into_iter().rev() {
-        if let Ok(found) = vault.get_signed::<SnapshotDoc>(&dir.snapshot(&id, ".json"), &own).await {
-            return Ok(Some(found.hash()));
+    let (mut newest, mut link) = (None, None);
+    for (dir, id) in vault.history(&request.stack, &request.source).await?.into_iter().rev().take(LOST_HEADS) {
+        let found = match vault.get_signed::<SnapshotDoc>(&dir.snapshot(&id, ".json"), &own).await {
+            Ok(found) => found,
+            Err(error @ VaultError::Store { .. }) => return Err(error.into()),
+            Err(_) => continue,
+        };
+        let hash = Some(found.hash());
+        if newest.is_some() && hash != link {
+            continue;
+        }
+        newest = newest.or(hash);
+        link = found.doc.previous;
+        if head.is_none() || head == hash || head == link {
+            return Ok(newest);
+        }
+        if link.is_none() {
+            break;
         }
     }
-    Ok(None)
+    Ok(head)
 }
 
 async fn pruned(vault: &Vault, dir: &GenerationDir) -> Result<bool, VaultError> {

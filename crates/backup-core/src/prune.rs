@@ -125,11 +125,28 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
         let delete = decision.is_some_and(|decision| decision.delete);
         let reason =
             decision.map_or_else(|| "keep: it is not understood".to_owned(), retention::GenerationDecision::text);
-        let action = action(vault, signers, &dir, delete, &snapshots, newest.as_ref(), store_now).await?;
+        let mut snapshots = snapshots;
+        let action = match begun(vault, signers, &dir).await? {
+            Some(begun) => {
+                // What is being deleted was named when it began; what is still listed may be less.
+                snapshots = begun.snapshots;
+                Action::Resume
+            }
+            None => action(vault, signers, &dir, delete, &snapshots, newest.as_ref(), store_now).await?,
+        };
         steps.push(Step { dir, action, reason, snapshots });
     }
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
     Ok(PrunePlan { frozen, steps, newest, store_now, request: request.clone() })
+}
+
+/// The document of a deletion that began. Believed only when signed: an unsigned one must not make us delete.
+async fn begun(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Result<Option<ExpiredDoc>, VaultError> {
+    let path = dir.file(PruneStage::Deleting.file());
+    if !vault.exists(&path).await? {
+        return Ok(None);
+    }
+    Ok(Some(vault.get_signed::<ExpiredDoc>(&path, signers).await?.doc))
 }
 
 async fn action(
@@ -142,11 +159,6 @@ async fn action(
     now: DateTime<Utc>,
 ) -> Result<Action, VaultError> {
     let document = |stage: PruneStage| dir.file(stage.file());
-    if vault.exists(&document(PruneStage::Deleting)).await? {
-        // Believed only when signed: an unsigned one must not make us delete, nor hide the generation for ever.
-        vault.get_signed::<ExpiredDoc>(&document(PruneStage::Deleting), signers).await?;
-        return Ok(Action::Resume);
-    }
     if !vault.exists(&document(PruneStage::Expired)).await? {
         return Ok(if delete { Action::Announce } else { Action::Keep });
     }
@@ -193,7 +205,13 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec
                     withdraw(vault, &step.dir).await?;
                 }
             }
-            Action::Resume => delete(vault, &mut result).await?,
+            Action::Resume => {
+                // It may have ended before its receipt, and then nothing was deleted yet.
+                if !has_receipt(vault, &step.dir).await? {
+                    put_receipt(vault, plan, step, key).await?;
+                }
+                delete(vault, &mut result).await?;
+            }
         }
         done.push(result);
     }
@@ -213,6 +231,12 @@ fn document(plan: &PrunePlan, step: &Step, stage: PruneStage, key: &HostKey) -> 
         signer: key.fingerprint(),
         tool: plan.request.tool.clone(),
     })
+}
+
+async fn has_receipt(vault: &Vault, dir: &GenerationDir) -> Result<bool, VaultError> {
+    let ending = format!("-{}.json", dir.id);
+    let receipts = vault.list(&layout::receipts(&dir.stack, &dir.source)).await?;
+    Ok(receipts.iter().any(|entry| entry.path.as_str().ends_with(&ending)))
 }
 
 async fn put_receipt(vault: &Vault, plan: &PrunePlan, step: &Step, key: &HostKey) -> Result<(), VaultError> {

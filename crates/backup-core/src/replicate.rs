@@ -15,6 +15,7 @@ use crate::signature::Signers;
 use crate::vault::document::{GenerationDoc, MarkDoc, PruneStage, SnapshotDoc};
 use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{GenerationDir, SnapshotId};
+use crate::vault::store::StoreError;
 use crate::vault::{Vault, VaultError};
 
 /// Objects copied at once.
@@ -72,6 +73,19 @@ pub enum ReplicateError {
     },
 }
 
+impl ReplicateError {
+    /// Whether another snapshot may still be copied: no vault failed, only this snapshot is not as it should be.
+    fn is_of_one_snapshot(&self) -> bool {
+        match self {
+            Self::Snapshot { source: VaultError::Store { source, .. }, .. } => {
+                matches!(source, StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Exists { .. })
+            }
+            Self::Vault(_) => false,
+            Self::Snapshot { .. } | Self::Incomplete { .. } | Self::Pruned { .. } => true,
+        }
+    }
+}
+
 /// From where, to where, believing whom.
 #[derive(Clone, Copy)]
 pub struct Route<'a> {
@@ -86,7 +100,8 @@ pub struct Route<'a> {
 }
 
 /// Copies what `to` lacks of one source, newest first. `wanted` tells what the destination's policy would keep.
-/// With `newest_only` the backlog is left for a second call.
+/// With `newest_only` the backlog is left for a second call. A snapshot that cannot be believed or is damaged is the error
+/// after all others were copied.
 pub async fn replicate(
     route: Route<'_>,
     stack: &StackName,
@@ -102,18 +117,25 @@ pub async fn replicate(
     }
     lacking.retain(|at| !have.contains(at));
     let mut done = Replicated::default();
+    let mut refused = None;
     for (dir, id) in lacking {
         if !wanted(&id) {
             done.not_wanted += 1;
             continue;
         }
-        let (objects, bytes) = copy(route, &dir, &id).await?;
-        done.objects += objects;
-        done.bytes += bytes;
-        done.snapshots.push(id);
+        match copy(route, &dir, &id).await {
+            Ok((objects, bytes)) => {
+                done.objects += objects;
+                done.bytes += bytes;
+                done.snapshots.push(id);
+            }
+            // One that is planted or damaged must not keep the others from being copied.
+            Err(error) if error.is_of_one_snapshot() => refused = refused.or(Some(error)),
+            Err(error) => return Err(error),
+        }
     }
     copy_marks(route, stack, source).await?;
-    Ok(done)
+    refused.map_or(Ok(done), Err)
 }
 
 async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<(u64, u64), ReplicateError> {

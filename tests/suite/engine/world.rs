@@ -197,8 +197,13 @@ impl World {
 
     /// Verifies; with `deep` every object is hashed and every stream opened.
     pub(crate) async fn verify(&self, deep: bool) -> Verified {
-        let read = deep.then_some(Fraction { part: 1, of: 1 });
-        let depth = Depth { read, identities: deep.then_some(&self.identities) };
+        self.verify_by(deep, deep).await
+    }
+
+    /// Verifies, hashing every object where `hash`, opening every stream where `open`.
+    pub(crate) async fn verify_by(&self, hash: bool, open: bool) -> Verified {
+        let read = hash.then_some(Fraction { part: 1, of: 1 });
+        let depth = Depth { read, identities: open.then_some(&self.identities) };
         verify(&self.vault, &self.signers, &self.request.stack, &self.request.source, None, depth).await.unwrap()
     }
 

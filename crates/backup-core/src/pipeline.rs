@@ -288,6 +288,9 @@ impl Shared {
         let sealer = self.sealer.clone();
         let sealed = self.on_pool(move || sealer.seal(&plain)).await.map_err(PipelineError::Worker)??;
         let _upload = self.uploads.acquire().await.map_err(|e| PipelineError::Worker(e.to_string()))?;
+        if self.failure.get().is_some() {
+            return Ok(());
+        }
         self.vault.put_object(&self.dir, &sealed).await?;
         let stored_bytes = sealed.bytes().len() as u64;
         let entry = JournalEntry { name: sealed.name(), stored_bytes, plain_bytes: sealed.plain_bytes(), chunks };

@@ -128,16 +128,32 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
         let mut snapshots = snapshots;
         let action = match begun(vault, signers, &dir).await? {
             Some(begun) => {
-                // What is being deleted was named when it began; what is still listed may be less.
-                snapshots = begun.snapshots;
-                Action::Resume
+                // Snapshots go before their objects: one that is still listed is whole, and may have become wanted (a pin,
+                // a commit in the last moment, an old document that was put back).
+                let named: BTreeSet<&SnapshotId> = begun.snapshots.iter().map(|(id, _)| id).collect();
+                let listed = vault.snapshots(&dir).await?;
+                if !listed.is_empty() && (!delete || !listed.iter().all(|id| named.contains(id))) {
+                    Action::Withdraw
+                } else {
+                    // What is being deleted was named when it began; what is still listed may be less.
+                    snapshots = begun.snapshots;
+                    Action::Resume
+                }
             }
+            // Objects without a snapshot may be those of a replicator that is still at work.
+            None if snapshots.is_empty() && delete && is_fresh(vault, &dir, store_now).await? => Action::Keep,
             None => action(vault, signers, &dir, delete, &snapshots, newest.as_ref(), store_now).await?,
         };
         steps.push(Step { dir, action, reason, snapshots });
     }
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
     Ok(PrunePlan { frozen, steps, newest, store_now, request: request.clone() })
+}
+
+/// Whether anything in a generation is younger than three days.
+async fn is_fresh(vault: &Vault, dir: &GenerationDir, now: DateTime<Utc>) -> Result<bool, VaultError> {
+    let newest = vault.list(&dir.dir()).await?.into_iter().map(|entry| entry.modified).max();
+    Ok(newest.is_some_and(|newest| now - newest < TimeDelta::days(3)))
 }
 
 /// The document of a deletion that began. Believed only when signed: an unsigned one must not make us delete.
@@ -200,7 +216,6 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec
                     delete(vault, &mut result).await?;
                 } else {
                     // A writer was faster: its snapshot stays, and so does everything else.
-                    remove_document(vault, &step.dir, PruneStage::Deleting).await?;
                     result.action = Action::Withdraw;
                     withdraw(vault, &step.dir).await?;
                 }
@@ -295,6 +310,7 @@ async fn delete(vault: &Vault, result: &mut Done) -> Result<(), VaultError> {
 }
 
 async fn withdraw(vault: &Vault, dir: &GenerationDir) -> Result<(), VaultError> {
+    remove_document(vault, dir, PruneStage::Deleting).await?;
     remove_document(vault, dir, PruneStage::Expired).await
 }
 

@@ -15,7 +15,7 @@ use crate::signature::Signers;
 use crate::vault::document::{GenerationDoc, MarkDoc, PruneStage, SnapshotDoc};
 use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{GenerationDir, SnapshotId};
-use crate::vault::store::StoreError;
+use crate::vault::store::{PutMode, StoreError};
 use crate::vault::{Vault, VaultError};
 
 /// Objects copied at once.
@@ -157,7 +157,7 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
     let there: HashMap<ObjectName, u64> = sizes(to.list_objects(dir).await.map_err(failed)?);
     let source_has: HashMap<ObjectName, u64> = sizes(from.list_objects(dir).await.map_err(failed)?);
     let missing: Vec<InventoryLine> =
-        lines.into_iter().filter(|line| there.get(&line.name) != Some(&line.bytes)).collect();
+        lines.iter().copied().filter(|line| there.get(&line.name) != Some(&line.bytes)).collect();
     if let Some(line) = missing.iter().find(|line| source_has.get(&line.name) != Some(&line.bytes)) {
         return Err(ReplicateError::Incomplete {
             snapshot: id.clone(),
@@ -165,8 +165,11 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
             from: from.name().to_owned(),
         });
     }
+    let wrong = |line: &InventoryLine| there.contains_key(&line.name);
     let copied = stream::iter(missing.iter().map(|line| async move {
-        let bytes = to.copy_object(dir, &line.name, from).await?;
+        // One that is there with another size is damaged: what replaces it was checked against its name.
+        let mode = if wrong(line) { PutMode::Replace } else { PutMode::CreateOnly };
+        let bytes = to.copy_object(dir, &line.name, from, mode).await?;
         monitor.event(Event::Stored { bytes });
         Ok::<u64, VaultError>(bytes)
     }))
@@ -176,13 +179,26 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
     .map_err(failed)?;
     to.put_inventory_verbatim(&signed.doc, stored).await.map_err(failed)?;
     to.put_verbatim(&signed).await.map_err(failed)?;
-    if let Err(lost) = refuse_if_pruned(to, dir, id).await {
+    let whole = is_whole(to, &signed.doc, &lines).await.map_err(failed)?;
+    let pruned = refuse_if_pruned(to, dir, id).await.err();
+    let lost =
+        pruned.or_else(|| (!whole).then(|| ReplicateError::Pruned { snapshot: id.clone(), to: to.name().to_owned() }));
+    if let Some(lost) = lost {
         for suffix in [".json", ".json.sig", ".inventory.zst"] {
             to.delete(&dir.snapshot(id, suffix)).await.map_err(failed)?;
         }
         return Err(lost);
     }
     Ok((missing.len() as u64, copied))
+}
+
+/// Whether everything that a just committed snapshot needs is still there: a prune that began and ended while its
+/// objects were copied leaves no document behind, only holes.
+async fn is_whole(to: &Vault, doc: &SnapshotDoc, lines: &[InventoryLine]) -> Result<bool, VaultError> {
+    let dir = doc.dir();
+    let there = sizes(to.list_objects(&dir).await?);
+    let whole = lines.iter().all(|line| there.get(&line.name) == Some(&line.bytes));
+    Ok(whole && to.exists(&dir.file("generation.json")).await?)
 }
 
 async fn refuse_if_pruned(to: &Vault, dir: &GenerationDir, id: &SnapshotId) -> Result<(), ReplicateError> {

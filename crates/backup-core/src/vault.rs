@@ -259,10 +259,16 @@ impl Vault {
     }
 
     /// Copies an object that was read (and so checked) from another vault.
-    pub async fn copy_object(&self, dir: &GenerationDir, name: &ObjectName, from: &Self) -> Result<u64, VaultError> {
+    pub async fn copy_object(
+        &self,
+        dir: &GenerationDir,
+        name: &ObjectName,
+        from: &Self,
+        mode: PutMode,
+    ) -> Result<u64, VaultError> {
         let bytes = from.get_object(dir, name).await?;
         let size = bytes.len() as u64;
-        self.put(&dir.object(name), bytes, PutMode::CreateOnly).await?;
+        self.put(&dir.object(name), bytes, mode).await?;
         Ok(size)
     }
 

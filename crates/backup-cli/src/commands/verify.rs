@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use backup_core::catalogue;
 use backup_core::config::Source;
-use backup_core::id::{Hash256, ObjectName};
+use backup_core::id::Hash256;
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
@@ -287,17 +287,12 @@ impl Look<'_> {
 
     /// Damaged objects are not built upon again: their chunks will be sealed anew by the next run.
     async fn forget(&self, verified: &Verified) -> Result<(), CliError> {
-        let objects: Vec<(&Verdict, &ObjectName)> = verified
-            .snapshots
-            .iter()
-            .flat_map(|verdict| verdict.objects.iter().map(move |object| (verdict, object)))
-            .collect();
-        if objects.is_empty() || !self.has_state() {
+        if verified.objects.is_empty() || !self.has_state() {
             return Ok(());
         }
         let state = self.session.state().await?;
-        for (verdict, object) in objects {
-            state.forget(&verdict.dir, object).await?;
+        for (dir, object) in verified.objects.keys() {
+            state.forget(dir, object).await?;
         }
         Ok(())
     }

@@ -124,6 +124,7 @@ fn backup(error: &BackupError) -> Advice {
             say(Exit::Failed, "the remembered generation is damaged: delete the state, and a new one is opened")
         }
         BackupError::Seal(_) => say(Exit::Failed, "test this machine's memory; nothing was committed"),
+        BackupError::Clocks { .. } => say(Exit::Failed, "set the clock that is wrong, then run again"),
         BackupError::PastDeadline { .. } => {
             say(Exit::Failed, "check the clocks of this host and of the vault, then run again")
         }
@@ -167,6 +168,7 @@ fn postgres_restore(error: &PostgresRestoreError) -> Advice {
             say(Exit::Usage, "restore beside it with `--into NAME`, or replace it with `--replace`")
         }
         PostgresRestoreError::Stream { source, .. } => stream(source),
+        PostgresRestoreError::Closed { .. } => say(Exit::Failed, "run the statement above with `psql` as a superuser"),
         PostgresRestoreError::Staging { .. } => {
             say(Exit::Failed, "make room in the folder for temporary files, then try again")
         }

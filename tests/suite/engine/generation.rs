@@ -67,14 +67,40 @@ async fn past_the_deadline_by_the_stores_clock_nothing_is_committed() {
     let world = World::new().await;
     let first = world.run(&Script::noise(300_000, 1)).await.unwrap().snapshot.doc;
     let deadline = first.generation.deadline();
-    // A minute passes before each run: just inside, then just outside.
-    world.store.pass(deadline - world.store.now() - TimeDelta::minutes(1));
+    // An upload that takes weeks: the store's clock moves while objects are put.
+    let upload_until = |at: chrono::DateTime<chrono::Utc>| {
+        let clock = world.store.clone();
+        world.watch.before_put(move |path| {
+            if path.ends_with(".inventory.zst") {
+                clock.pass(at - clock.now());
+            }
+        });
+    };
+    let before = world.store.now();
+    upload_until(deadline);
     world.run(&Script::noise(300_000, 2)).await.unwrap();
+    world.store.pass(before - world.store.now());
+    upload_until(deadline + TimeDelta::seconds(1));
     let ended = world.run(&Script::noise(300_000, 3)).await;
     // Fails without the comparison with `deadline` in `commit`.
     assert!(matches!(ended, Err(BackupError::PastDeadline { .. })), "{ended:?}");
     assert_eq!(world.history().await.len(), 2);
     assert!(!world.verify(true).await.is_damaged());
+}
+
+#[tokio::test]
+async fn clocks_that_disagree_stop_a_run_before_it_begins() {
+    let world = World::new().await;
+    for apart in [TimeDelta::days(365), TimeDelta::minutes(-61)] {
+        world.store.pass(apart);
+        let ended = world.run(&Script::noise(1000, 1)).await;
+        // Fails without `clocks_agree` in `backup`.
+        assert!(matches!(ended, Err(BackupError::Clocks { .. })), "{ended:?}");
+        world.store.pass(-apart);
+    }
+    assert!(world.history().await.is_empty());
+    world.store.pass(TimeDelta::minutes(55));
+    world.run(&Script::noise(1000, 1)).await.unwrap();
 }
 
 #[tokio::test]

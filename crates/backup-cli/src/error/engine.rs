@@ -189,6 +189,7 @@ fn files_restore(error: &FilesRestoreError) -> Advice {
         FilesRestoreError::NotInSnapshot { .. } | FilesRestoreError::Path { .. } => {
             say(Exit::Usage, "see the paths of the snapshot with `backup show ID`")
         }
+        FilesRestoreError::Nothing => say(Exit::Failed, "choose another snapshot by its ID or with `--at TIME`"),
         FilesRestoreError::Io { .. } | FilesRestoreError::Interrupted => {
             say(Exit::Failed, "check room and rights of the target, then try again")
         }
@@ -230,6 +231,7 @@ convert! {
     PostgresError => postgres,
     BackupError => backup,
     SnapshotError => snapshot,
+    StreamError => stream,
     PostgresRestoreError => postgres_restore,
     FilesRestoreError => files_restore,
     ReplicateError => replicate,

@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
 
 mod suite {
+    mod bad_input;
     mod cli_config;
     mod cli_inspect;
     mod files_roundtrip;
     mod pg_capture;
     mod pg_restore;
+    mod stack;
     mod store_conformance;
     mod store_faults;
 }

@@ -177,6 +177,13 @@ then = ["replicate"]
         fs::write(self.path("etc/backup.toml"), text.replace(from, to)).unwrap();
     }
 
+    /// Takes the S3 vault out of the configuration, before [`Stack::init`].
+    pub(crate) fn drop_offsite(&self) {
+        let text = self.config();
+        let (from, to) = (text.find("[vault.offsite]").unwrap(), text.find("[source.db]").unwrap());
+        fs::write(self.path("etc/backup.toml"), format!("{}{}", &text[..from], &text[to..])).unwrap();
+    }
+
     /// The program with these arguments, an environment of its own, and the configuration of this stack.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_backup"));

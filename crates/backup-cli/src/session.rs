@@ -166,6 +166,7 @@ impl<'a> Session<'a> {
         let mut options = S3Options::new(endpoint, &s3.bucket, &s3.region, credentials);
         options.path_style = s3.path_style;
         options.prefix = prefix(&s3.prefix)?;
+        options.retry.total = self.config.limits.patience.as_std();
         if let Some(path) = &s3.ca {
             let pem = std::fs::read(path).map_err(|error| {
                 CliError::caused(Exit::Usage, format!("`vault.{name}.s3.ca`: cannot read `{}`", path.display()), &error)

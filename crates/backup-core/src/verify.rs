@@ -13,7 +13,7 @@ use crate::seal::key::Identities;
 use crate::signature::Signers;
 use crate::snapshot::{OpenSnapshot, SnapshotError};
 use crate::source::Streams;
-use crate::vault::document::SnapshotDoc;
+use crate::vault::document::{GenerationDoc, SnapshotDoc};
 use crate::vault::layout::{GenerationDir, SnapshotId};
 use crate::vault::store::StoreError;
 use crate::vault::{Signed, Vault, VaultError};
@@ -55,7 +55,7 @@ pub struct Verified {
     pub objects_read: u64,
     /// Their stored bytes.
     pub bytes_read: u64,
-    /// Damage that belongs to no single snapshot (a chain that does not close).
+    /// Damage that belongs to no single snapshot: a chain that does not close, a generation without its document.
     pub chain: Vec<String>,
 }
 
@@ -102,6 +102,12 @@ pub async fn verify(
         let objects: HashMap<ObjectName, u64> =
             vault.list_objects(&dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
         verified.objects_listed += objects.len() as u64;
+        // A restore does not need it, a replication does. One that a prune is emptying may be without.
+        if !ids.is_empty()
+            && let Err(error) = vault.get_signed::<GenerationDoc>(&dir.file("generation.json"), signers).await
+        {
+            verified.chain.push(damage_or(error)?);
+        }
         let bad = hash_objects(vault, &dir, &objects, depth.read, &mut verified).await?;
         for id in ids {
             if only.is_some_and(|only| *only != id) {
@@ -113,7 +119,7 @@ pub async fn verify(
         }
     }
     if only.is_none() {
-        verified.chain = chain(&documents);
+        verified.chain.extend(chain(&documents));
     }
     Ok(verified)
 }

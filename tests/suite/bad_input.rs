@@ -81,7 +81,9 @@ fn check(stack: &Stack, rows: &[Row]) {
         let out = stack.backup(&call);
         assert_said(stack, row.name, &out, row.exit, row.says, row.hint);
         mend(stack);
-        let new: Vec<String> = self::snapshots(stack).difference(&snapshots).map(|path| owner(stack, path)).collect();
+        let mut new: Vec<String> =
+            self::snapshots(stack).difference(&snapshots).map(|path| owner(stack, path)).collect();
+        new.sort();
         assert_eq!(new, row.stores, "{}: new snapshots\n{}", row.name, out.all());
         assert_eq!(self::databases(stack), databases, "{}: databases\n{}", row.name, out.all());
         if row.call == RUN {

@@ -1,5 +1,8 @@
 //! S3 endpoints that fail. The other vault takes the snapshots, so a run is partial: exit 3.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
 use harness::proxy::{Fault, Proxy};
 
 use super::{RUN, Row, Stack, assert_said, check, configured, replaced, snapshots};
@@ -65,6 +68,21 @@ fn an_endpoint_that_is_busy_for_ever_is_given_up() {
     stack.run().expect(0);
 }
 
+/// Answers one request as if its bucket did not exist.
+fn no_such_bucket(mut client: &TcpStream) -> std::io::Result<()> {
+    let (mut reader, mut length, mut line) = (BufReader::new(client), 0, String::new());
+    while reader.read_line(&mut line)? > 2 {
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    std::io::copy(&mut reader.take(length), &mut std::io::sink())?;
+    let body = "<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>not here</Message></Error>";
+    let head = "HTTP/1.1 404 Not Found\r\ncontent-type: application/xml\r\nconnection: close";
+    write!(client, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
 /// A stack that gives up on an endpoint after two seconds, not three minutes.
 fn impatient() -> Stack {
     let stack = Stack::ready();
@@ -79,24 +97,24 @@ const ROWS: &[Row] = &[
     Row {
         name: "S3 down",
         breaks: |stack| {
-            let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            configured(stack, &stack.s3.bucket.endpoint.clone(), &format!("http://{closed}"))
+            let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            configured(stack, &stack.s3.bucket.endpoint, &format!("http://{closed}"))
         },
         call: RUN,
         exit: 3,
-        says: &["vault `offsite`", "attempts", "refused"],
+        says: &["s3://vault/v at http://127.0.0.1:", "attempts", "refused"],
         hint: "check that the vault can be reached",
         stores: LOCAL,
     },
     Row {
         name: "S3 down, for list",
         breaks: |stack| {
-            let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            configured(stack, &stack.s3.bucket.endpoint.clone(), &format!("http://{closed}"))
+            let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            configured(stack, &stack.s3.bucket.endpoint, &format!("http://{closed}"))
         },
         call: &["list", "--vault", "offsite"],
         exit: 1,
-        says: &["vault `offsite`", "refused"],
+        says: &["s3://vault/v at http://127.0.0.1:", "refused"],
         hint: "check that the vault can be reached",
         stores: &[],
     },
@@ -108,7 +126,7 @@ const ROWS: &[Row] = &[
         },
         call: RUN,
         exit: 3,
-        says: &["vault `offsite`", "refused", "SignatureDoesNotMatch"],
+        says: &["s3://vault/v at http://127.0.0.1:", "refused", "SignatureDoesNotMatch"],
         hint: "check the vault's credentials",
         stores: LOCAL,
     },
@@ -120,16 +138,32 @@ const ROWS: &[Row] = &[
         },
         call: RUN,
         exit: 3,
-        says: &["vault `offsite`", "refused"],
+        says: &["s3://vault/v at http://127.0.0.1:", "refused"],
         hint: "check the vault's credentials",
         stores: LOCAL,
     },
+    // Our server makes a bucket by writing into it; so this one is there and empty, and no vault is made in it.
     Row {
-        name: "missing bucket",
+        name: "another bucket",
         breaks: |stack| configured(stack, "bucket = \"vault\"", "bucket = \"nope\""),
         call: RUN,
         exit: 3,
-        says: &["vault `offsite`", "no such bucket"],
+        says: &["there is no vault in s3://nope/v"],
+        hint: "`backup init`",
+        stores: LOCAL,
+    },
+    // What other servers answer, and Amazon's.
+    Row {
+        name: "missing bucket",
+        breaks: |stack| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            std::thread::spawn(move || listener.incoming().flatten().try_for_each(|client| no_such_bucket(&client)));
+            configured(stack, &stack.s3.bucket.endpoint, &format!("http://{address}"))
+        },
+        call: RUN,
+        exit: 3,
+        says: &["s3://vault/v", "no such bucket"],
         hint: "create the bucket",
         stores: LOCAL,
     },

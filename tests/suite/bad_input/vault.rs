@@ -19,7 +19,7 @@ fn the_next_vault_takes_over_and_the_first_gets_all_later() {
     let stack = Stack::ready();
     let row = Row {
         exit: 3,
-        says: &["vault `local`", "no such directory"],
+        says: &["local is not there", "no such directory"],
         stores: &["offsite/db", "offsite/docs"],
         ..away()
     };

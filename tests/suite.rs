@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
 
 mod suite {
+    mod bad_input;
     mod cli_config;
     mod cli_inspect;
     mod engine;
@@ -10,6 +11,7 @@ mod suite {
     mod pg_capture;
     mod pg_restore;
     mod recover;
+    mod stack;
     mod store_conformance;
     mod store_faults;
 }

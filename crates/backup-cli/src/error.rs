@@ -119,7 +119,7 @@ impl From<StoreError> for CliError {
 fn store(error: &StoreError) -> (Exit, Option<String>) {
     let (exit, hint) = match error {
         StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Exists { .. } => {
-            (Exit::Damage, "compare the vaults; another one may hold what is missing or changed here")
+            (Exit::Damage, "see what is damaged with `backup verify`; another vault may hold a good copy")
         }
         StoreError::Denied { .. } => (Exit::Failed, "check the vault's credentials and what they may do"),
         StoreError::Full { .. } => (Exit::Failed, "make room, or shorten `keep` and prune; nothing half-made was kept"),

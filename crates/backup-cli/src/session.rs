@@ -100,8 +100,10 @@ impl<'a> Session<'a> {
             .hint("make one with `backup key new --host FILE` and name it in `keys.host_key`"));
         };
         let bytes = secrets::read_private(path).map_err(|error| {
+            // Of a key that is there, the reason for refusing it says what to do.
+            let own = error.advice().filter(|_| path.exists());
             CliError::new(Exit::WrongKey, format!("`keys.host_key`: {}", error.message()))
-                .hint("make one with `backup key new --host FILE`, or check the path")
+                .hint(own.unwrap_or("make one with `backup key new --host FILE`, or check the path"))
         })?;
         let text = String::from_utf8_lossy(&bytes);
         let key = HostKey::from_openssh(&text).map_err(|error| {
@@ -167,6 +169,7 @@ impl<'a> Session<'a> {
         let mut options = S3Options::new(endpoint, &s3.bucket, &s3.region, credentials);
         options.path_style = s3.path_style;
         options.prefix = prefix(&s3.prefix)?;
+        options.retry.total = self.config.limits.patience.as_std();
         if let Some(path) = &s3.ca {
             let pem = std::fs::read(path).map_err(|error| {
                 CliError::caused(Exit::Usage, format!("`vault.{name}.s3.ca`: cannot read `{}`", path.display()), &error)

@@ -15,7 +15,7 @@ use crate::seal::key::{Identities, IdentityError};
 use crate::signature::Signers;
 use crate::snapshot::{OpenSnapshot, SnapshotError};
 use crate::source::Streams;
-use crate::vault::document::SnapshotDoc;
+use crate::vault::document::{GenerationDoc, SnapshotDoc};
 use crate::vault::layout::{GenerationDir, SnapshotId};
 use crate::vault::store::StoreError;
 use crate::vault::{Signed, Vault, VaultError};
@@ -60,7 +60,7 @@ pub struct Verified {
     /// Every damaged object, also one that no snapshot names (a run that died may have left it): the next run must not
     /// build on it.
     pub objects: BTreeMap<(GenerationDir, ObjectName), String>,
-    /// Damage that belongs to no single snapshot (a chain that does not close).
+    /// Damage that belongs to no single snapshot: a chain that does not close, a generation without its document.
     pub chain: Vec<String>,
 }
 
@@ -111,6 +111,12 @@ pub async fn verify(
         let objects: HashMap<ObjectName, u64> =
             vault.list_objects(&dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
         verified.objects_listed += objects.len() as u64;
+        // A restore does not need it, a replication does. One that a prune is emptying may be without.
+        if !ids.is_empty()
+            && let Err(error) = vault.get_signed::<GenerationDoc>(&dir.file("generation.json"), signers).await
+        {
+            verified.chain.push(damage_or(error)?);
+        }
         // A stream's reader stops at its first bad object; with identities each object is hashed as well.
         let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
         let bad = hash_objects(vault, &dir, &objects, read, &mut verified).await?;
@@ -130,7 +136,7 @@ pub async fn verify(
     }
     if only.is_none() {
         let removed = crate::prune::history::removed(vault, signers, stack, source).await?;
-        verified.chain = chain(&documents, &removed);
+        verified.chain.extend(chain(&documents, &removed));
     }
     Ok(verified)
 }

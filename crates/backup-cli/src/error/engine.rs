@@ -46,8 +46,10 @@ fn vault(error: &VaultError) -> Advice {
         VaultError::Occupied { .. } => {
             say(Exit::Usage, "adopt it with `backup init --adopt NAME`, or choose another place")
         }
-        VaultError::Document { source: backup_core::json::JsonError::Newer { .. }, .. } => {
-            say(Exit::Damage, "use the newer version of this program that wrote it")
+        // Nothing is damaged: this program is too old for the vault, or for one document in it.
+        VaultError::Document { path, source: backup_core::json::JsonError::Newer { .. }, .. } => {
+            let exit = if path == "vault.json" { Exit::NoVault } else { Exit::Failed };
+            say(exit, "use the newer version of this program that wrote it")
         }
         VaultError::Signature { source: SignatureError::UnknownSigner { .. }, .. } => {
             say(Exit::WrongKey, "pin the signer if you know it: add its line to the file that `keys.signers` names")
@@ -65,7 +67,7 @@ fn postgres(error: &PostgresError) -> Advice {
         PostgresError::ServerDown { .. } => say(Exit::Failed, "start the server, or check `url`; then run again"),
         PostgresError::Refused { .. } => say(Exit::Failed, "check `password` and the server's pg_hba.conf"),
         PostgresError::NoDatabase { .. } => say(Exit::Failed, "check the database in `url`"),
-        PostgresError::NoClients { .. } => {
+        PostgresError::NoClients { .. } | PostgresError::ClientStart { .. } => {
             say(Exit::Failed, "install the server's client package, or name its folder in `clients = { dir = \"…\" }`")
         }
         PostgresError::ClientTooOld { server_major, .. } => (
@@ -80,7 +82,7 @@ fn postgres(error: &PostgresError) -> Advice {
                 "grant SELECT to `{user}` (for all: `GRANT pg_read_all_data TO {user}`), or exclude the tables"
             )),
         ),
-        PostgresError::ClientFailed { .. } | PostgresError::ClientStart { .. } => {
+        PostgresError::ClientFailed { .. } => {
             say(Exit::Failed, "read the program's last lines above; nothing was committed, run again")
         }
         PostgresError::Lost { .. } => say(Exit::Failed, "see the server's log; nothing was committed, run again"),

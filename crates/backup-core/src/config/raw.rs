@@ -56,6 +56,7 @@ pub(super) struct Limits {
     pub(super) memory: Option<Text>,
     pub(super) upload: Option<Text>,
     pub(super) reserve: Option<Text>,
+    pub(super) patience: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -135,6 +135,10 @@ fn limits(raw: &raw::Limits) -> Resolved<Limits> {
         reserve: raw.reserve.as_ref().map_or(Ok(Reserve::Percent(5)), |text| {
             parse(text, "limits.reserve", Some("write a share like 5% or a size like 10GiB"))
         })?,
+        patience: raw
+            .patience
+            .as_ref()
+            .map_or(Ok(Span::minutes(3)), |text| parse(text, "limits.patience", Some("write a duration like 3m")))?,
     })
 }
 

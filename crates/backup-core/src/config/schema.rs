@@ -176,6 +176,7 @@ static LIMITS: Table = Table {
         key("memory", Text("a size like 256MiB"), Default("256MiB"), "bytes in all buffers together"),
         key("upload", Text("a rate like 20MiB/s"), Optional, "highest rate into S3 vaults"),
         key("reserve", Text("a size or a percentage"), Default("5%"), "room left free in directory vaults"),
+        key("patience", DURATION, Default("3m"), "how long a call to an S3 vault is tried again"),
     ],
 };
 

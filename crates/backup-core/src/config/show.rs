@@ -87,6 +87,7 @@ impl Config {
             let mut fields: Fields = vec![("memory", text(limits.memory))];
             fields.extend(limits.upload.map(|rate| ("upload", text(rate))));
             fields.push(("reserve", text(limits.reserve)));
+            fields.push(("patience", text(limits.patience)));
             all.push(("limits", Node::Table(fields)));
             keys.push(("signers", text(self.keys.signers.display())));
             keys.extend(self.keys.host_key.as_ref().map(|path| ("host_key", text(path.display()))));

@@ -107,7 +107,10 @@ fn fills_in_every_default() {
     assert_eq!(config.generation, Span::days(7));
     assert_eq!(config.source("db").unwrap().generation, Span::days(7));
     assert_eq!(config.state, State::Folder("/var/lib/backup/s".into()));
-    assert_eq!(config.limits, Limits { memory: ByteSize(256 << 20), upload: None, reserve: Reserve::Percent(5) });
+    assert_eq!(
+        config.limits,
+        Limits { memory: ByteSize(256 << 20), upload: None, reserve: Reserve::Percent(5), patience: Span::minutes(3) }
+    );
     assert_eq!(config.keys.signers, PathBuf::from("/etc/backup/allowed_signers"));
     assert_eq!(config.keys.host_key, None);
     let vault = config.vault("local").unwrap();

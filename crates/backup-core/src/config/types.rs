@@ -44,6 +44,8 @@ pub struct Limits {
     pub upload: Option<Rate>,
     /// Room that a run leaves free in a directory vault.
     pub reserve: Reserve,
+    /// How long a call to a remote vault may take with everything that is tried again.
+    pub patience: Span,
 }
 
 /// Who can read, who signs, who is believed.

@@ -150,8 +150,9 @@ pub(super) fn print(printer: &Printer, proofs: &[Proof], silent: &[(String, CliE
     })?;
     for proof in proofs {
         if let Some(error) = &proof.error {
-            printer.error(error);
+            // The hint comes last: it is what to do.
             printer.talk(&format!("source {} was NOT restored", proof.source));
+            printer.error(error);
         }
     }
     Ok(())

@@ -103,7 +103,7 @@ impl Report {
         } else if damaged > 0 {
             format!("DAMAGED: {damaged} of {}", self.verified.snapshots.len())
         } else if !self.verified.chain.is_empty() {
-            "DAMAGED: the chain".to_owned()
+            "DAMAGED: see below".to_owned()
         } else if self.verified.snapshots.is_empty() {
             "empty".to_owned()
         } else {

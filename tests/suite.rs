@@ -3,11 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
 
 mod suite {
+    mod canary;
     mod cli_config;
     mod cli_inspect;
+    mod concurrency;
     mod files_roundtrip;
+    mod host;
+    mod json;
     mod pg_capture;
     mod pg_restore;
+    mod roundtrip;
+    mod stack;
     mod store_conformance;
     mod store_faults;
 }

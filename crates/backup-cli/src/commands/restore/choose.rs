@@ -99,7 +99,9 @@ async fn open(scene: &Scene<'_>, one: &Listed, identities: &Identities) -> Resul
         let path = one.dir.snapshot(&one.id, ".json");
         let opened = async {
             let signed = vault.get_signed::<SnapshotDoc>(&path, &scene.signers).await?;
-            Ok::<_, CliError>(OpenSnapshot::open(vault, &signed, identities).await?)
+            let opened = OpenSnapshot::open(vault, &signed, identities).await?;
+            let others = one.vaults.iter().filter(|other| other.name() != vault.name()).cloned().collect();
+            Ok::<_, CliError>(opened.with_spares(others, scene.monitor.clone()))
         };
         match opened.await {
             Ok(snapshot) => return Ok(snapshot),

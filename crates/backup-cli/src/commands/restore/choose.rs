@@ -164,7 +164,10 @@ impl Search<'_> {
         for vault in &one.vaults {
             let opened = async {
                 let signed = self.read(vault, one).await?;
-                Ok::<_, CliError>(OpenSnapshot::open(vault, &signed, self.identities).await?)
+                let opened = OpenSnapshot::open(vault, &signed, self.identities).await?;
+                // Another vault's copy of an object serves where this one's turns out to be damaged.
+                let others = one.vaults.iter().filter(|other| other.name() != vault.name()).cloned().collect();
+                Ok::<_, CliError>(opened.with_spares(others, self.scene.monitor.clone()))
             };
             match opened.await {
                 Ok(snapshot) => {

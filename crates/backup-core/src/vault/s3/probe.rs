@@ -125,3 +125,96 @@ impl S3Store {
             .map_err(|gave_up| self.error(action, "the versioning", gave_up))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::monitor::Silent;
+    use crate::secret::Secret;
+    use crate::vault::s3::{S3Credentials, S3Options};
+
+    /// What the server holds, and the lines that asked.
+    #[derive(Default)]
+    struct Held {
+        body: Option<Vec<u8>>,
+        asked: Vec<String>,
+    }
+
+    /// An endpoint that checks bodies, honours `If-None-Match` and lets nobody delete. One request a connection.
+    fn answer(stream: &TcpStream, held: &Mutex<Held>) {
+        let mut reader = BufReader::new(stream);
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            match line.trim_end() {
+                "" => break,
+                line => head.push(line.to_owned()),
+            }
+        }
+        let header = |name: &str| {
+            let mut parted = head.iter().filter_map(|line| line.split_once(": "));
+            parted.find_map(|(key, value)| key.eq_ignore_ascii_case(name).then(|| value.to_owned()))
+        };
+        let bytes = header("content-length").map_or(0, |text| text.parse().unwrap());
+        let mut body = vec![0; bytes];
+        reader.read_exact(&mut body).unwrap();
+        let error = |code: &str| format!("<Error><Code>{code}</Code></Error>").into_bytes();
+        let mut held = held.lock().unwrap();
+        let (status, answer) = match head[0].split(' ').next().unwrap() {
+            "PUT" if header("x-amz-checksum-sha256") != Some(sha256_base64(&body)) => (400, error("BadDigest")),
+            "PUT" if header("if-none-match").is_some() && held.body.is_some() => (412, error("PreconditionFailed")),
+            "PUT" => {
+                held.body = Some(body);
+                (200, Vec::new())
+            }
+            "GET" if head[0].contains("?versioning") => (200, b"<VersioningConfiguration/>".to_vec()),
+            "GET" => held.body.clone().map_or_else(|| (404, error("NoSuchKey")), |body| (200, body)),
+            _ => (403, error("AccessDenied")),
+        };
+        held.asked.push(head[0].clone());
+        let length = answer.len();
+        let mut stream = stream;
+        write!(stream, "HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n").unwrap();
+        stream.write_all(&answer).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_denied_deletion_fails_nothing_and_what_is_left_misleads_no_later_probe() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let held = Arc::new(Mutex::new(Held::default()));
+        let server = held.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                answer(&stream.unwrap(), &server);
+            }
+        });
+        let secret_access_key = Secret::new("secret".to_owned());
+        let credentials =
+            S3Credentials::Static { access_key_id: "key".to_owned(), secret_access_key, session_token: None };
+        let options = S3Options::new(endpoint, "b", "us-east-1", credentials);
+        let store = S3Store::connect(options, Arc::new(Silent)).await.unwrap();
+        let expected = Probe {
+            checksums_verified: true,
+            refused_body_kept: false,
+            if_none_match: true,
+            versioning: Versioning::Off,
+        };
+        for _ in 0..2 {
+            assert_eq!(store.probe().await.unwrap(), expected);
+            assert!(held.lock().unwrap().body.is_some(), "nobody could delete it");
+        }
+        let asked = &held.lock().unwrap().asked;
+        assert_eq!(asked.iter().filter(|line| line.starts_with("DELETE ")).count(), 2, "{asked:?}");
+        let written = asked.iter().filter(|line| line.starts_with("PUT "));
+        assert!(
+            written.clone().count() == 6 && written.clone().all(|line| line.contains("/b/_probe/body")),
+            "{asked:?}"
+        );
+    }
+}

@@ -170,8 +170,8 @@ mod tests {
         let generation = folder.path().join("good/s/db/2026-11-21--7d--00112233");
         std::fs::create_dir_all(&generation).unwrap();
         std::fs::write(generation.join("generation.json"), "{}").unwrap();
-        // A file where the stack's folder should be cannot be listed.
-        std::fs::write(folder.path().join("bad/s"), "x").unwrap();
+        // A link where the stack's folder should be is not followed: the listing fails.
+        std::os::unix::fs::symlink("../good/s", folder.path().join("bad/s")).unwrap();
         let look = async |vaults: &[&Vault], only: &str| {
             let vaults = vaults.iter().map(|vault| (*vault).clone()).collect();
             in_vaults(vaults, Vec::new(), &"s".parse().unwrap(), BTreeSet::new(), &[only.parse().unwrap()]).await

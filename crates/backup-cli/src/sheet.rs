@@ -126,7 +126,8 @@ mod tests {
         let text = format!(
             "schema = 1\nstack = \"s\"\nstate = \"state\"\n[keys]\nrecipients = [\"{recipient}\"]\nsigners = \"signers\"\n\
              [vault.offsite]\nid = \"{id}\"\ncredentials = \"aws-chain\"\nkeep = {{ within = \"30d\", min = 7 }}\n\
-             s3 = {{ endpoint = \"https://minio.example:9000\", bucket = \"b\", region = \"r\", ca = \"ca.pem\" }}\n"
+             s3 = {{ endpoint = \"https://minio.example:9000\", bucket = \"b\", region = \"r\", ca = \"ca.pem\" }}\n\
+             [source.f]\ntype = \"files\"\npaths = [\"/f\"]\n"
         );
         let config = Config::parse(&text, &folder.path().join("backup.toml")).unwrap();
         let sheet = || Sheet {

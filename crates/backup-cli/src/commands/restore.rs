@@ -115,7 +115,10 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let identities = identities(&scene, args).await?;
     let choose::Choice { chosen, missing, mut refused, silent } = choose::snapshots(&scene, args, &identities).await?;
     let types: Vec<_> = chosen.iter().map(|one| (&one.source, one.snapshot.manifest().source_type.as_str())).collect();
-    refused.extend(part::into(args, &types).err());
+    if refused.is_empty() {
+        // Else a database that cannot be opened would seem not to be chosen.
+        refused.extend(part::into(args, &types).err());
+    }
     let mut works = Vec::new();
     for one in chosen {
         match Work::plan(&scene, args, one).await {

@@ -56,6 +56,8 @@ pub(super) async fn snapshots(scene: &Scene<'_>, args: &Args, identities: &Ident
     }
     let search = Search { scene, args, identities, at, found: &found };
     let (mut chosen, mut missing, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    // What could not be read tells more than what was not found.
+    let mut unread = None;
     if let Some(id) = &args.id {
         let (source, one) = search.by_id(id)?;
         chosen.extend(search.open(source, one).await.map_err(|error| refused.push(error)).ok());
@@ -67,13 +69,15 @@ pub(super) async fn snapshots(scene: &Scene<'_>, args: &Args, identities: &Ident
                     Err(error) => refused.push(error.about(format!("source `{source}`"))),
                 },
                 Ok(None) => missing.push((source.clone(), search.nothing(Some(source)))),
-                Err(error) => missing.push((source.clone(), error.about(format!("source `{source}`")))),
+                Err(error) => {
+                    let error = error.about(format!("source `{source}`"));
+                    unread = unread.or(Some(error.clone()));
+                    missing.push((source.clone(), error));
+                }
             }
         }
     }
     if chosen.is_empty() && refused.is_empty() {
-        // What could not be read tells more than what was not found.
-        let unread = missing.into_iter().map(|(_, error)| error).find(|error| error.exit() != Exit::Failed);
         return Err(unread.unwrap_or_else(|| search.nothing(None)));
     }
     search.fit(&mut chosen, &mut refused);
@@ -197,7 +201,9 @@ impl Search<'_> {
                 .hint(format!("restore again with `--vault {name}` when it answers"));
         }
         let exit = if source.is_some() { Exit::Failed } else { Exit::Usage };
-        CliError::new(exit, message).hint(if self.scene.config.is_some() {
+        CliError::new(exit, message).hint(if source.is_some() && self.args.run.is_some() {
+            "name the sources of that run with `--source NAME`"
+        } else if self.scene.config.is_some() {
             "see what is there with `backup list`"
         } else {
             "check `--stack`, or name another vault with `--vault ADDRESS`; `--latest --dry-run` shows what is there"

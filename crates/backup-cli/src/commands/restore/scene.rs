@@ -148,7 +148,8 @@ mod tests {
         let (recipient, id) = (age::x25519::Identity::generate().to_public(), "1".repeat(32));
         let text = format!(
             "schema = 1\nstack = \"s\"\nstate = \"/s\"\n[keys]\nrecipients = [\"{recipient}\"]\nsigners = \"/signers\"\n\
-             [vault.local]\npath = \"/srv/backup\"\nid = \"{id}\"\nkeep = {{ within = \"7d\", min = 3 }}\n"
+             [vault.local]\npath = \"/srv/backup\"\nid = \"{id}\"\nkeep = {{ within = \"7d\", min = 3 }}\n\
+             [source.f]\ntype = \"files\"\npaths = [\"/f\"]\n"
         );
         let config = Config::parse(&text, std::path::Path::new("/t.toml")).unwrap();
         let at = |text: &str| pinned(&config, &Address::parse(text).unwrap().unwrap()).map(ToString::to_string);

@@ -147,7 +147,7 @@ const ROWS: &[Row] = &[
         breaks: |stack| {
             fs::set_permissions(stack.path("etc/host_key"), fs::Permissions::from_mode(0o644)).unwrap();
             Box::new(|stack| {
-                fs::set_permissions(stack.path("etc/host_key"), fs::Permissions::from_mode(0o600)).unwrap()
+                fs::set_permissions(stack.path("etc/host_key"), fs::Permissions::from_mode(0o600)).unwrap();
             })
         },
         call: RUN,

@@ -25,10 +25,6 @@ impl Files {
                 Some(dir) => {
                     let dir = std::path::absolute(dir.join(source.as_str()))
                         .map_err(|error| CliError::usage(format!("`{}`: {error}", dir.display())))?;
-                    std::fs::create_dir_all(&dir).map_err(|error| {
-                        CliError::usage(format!("cannot make `{}`: {error}", dir.display()))
-                            .hint("name a folder that this user may make with `--into-dir DIR`")
-                    })?;
                     Target::IntoDir(dir)
                 }
                 None => Target::Original,

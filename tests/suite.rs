@@ -4,11 +4,18 @@
 
 mod suite {
     mod bad_input;
+    mod canary;
     mod cli_config;
     mod cli_inspect;
+    mod concurrency;
+    mod engine;
     mod files_roundtrip;
+    mod host;
+    mod json;
     mod pg_capture;
     mod pg_restore;
+    mod recover;
+    mod roundtrip;
     mod stack;
     mod store_conformance;
     mod store_faults;

@@ -155,7 +155,6 @@ pub fn maximum_life(policy: &Policy, period: Span, grace: Span) -> Life {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
 

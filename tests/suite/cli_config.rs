@@ -243,7 +243,7 @@ fn a_host_key_signs_with_stock_ssh_keygen() {
     let host = Host::new();
     let made = host.run(&["key", "new", "--host", "host_key", "--stack", "usdcop"]);
     assert_eq!(made.code, 0, "{}", made.err);
-    assert!(made.out.starts_with("backup@usdcop namespaces=\"backup.*\" ssh-ed25519 AAAA"), "{}", made.out);
+    assert!(made.out.starts_with("backup namespaces=\"backup.*\" ssh-ed25519 AAAA"), "{}", made.out);
     assert_eq!(fs::metadata(host.path().join("host_key")).unwrap().permissions().mode() & 0o777, 0o600);
     host.write("allowed_signers", &made.out);
     host.write("doc", "signed text\n");
@@ -259,14 +259,14 @@ fn a_host_key_signs_with_stock_ssh_keygen() {
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         ended(child.wait_with_output().unwrap())
     };
-    let signed = keygen(&["-Y", "sign", "-f", "host_key", "-n", "backup.snapshot", "doc"], "");
+    let signed = keygen(&["-Y", "sign", "-f", "host_key", "-n", "backup.snapshot.v1", "doc"], "");
     assert_eq!(signed.code, 0, "{}", signed.err);
     let verify = |namespace: &str, text: &str| {
-        let args = ["-Y", "verify", "-f", "allowed_signers", "-I", "backup@usdcop", "-n", namespace, "-s", "doc.sig"];
+        let args = ["-Y", "verify", "-f", "allowed_signers", "-I", "backup", "-n", namespace, "-s", "doc.sig"];
         keygen(&args, text).code
     };
-    assert_eq!(verify("backup.snapshot", "signed text\n"), 0);
-    assert_ne!(verify("backup.snapshot", "other text\n"), 0, "a changed text");
+    assert_eq!(verify("backup.snapshot.v1", "signed text\n"), 0);
+    assert_ne!(verify("backup.snapshot.v1", "other text\n"), 0, "a changed text");
     assert_ne!(verify("file", "signed text\n"), 0, "another namespace");
     let printed = keygen(&["-l", "-f", "host_key.pub"], "");
     let document = host.run(&["key", "new", "--host", "second", "--json"]).json();

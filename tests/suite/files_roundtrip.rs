@@ -732,7 +732,7 @@ fn without_root() {
     let done = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(&exe)
-        .args(["--exact", "files_roundtrip::as_nobody", "--ignored", "--nocapture"])
+        .args(["--exact", "suite::files_roundtrip::as_nobody", "--ignored", "--nocapture"])
         .env("TMPDIR", place.path())
         .output()
         .unwrap();

@@ -3,7 +3,7 @@
 //! `sink` keeps what was captured and can stop in the middle of a stream, so that a test can do something to the
 //! database at that very moment.
 
-mod concurrency;
+pub(super) mod concurrency;
 mod content;
 mod failure;
 mod sink;

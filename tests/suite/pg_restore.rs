@@ -57,7 +57,7 @@ fn definitions(cluster: &Cluster, database: &str) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"));
-    lines.map(|line| format!("{line}\n")).collect()
+    lines.fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// Every row of every table, sorted, and all sequences and large objects. Partition trees as a whole: a hash over an

@@ -48,9 +48,15 @@ async fn s3(bucket: &Bucket, prefix: &str, page_names: u16) -> S3Store {
     S3Store::connect(options, Arc::new(Silent)).await.unwrap()
 }
 
+/// Real stores have real clocks; the suite compares them with this machine's.
+#[expect(clippy::disallowed_methods, reason = "the edge: a test's own clock")]
+fn wall() -> Clock {
+    Clock::new(Utc::now)
+}
+
 #[tokio::test]
 async fn memory_keeps_the_contract() {
-    conform(&MemoryStore::new(Clock::new(Utc::now)), Place::GOOD).await;
+    conform(&MemoryStore::new(wall()), Place::GOOD).await;
 }
 
 #[tokio::test]
@@ -93,7 +99,7 @@ async fn an_endpoint_given_by_environment_keeps_the_contract() {
         let _ = writeln!(std::io::stderr(), "SKIPPED: S3 endpoint outside: BACKUP_TEST_S3_ENDPOINT is not set");
         return;
     };
-    let unique = format!("conformance-{}", Utc::now().timestamp_micros());
+    let unique = format!("conformance-{}", wall().now().timestamp_micros());
     let store = s3(&bucket, &unique, 3).await;
     conform(&store, Place::GOOD).await;
     let probe = store.probe().await.unwrap();
@@ -391,7 +397,7 @@ async fn a_store_that_breaks_the_contract_is_caught() {
         Wrong::FailsOnMissingDelete,
         Wrong::ClockFarAway,
     ] {
-        let store = Faulty(MemoryStore::new(Clock::new(Utc::now)), wrong);
+        let store = Faulty(MemoryStore::new(wall()), wrong);
         let run = std::panic::AssertUnwindSafe(conform(&store, Place::GOOD)).catch_unwind().await;
         assert!(run.is_err(), "{wrong:?} passed the suite");
     }

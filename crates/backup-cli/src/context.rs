@@ -51,6 +51,11 @@ impl Context {
         if given || !listed(Path::new(FOLDER)).is_empty() { self.config().map(Some) } else { Ok(None) }
     }
 
+    /// Whether the operator named a configuration, so that a wrong one ends the verb in any case.
+    pub(crate) fn names_config(&self) -> bool {
+        self.flag.is_some() || std::env::var_os(VARIABLE).is_some_and(|path| !path.is_empty())
+    }
+
     fn config_path(&self) -> Result<PathBuf, CliError> {
         let found = search(self.flag.as_deref(), std::env::var_os(VARIABLE), Path::new("."), Path::new(FOLDER))?;
         std::path::absolute(&found)

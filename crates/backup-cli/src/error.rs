@@ -42,6 +42,12 @@ impl CliError {
         self
     }
 
+    /// Says what it is about: `what: message`.
+    pub(crate) fn about(mut self, what: impl std::fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

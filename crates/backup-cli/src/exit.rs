@@ -1,5 +1,6 @@
 //! Exit codes: an interface, listed by `--help`.
 
+use std::cmp::Ordering;
 use std::process::ExitCode;
 
 /// How a verb ended.
@@ -48,18 +49,32 @@ impl Exit {
         self.row().2
     }
 
-    /// Of two ends of parts of one run, the one to report: damage, then failure, then partial, then a breach.
+    /// Of two ends of parts of one run, the one to report: damage, then failure, then partial, then a breach. A code that
+    /// names the cause of a failure stays only where no part failed otherwise.
     pub(crate) fn worse(self, other: Self) -> Self {
         let rank = |exit| match exit {
             Self::Done => 0,
             Self::Breach => 1,
             Self::Partial => 2,
-            Self::Failed => 3,
+            Self::Failed | Self::Usage | Self::NoVault | Self::Running | Self::WrongKey => 3,
             Self::Damage => 4,
-            Self::Usage | Self::NoVault | Self::Running | Self::WrongKey => 5,
-            Self::Interrupted | Self::Terminated => 6,
+            // No part ends like this, only the process.
+            Self::Interrupted | Self::Terminated => 5,
         };
-        if rank(other) > rank(self) { other } else { self }
+        match rank(other).cmp(&rank(self)) {
+            Ordering::Greater => other,
+            Ordering::Equal if self != other && rank(self) == rank(Self::Failed) => Self::Failed,
+            Ordering::Less | Ordering::Equal => self,
+        }
+    }
+
+    /// What it means for a run of several sources that one of them ended like this: the codes that name the cause of a
+    /// failure are for a run that failed for that cause alone.
+    pub(crate) fn of_several(self) -> Self {
+        match self {
+            Self::Usage | Self::NoVault | Self::Running | Self::WrongKey => Self::Failed,
+            other => other,
+        }
     }
 }
 
@@ -93,6 +108,23 @@ mod tests {
                 assert_eq!(low.worse(*high), *high);
                 assert_eq!(high.worse(*low), *high);
             }
+        }
+    }
+
+    #[test]
+    fn a_cause_is_named_only_where_nothing_else_failed() {
+        for cause in [Exit::Usage, Exit::NoVault, Exit::Running, Exit::WrongKey] {
+            for less in [Exit::Done, Exit::Breach, Exit::Partial, cause] {
+                assert_eq!((cause.worse(less), less.worse(cause)), (cause, cause));
+            }
+            for (other, end) in [(Exit::Damage, Exit::Damage), (Exit::Failed, Exit::Failed)] {
+                assert_eq!((cause.worse(other), other.worse(cause)), (end, end));
+            }
+            assert_eq!(cause.of_several(), Exit::Failed);
+        }
+        assert_eq!(Exit::NoVault.worse(Exit::WrongKey), Exit::Failed);
+        for kept in [Exit::Done, Exit::Failed, Exit::Partial, Exit::Damage] {
+            assert_eq!(kept.of_several(), kept);
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use backup_core::catalogue::{self, Listed};
-use backup_core::id::SourceName;
+use backup_core::id::{SourceName, StackName};
 use backup_core::vault::Vault;
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ pub(crate) struct Found {
     pub(crate) vaults: Vec<Vault>,
     /// Vaults that did not, with the reason.
     pub(crate) silent: Vec<(String, CliError)>,
+    /// The sources that were asked for: configured ones, and those that are in a vault.
+    pub(crate) sources: Vec<SourceName>,
     /// Snapshots with their sources: by source, oldest first.
     pub(crate) listed: Vec<(SourceName, Listed)>,
 }
@@ -65,37 +67,61 @@ pub(crate) async fn snapshots(
     only: &[SourceName],
     vault: Option<&str>,
 ) -> Result<Found, CliError> {
-    let stack = session.stack();
-    let (mut vaults, mut silent) = session.vaults(vault, false).await?;
-    let mut sources: BTreeSet<SourceName> = session.config.sources.iter().map(|source| source.name.clone()).collect();
+    let (vaults, silent) = session.vaults(vault, false).await?;
+    let configured = session.config.sources.iter().map(|source| source.name.clone()).collect();
+    in_vaults(vaults, silent, session.stack(), configured, only).await
+}
+
+/// The same for vaults that are open already, beside those that are `silent` already.
+pub(crate) async fn in_vaults(
+    mut vaults: Vec<Vault>,
+    mut silent: Vec<(String, CliError)>,
+    stack: &StackName,
+    configured: BTreeSet<SourceName>,
+    only: &[SourceName],
+) -> Result<Found, CliError> {
+    let mut sources = configured;
     for vault in &vaults {
         match vault.sources(stack).await {
             Ok(names) => sources.extend(names),
             Err(error) => silent.push((vault.name().to_owned(), error.into())),
         }
     }
-    if let Some(name) = only.iter().find(|name| !sources.contains(name)) {
+    // With no vault to ask, nobody knows what there is: `require_one` tells that.
+    let asked = vaults.iter().any(|vault| !is_silent(&silent, vault));
+    if let Some(name) = only.iter().find(|name| asked && !sources.contains(name)) {
         let known: Vec<String> = sources.iter().map(|source| format!("`{source}`")).collect();
         return Err(CliError::usage(format!("there is no source `{name}` in the configuration or the vaults"))
             .hint(format!("choose one of {}", known.join(", "))));
     }
+    sources.retain(|source| only.is_empty() || only.contains(source));
     let mut listed = Vec::new();
-    for source in sources.into_iter().filter(|source| only.is_empty() || only.contains(source)) {
+    for source in &sources {
         let asked: Vec<Vault> = vaults.iter().filter(|vault| !is_silent(&silent, vault)).cloned().collect();
-        let (found, failed) = catalogue::snapshots(&asked, stack, &source).await;
+        let (found, failed) = catalogue::snapshots(&asked, stack, source).await;
         listed.extend(found.into_iter().map(|found| (source.clone(), found)));
         silent.extend(failed.into_iter().map(|(name, error)| (name, error.into())));
     }
     vaults.retain(|vault| !is_silent(&silent, vault));
-    Ok(Found { vaults, silent, listed })
+    Ok(Found { vaults, silent, sources: sources.into_iter().collect(), listed })
 }
 
 fn is_silent(silent: &[(String, CliError)], vault: &Vault) -> bool {
     silent.iter().any(|(name, _)| name == vault.name())
 }
 
-/// The snapshot that `text` names: its whole id, its six characters, or the start of either, if only one fits.
+/// The snapshot that `text` names; that there is none is an error.
 pub(crate) fn by_id<'a>(listed: &'a [(SourceName, Listed)], text: &str) -> Result<&'a (SourceName, Listed), CliError> {
+    by_id_if_any(listed, text)?.ok_or_else(|| {
+        CliError::usage(format!("there is no snapshot `{text}`")).hint("see the snapshots with `backup list`")
+    })
+}
+
+/// The snapshot that `text` names: its whole id, its six characters, or the start of either, if only one fits.
+pub(crate) fn by_id_if_any<'a>(
+    listed: &'a [(SourceName, Listed)],
+    text: &str,
+) -> Result<Option<&'a (SourceName, Listed)>, CliError> {
     let whole = |id: &str, short: &str| id == text || short == text;
     let start = |id: &str, short: &str| !text.is_empty() && (id.starts_with(text) || short.starts_with(text));
     let fitting = |fits: &dyn Fn(&str, &str) -> bool| -> Vec<&'a (SourceName, Listed)> {
@@ -104,10 +130,8 @@ pub(crate) fn by_id<'a>(listed: &'a [(SourceName, Listed)], text: &str) -> Resul
     let exact = fitting(&whole);
     let found = if exact.is_empty() { fitting(&start) } else { exact };
     match found.as_slice() {
-        [one] => Ok(one),
-        [] => {
-            Err(CliError::usage(format!("there is no snapshot `{text}`")).hint("see the snapshots with `backup list`"))
-        }
+        [one] => Ok(Some(one)),
+        [] => Ok(None),
         several => {
             let names: Vec<String> =
                 several.iter().take(NAMED).map(|(source, one)| format!("`{}` of `{source}`", one.id)).collect();
@@ -123,12 +147,45 @@ pub(crate) fn by_id<'a>(listed: &'a [(SourceName, Listed)], text: &str) -> Resul
 mod tests {
     use super::*;
     use backup_core::vault::layout::GenerationDir;
+    use backup_core::vault::local::{LocalOptions, LocalStore};
+    use std::sync::Arc;
 
     fn listed(source: &str, id: &str) -> (SourceName, Listed) {
         let source: SourceName = source.parse().unwrap();
         let generation = "2026-11-21--7d--00112233".parse().unwrap();
         let dir = GenerationDir { stack: "s".parse().unwrap(), source: source.clone(), id: generation };
         (source, Listed { dir, id: id.parse().unwrap(), vaults: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn a_vault_that_fails_is_silent_and_the_others_are_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = async |name: &str| {
+            let (path, id) = (folder.path().join(name), "0".repeat(32).parse().unwrap());
+            std::fs::create_dir(&path).unwrap();
+            let store = Arc::new(LocalStore::open(&path, LocalOptions::default()).unwrap());
+            Vault::create(name, store, id, chrono::DateTime::default(), "test").await.unwrap()
+        };
+        let (good, bad) = (vault("good").await, vault("bad").await);
+        let generation = folder.path().join("good/s/db/2026-11-21--7d--00112233");
+        std::fs::create_dir_all(&generation).unwrap();
+        std::fs::write(generation.join("generation.json"), "{}").unwrap();
+        // A file where the stack's folder should be cannot be listed.
+        std::fs::write(folder.path().join("bad/s"), "x").unwrap();
+        let look = async |vaults: &[&Vault], only: &str| {
+            let vaults = vaults.iter().map(|vault| (*vault).clone()).collect();
+            in_vaults(vaults, Vec::new(), &"s".parse().unwrap(), BTreeSet::new(), &[only.parse().unwrap()]).await
+        };
+        let both = look(&[&bad, &good], "db").await.unwrap();
+        let names: Vec<&str> = both.silent.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((names, both.vaults.len(), both.sources.len()), (vec!["bad"], 1, 1));
+        assert_eq!(both.require_one(), Ok(()));
+
+        let unknown = look(&[&bad, &good], "dv").await.err().unwrap();
+        assert_eq!(unknown.exit(), Exit::Usage);
+        assert_eq!(unknown.advice(), Some("choose one of `db`"));
+        let none = look(&[&bad], "db").await.unwrap().require_one().unwrap_err();
+        assert!(none.message().starts_with("no vault answers: `bad`"), "{none:?}");
     }
 
     #[test]

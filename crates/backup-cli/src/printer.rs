@@ -108,10 +108,11 @@ impl Printer {
         }
     }
 
-    /// A warning with what to do; not silenced.
+    /// A warning with what to do, which may be empty; not silenced.
     pub(crate) fn warn(&self, text: &str, hint: &str) {
         let (mark, end) = if self.colour { ("\x1b[1;33m", "\x1b[0m") } else { ("", "") };
-        self.say(&format!("{mark}warning:{end} {text}\n  {hint}"));
+        let hint = if hint.is_empty() { String::new() } else { format!("\n  {hint}") };
+        self.say(&format!("{mark}warning:{end} {text}{hint}"));
     }
 
     /// The error that ends the process; with `--json` also as the document, unless one was written.
@@ -202,6 +203,7 @@ mod tests {
         printer.talk("talk");
         printer.detail("detail");
         printer.warn("text", "hint");
-        assert_eq!((out.text().as_str(), talk.text().as_str()), ("", "warning: text\n  hint\n"));
+        printer.warn("alone", "");
+        assert_eq!((out.text().as_str(), talk.text().as_str()), ("", "warning: text\n  hint\nwarning: alone\n"));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backup_core::config::{self, Keep};
+use backup_core::config::{self, Keep, Step};
 use backup_core::id::SourceName;
 use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, history};
 use backup_core::signature::HostKey;
@@ -16,8 +16,10 @@ use chrono_tz::Tz;
 use retention::{Clocks, History, Policy, Span, Stamp};
 use serde_json::{Value, json};
 
+use crate::commands::silent;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::report::{StepReport, told};
 use crate::session::{Session, TOOL};
 
 /// The configuration's `keep` for a source with generations of `generation`.
@@ -64,6 +66,14 @@ pub(crate) struct Pruning {
 }
 
 impl Pruning {
+    /// Lines for a run's report: why it could not be planned or done, or why nothing expires.
+    fn problems(&self) -> Vec<String> {
+        let what = format!("vault `{}`, source `{}`", self.vault, self.source);
+        let frozen = self.plan.iter().flat_map(|plan| &plan.frozen);
+        let frozen = frozen.map(|freeze| format!("{what}: nothing expires: {freeze}"));
+        frozen.chain(self.error.iter().flat_map(|error| told(&what, error))).collect()
+    }
+
     /// For `--json`.
     pub(crate) fn to_json(&self) -> Value {
         let plan = self.plan.as_ref();
@@ -174,12 +184,13 @@ pub(crate) async fn prune(
 }
 
 /// Prunes all vaults that answer, as a step of a run.
-pub(crate) async fn apply_all(session: &Session<'_>) -> Result<(Value, Exit), CliError> {
+pub(crate) async fn apply_all(session: &Session<'_>) -> Result<StepReport, CliError> {
     let key = session.host_key()?;
     let (vaults, silent) = session.vaults(None, true).await?;
     let prunings = prune(session, &vaults, None, Some(&key)).await?;
     let end = silent.iter().fold(exit(&prunings), |end, (_, error)| end.worse(error.as_part()));
-    Ok((prunings.iter().map(Pruning::to_json).collect(), end))
+    let problems = prunings.iter().flat_map(Pruning::problems).chain(silent::lines(&silent)).collect();
+    Ok(StepReport { step: Step::Prune, exit: end, found: prunings.iter().map(Pruning::to_json).collect(), problems })
 }
 
 /// What the policies of `others` promise over everything that any vault has, and they do not hold whole.
@@ -315,6 +326,21 @@ mod tests {
         assert_eq!(ask(ten, Some(damaged)), 1, "what it does not hold whole it does not hold");
         assert_eq!(ask("", Some(history(0..5))), 15, "no `keep` promises everything");
         assert_eq!(ask("", None), 20);
+    }
+
+    #[test]
+    fn a_pruning_that_failed_says_why_in_a_runs_report() {
+        let pruning = |error: Option<CliError>| Pruning {
+            vault: "local".into(),
+            source: "db".parse().unwrap(),
+            keep: None,
+            plan: None,
+            done: Vec::new(),
+            error,
+        };
+        assert_eq!(pruning(None).problems(), [""; 0]);
+        let refused = pruning(Some(CliError::new(Exit::Failed, "no right to delete").hint("grant it")));
+        assert_eq!(refused.problems(), ["vault `local`, source `db`: no right to delete", "  hint: grant it"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 
 use backup_core::backup::Committed;
+use backup_core::config::Step;
 use backup_core::id::SourceName;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -24,24 +25,54 @@ pub(crate) struct Report {
     pub(crate) sources: Vec<SourceReport>,
     /// Each copy.
     pub(crate) replication: Vec<Lane>,
-    /// Further steps.
-    pub(crate) steps: Vec<Value>,
     job: Option<String>,
     started: DateTime<Utc>,
     finished: Option<DateTime<Utc>>,
     failed_vaults: Vec<(String, CliError)>,
     failure: Option<CliError>,
-    step_exit: Exit,
+    steps: Vec<StepReport>,
+}
+
+/// What a step that followed the run did.
+pub(crate) struct StepReport {
+    /// The step.
+    pub(crate) step: Step,
+    /// How it ended, as a part of the run.
+    pub(crate) exit: Exit,
+    /// What its verb would print with `--json`.
+    pub(crate) found: Value,
+    /// Lines about all that is wrong.
+    pub(crate) problems: Vec<String>,
+}
+
+impl StepReport {
+    fn to_json(&self) -> Value {
+        json!({
+            "step": self.step.to_string(), "outcome": self.exit.word(), "exit": self.exit.code(),
+            "found": self.found, "problems": self.problems,
+        })
+    }
+
+    fn text(&self) -> String {
+        let lines = self.problems.iter().map(|line| format!("  {line}\n"));
+        [format!("then {}: {}\n", self.step, self.exit.word())].into_iter().chain(lines).collect()
+    }
+}
+
+/// An error as lines of a step's report.
+pub(crate) fn told(what: &str, error: &CliError) -> Vec<String> {
+    let hint = error.advice().map(|hint| format!("  hint: {hint}"));
+    [format!("{what}: {}", error.message())].into_iter().chain(hint).collect()
 }
 
 /// What became of one source.
 pub(crate) struct SourceReport {
     source: String,
     seconds: i64,
-    end: Result<Stored, CliError>,
+    end: Result<Held, CliError>,
 }
 
-struct Stored {
+struct Held {
     snapshot: String,
     short: String,
     rows: u64,
@@ -56,7 +87,7 @@ impl SourceReport {
     /// It has a new snapshot.
     pub(crate) fn stored(source: &SourceName, committed: &Committed, seconds: i64) -> Self {
         let doc = &committed.snapshot.doc;
-        let stored = Stored {
+        let stored = Held {
             snapshot: doc.id.to_string(),
             short: doc.id.short().to_owned(),
             rows: doc.rows,
@@ -106,17 +137,16 @@ impl Report {
             vault: None,
             sources: Vec::new(),
             replication: Vec::new(),
-            steps: Vec::new(),
             job: job.map(str::to_owned),
             started,
             finished: None,
             failed_vaults: Vec::new(),
             failure: None,
-            step_exit: Exit::Done,
+            steps: Vec::new(),
         }
     }
 
-    /// A vault did not open.
+    /// A vault cannot be used.
     pub(crate) fn vault_failed(&mut self, name: &str, error: &CliError) {
         self.failed_vaults.push((name.to_owned(), error.clone()));
     }
@@ -137,9 +167,14 @@ impl Report {
         self.failure = Some(error.clone());
     }
 
-    /// A later step ended like this.
-    pub(crate) fn step_exit(&mut self, exit: Exit) {
-        self.step_exit = self.step_exit.worse(exit);
+    /// A step has ended, or could not begin. Neither keeps the next one from being tried.
+    pub(crate) fn followed(&mut self, step: Step, end: Result<StepReport, CliError>) {
+        self.steps.push(end.unwrap_or_else(|error| StepReport {
+            step,
+            exit: error.as_part(),
+            found: Value::Null,
+            problems: told("it could not begin", &error),
+        }));
     }
 
     /// The run is over.
@@ -149,13 +184,14 @@ impl Report {
 
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
-        if let Some(failure) = &self.failure {
-            return failure.exit();
-        }
-        let vaults = if self.failed_vaults.is_empty() { Exit::Done } else { Exit::Partial };
+        let several = self.sources.len() > 1;
         let sources = self.sources.iter().map(SourceReport::exit);
+        let sources = sources.map(|exit| if several { exit.of_several() } else { exit });
+        let failure = self.failure.iter().map(CliError::exit);
+        let vaults = self.failed_vaults.iter().map(|(_, error)| error.as_part());
         let lanes = self.replication.iter().map(Lane::exit);
-        sources.chain(lanes).chain([self.step_exit]).fold(vaults, Exit::worse)
+        let steps = self.steps.iter().map(|step| step.exit);
+        failure.chain(sources).chain(vaults).chain(lanes).chain(steps).fold(Exit::Done, Exit::worse)
     }
 
     /// One word.
@@ -184,7 +220,7 @@ impl Report {
             "sources": self.sources.iter().map(SourceReport::to_json).collect::<Vec<_>>(),
             "failed_vaults": self.failed_vaults.iter().map(error).collect::<Vec<_>>(),
             "replication": self.replication.iter().map(Lane::to_json).collect::<Vec<_>>(),
-            "steps": self.steps,
+            "steps": self.steps.iter().map(StepReport::to_json).collect::<Vec<_>>(),
             "error": self.failure.as_ref().map(CliError::to_json),
         })
     }
@@ -238,10 +274,9 @@ impl Report {
             }
         }
         for (vault, error) in &self.failed_vaults {
-            if self.failure.is_none() {
-                out.push_str(&format!("vault {vault} did not take part\n{}", problem(error)));
-            }
+            out.push_str(&format!("vault {vault} did not take part\n{}", problem(error)));
         }
+        out.extend(self.steps.iter().map(StepReport::text));
         out
     }
 }
@@ -249,4 +284,60 @@ impl Report {
 fn problem(error: &CliError) -> String {
     let hint = error.advice().map(|hint| format!("  hint: {hint}\n")).unwrap_or_default();
     format!("error: {}\n{hint}", error.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report::new("r", Some("nightly"), DateTime::UNIX_EPOCH)
+    }
+
+    fn failed(exit: Exit) -> SourceReport {
+        SourceReport::failed(&"db".parse().unwrap(), &CliError::new(exit, "x"), 1)
+    }
+
+    #[test]
+    fn a_cause_alone_keeps_its_code_and_among_several_sources_it_is_a_failure() {
+        let mut one = report();
+        one.sources.push(failed(Exit::WrongKey));
+        assert_eq!(one.exit(), Exit::WrongKey);
+        one.sources.push(failed(Exit::WrongKey));
+        assert_eq!(one.exit(), Exit::Failed);
+    }
+
+    #[test]
+    fn damage_in_any_part_outranks_what_ended_the_run() {
+        let mut run = report();
+        run.fail(&CliError::new(Exit::NoVault, "x"));
+        assert_eq!(run.exit(), Exit::NoVault);
+        run.vault_failed("local", &CliError::new(Exit::Failed, "full"));
+        assert_eq!(run.exit(), Exit::NoVault, "a part that failed makes it no better and no worse");
+        run.followed(Step::Prune, Err(CliError::new(Exit::Damage, "y")));
+        assert_eq!(run.exit(), Exit::Damage);
+    }
+
+    #[test]
+    fn every_failed_vault_and_step_is_printed_with_its_reason() {
+        let mut run = report();
+        run.fail(&CliError::new(Exit::Failed, "the run"));
+        run.vault_failed("local", &CliError::new(Exit::Failed, "2 MiB free").hint("make room"));
+        run.followed(Step::Prune, Err(CliError::new(Exit::WrongKey, "no key").hint("make one")));
+        let verify = Step::Verify { read_data: None, full: true };
+        let problems = vec!["s1 in vault local".to_owned(), "  object gone".to_owned()];
+        run.followed(verify, Ok(StepReport { step: verify, exit: Exit::Damage, found: json!({}), problems }));
+        let text = run.text();
+        for part in [
+            "vault local did not take part\nerror: 2 MiB free\n  hint: make room\n",
+            "then prune: partial\n  it could not begin: no key\n    hint: make one\n",
+            "then verify --full: damage\n  s1 in vault local\n    object gone\n",
+        ] {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
+        let json = run.to_json();
+        assert_eq!(json["steps"][1]["problems"][0], "s1 in vault local");
+        assert_eq!(json["failed_vaults"][0]["vault"], "local");
+        assert_eq!(json["exit"], 4);
+    }
 }

@@ -4,6 +4,8 @@ use std::future::Future;
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use backup_core::critical::settled;
+
 use crate::error::CliError;
 use crate::exit::Exit;
 
@@ -20,11 +22,16 @@ pub(crate) fn block_on(verb: impl Future<Output = Result<Exit, CliError>>) -> Re
         let failed = |error: std::io::Error| CliError::caused(Exit::Failed, "cannot listen for signals", &error);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        tokio::select! {
+        let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+        let end = tokio::select! {
             end = verb => end,
             _ = interrupt.recv() => Err(stopped(Exit::Interrupted, "interrupted")),
             _ = terminate.recv() => Err(stopped(Exit::Terminated, "terminated")),
-        }
+            _ = hangup.recv() => Err(stopped(Exit::Terminated, "the terminal hung up")),
+        };
+        // The verb is dropped; what must not be cut in two ends by itself.
+        settled().await;
+        end
     });
     // A blocking thread that is in the middle of a read must not hold up the end.
     runtime.shutdown_background();
@@ -32,5 +39,5 @@ pub(crate) fn block_on(verb: impl Future<Output = Result<Exit, CliError>>) -> Re
 }
 
 fn stopped(exit: Exit, what: &str) -> CliError {
-    CliError::new(exit, what).hint("nothing half-made counts; run it again")
+    CliError::new(exit, what).hint("nothing half-made has a final name; run it again")
 }

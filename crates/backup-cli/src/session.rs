@@ -19,6 +19,7 @@ use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::s3::{S3Credentials, S3Options, S3Store, parse_credentials};
 use backup_core::vault::store::{Store, StorePath};
 use backup_core::vault::throttle::Throttled;
+use zeroize::Zeroizing;
 
 use crate::context::Context;
 use crate::error::CliError;
@@ -45,7 +46,7 @@ struct Talk(Arc<Printer>);
 impl Monitor for Talk {
     fn event(&self, event: Event) {
         match event {
-            Event::Warning { text } => self.0.warn(&text, "the work goes on"),
+            Event::Warning { text } => self.0.warn(&text, ""),
             Event::Retry { what, why, attempt } => self.0.detail(&format!("{what}: attempt {attempt} failed: {why}")),
             Event::Phase { source, phase } => self.0.detail(&format!("{source}: {phase}")),
             Event::CaptureStarted { source } => self.0.detail(&format!("{source}: capture")),
@@ -226,43 +227,39 @@ impl<'a> Session<'a> {
         }
         Ok(self.config.sources.iter().filter(|s| only.is_empty() || only.contains(&s.name)).collect())
     }
+}
 
-    /// The engine's source for a configured one.
-    pub(crate) fn source(&self, source: &config::Source) -> Result<Box<dyn Source>, CliError> {
-        match &source.kind {
-            SourceKind::Postgres(postgres) => Ok(Box::new(self.postgres(&source.name, postgres)?)),
-            SourceKind::Files(files) => Ok(Box::new(FilesOptions {
-                optional: files.optional.clone(),
-                secret: files.secret,
-                ..FilesOptions::new(files.paths.clone())
-            })),
-            other => Err(CliError::usage(format!(
-                "source `{}` is of type `{}`, which this version cannot capture yet",
-                source.name,
-                other.word()
-            ))
-            .hint("name the other sources: `backup run --source NAME`")),
-        }
+/// The engine's source for a configured one.
+pub(crate) fn engine(source: &config::Source) -> Result<Box<dyn Source>, CliError> {
+    match &source.kind {
+        SourceKind::Postgres(database) => Ok(Box::new(postgres(&source.name, database)?)),
+        SourceKind::Files(files) => Ok(Box::new(FilesOptions {
+            optional: files.optional.clone(),
+            secret: files.secret,
+            ..FilesOptions::new(files.paths.clone())
+        })),
+        other => Err(CliError::usage(format!(
+            "source `{}` is of type `{}`, which this version cannot capture yet",
+            source.name,
+            other.word()
+        ))
+        .hint("name the other sources: `backup run --source NAME`")),
     }
+}
 
-    /// The engine's options for a PostgreSQL source.
-    pub(crate) fn postgres(
-        &self,
-        name: &SourceName,
-        source: &config::PostgresSource,
-    ) -> Result<PostgresOptions, CliError> {
-        let mut options = PostgresOptions::new(name.to_string(), connect(name, source)?);
-        options.clients = clients(&source.clients);
-        options.globals = match source.globals {
-            config::Globals::Passwords => Globals::Passwords,
-            config::Globals::NoPasswords => Globals::NoPasswords,
-            config::Globals::None => Globals::None,
-        };
-        let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-        let name = |table: &config::TableName| format!("{}.{}", quoted(&table.schema), quoted(&table.table));
-        options.exclude_data = source.exclude_data.iter().map(name).collect();
-        Ok(options)
-    }
+/// The engine's options for a PostgreSQL source.
+pub(crate) fn postgres(name: &SourceName, source: &config::PostgresSource) -> Result<PostgresOptions, CliError> {
+    let mut options = PostgresOptions::new(name.to_string(), connect(name, source)?);
+    options.clients = clients(&source.clients);
+    options.globals = match source.globals {
+        config::Globals::Passwords => Globals::Passwords,
+        config::Globals::NoPasswords => Globals::NoPasswords,
+        config::Globals::None => Globals::None,
+    };
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let name = |table: &config::TableName| format!("{}.{}", quoted(&table.schema), quoted(&table.table));
+    options.exclude_data = source.exclude_data.iter().map(name).collect();
+    Ok(options)
 }
 
 /// How to reach a configured database.
@@ -322,13 +319,22 @@ pub(crate) fn environment_credentials(prefix: &str) -> Result<S3Credentials, Cli
     })
 }
 
-/// Where an identity is, for messages, and how to read it.
+/// The identities of a file, of standard input or of the configuration.
 pub(crate) fn identities(
     flag: Option<&Path>,
     configured: Option<&SecretRef>,
     passphrase_file: Option<&Path>,
 ) -> Result<Identities, CliError> {
-    let (name, bytes) = match (flag, configured) {
+    let (name, bytes) = identity_bytes(flag, configured)?;
+    open_identities(&name, &bytes, passphrase_file)
+}
+
+/// What an identity is called in messages, and its file's bytes. May block until somebody types or a program ends.
+pub(crate) fn identity_bytes(
+    flag: Option<&Path>,
+    configured: Option<&SecretRef>,
+) -> Result<(String, Zeroizing<Vec<u8>>), CliError> {
+    Ok(match (flag, configured) {
         (Some(path), _) if path.as_os_str() == "-" => {
             ("standard input".to_owned(), secrets::limited(std::io::stdin(), "standard input")?)
         }
@@ -342,14 +348,23 @@ pub(crate) fn identities(
             return Err(CliError::new(Exit::WrongKey, "no identity was given, and backups open with one only")
                 .hint("name its file with `--identity FILE`"));
         }
-    };
+    })
+}
+
+/// Reads the bytes of an identity file; asks for the passphrase of a protected one. It asks on the thread that calls:
+/// the terminal must get its echo back before the process ends.
+pub(crate) fn open_identities(
+    name: &str,
+    bytes: &[u8],
+    passphrase_file: Option<&Path>,
+) -> Result<Identities, CliError> {
     let passphrase = match passphrase_file {
         Some(file) => Some(secrets::read(&SecretRef::File(file.to_owned()), "--passphrase-file")?),
         None => None,
     };
-    let parsed = match Identities::parse(&bytes, passphrase.as_ref()) {
+    let parsed = match Identities::parse(bytes, passphrase.as_ref()) {
         Err(IdentityError::PassphraseNeeded) => match terminal::ask_secret(&format!("passphrase of {name}: "))? {
-            Some(passphrase) => Identities::parse(&bytes, Some(&passphrase)),
+            Some(passphrase) => Identities::parse(bytes, Some(&passphrase)),
             None => Err(IdentityError::PassphraseNeeded),
         },
         other => other,
@@ -366,7 +381,7 @@ pub(crate) fn identities(
     })
 }
 
-fn private(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, CliError> {
+fn private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CliError> {
     secrets::read_private(path).map_err(|error| {
         let wrong = CliError::new(Exit::WrongKey, error.message());
         match error.advice() {

@@ -1,6 +1,8 @@
 //! The recovery sheet: what to print and keep off the host, so that a bare machine is enough.
 
-use backup_core::config::Config;
+use std::path::PathBuf;
+
+use backup_core::config::{Config, Place};
 use backup_core::id::Hash256;
 use backup_core::recover::RECOVER;
 use backup_core::signature::HostKey;
@@ -14,22 +16,40 @@ pub(crate) struct Sheet {
     signer_line: String,
     fingerprint: String,
     recipients: Vec<String>,
-    vaults: Vec<(String, String, String)>,
+    vaults: Vec<Line>,
+}
+
+/// A vault.
+struct Line {
+    name: String,
+    address: String,
+    id: String,
+    /// PEM file of the authority, and its SHA-256, or why that is not known.
+    ca: Option<(PathBuf, Result<Hash256, String>)>,
+}
+
+impl Line {
+    fn of(vault: &backup_core::config::Vault) -> Self {
+        let id = vault.id.as_ref().map_or_else(|| "not made yet".to_owned(), ToString::to_string);
+        let ca = match &vault.place {
+            Place::S3(s3) => s3.ca.clone(),
+            Place::Path(_) => None,
+        };
+        let hash = |path: &PathBuf| std::fs::read(path).map(|pem| Hash256::of(&pem)).map_err(|e| e.to_string());
+        let ca = ca.map(|path| (path.clone(), hash(&path)));
+        Self { name: vault.name.clone(), address: Address::of(&vault.place).to_string(), id, ca }
+    }
 }
 
 impl Sheet {
     /// From a configuration whose vaults are made.
     pub(crate) fn new(config: &Config, key: &HostKey) -> Self {
-        let vault = |vault: &backup_core::config::Vault| {
-            let id = vault.id.as_ref().map_or_else(|| "not made yet".to_owned(), ToString::to_string);
-            (vault.name.clone(), Address::of(&vault.place).to_string(), id)
-        };
         Self {
             stack: config.stack.to_string(),
             signer_line: key.allowed_signers_line(),
             fingerprint: key.fingerprint(),
             recipients: config.keys.recipients.clone(),
-            vaults: config.vaults.iter().map(vault).collect(),
+            vaults: config.vaults.iter().map(Line::of).collect(),
         }
     }
 
@@ -45,8 +65,12 @@ impl Sheet {
         let vaults: Vec<Value> = self
             .vaults
             .iter()
-            .map(|(name, address, id)| {
-                json!({ "name": name, "address": address, "id": id, "command": self.command(address).replace(" \\\n   ", "") })
+            .map(|Line { name, address, id, ca }| {
+                let ca = ca.as_ref().map(|(path, hash)| json!({ "path": path, "sha256": hash.as_ref().ok() }));
+                json!({
+                    "name": name, "address": address, "id": id, "ca": ca,
+                    "command": self.command(address).replace(" \\\n   ", ""),
+                })
             })
             .collect();
         json!({
@@ -64,8 +88,13 @@ impl Sheet {
         let rule = "=".repeat(78);
         let mut out =
             format!("{rule}\nRECOVERY SHEET for stack {}: print it, keep it off this host\n{rule}\n", self.stack);
-        for (name, address, id) in &self.vaults {
+        for Line { name, address, id, ca } in &self.vaults {
             out.push_str(&format!("vault {name}\n  at  {address}\n  id  {id}\n"));
+            if let Some((path, hash)) = ca {
+                let hash = hash.as_ref().map_or_else(|why| format!("not known: {why}"), ToString::to_string);
+                out.push_str(&format!("  ca  PEM file, to be kept with this sheet; SHA-256\n      {hash}\n"));
+                out.push_str(&format!("      save it as {}\n", path.display()));
+            }
         }
         out.push_str(&format!("signer\n  {}\n  {}\n", self.fingerprint, self.signer_line));
         out.push_str("identity: the secret key of one of these recipients; it is kept at\n  ______________________________________\n");
@@ -74,7 +103,7 @@ impl Sheet {
         }
         out.push_str("on a bare machine, with this program, S3 keys in AWS_ACCESS_KEY_ID and\n");
         out.push_str("AWS_SECRET_ACCESS_KEY, and --into postgres://USER@HOST:PORT/DB for a database:\n");
-        for (_, address, _) in &self.vaults {
+        for Line { address, .. } in &self.vaults {
             out.push_str(&format!("  {}\n", self.command(address)));
         }
         out.push_str(&format!(
@@ -82,5 +111,38 @@ impl Sheet {
             Hash256::of(RECOVER.as_bytes())
         ));
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_of_ones_own_is_on_the_sheet() {
+        let folder = tempfile::tempdir().unwrap();
+        let pem = folder.path().join("ca.pem");
+        let (recipient, id) = (age::x25519::Identity::generate().to_public(), "0".repeat(32));
+        let text = format!(
+            "schema = 1\nstack = \"s\"\nstate = \"state\"\n[keys]\nrecipients = [\"{recipient}\"]\nsigners = \"signers\"\n\
+             [vault.offsite]\nid = \"{id}\"\ncredentials = \"aws-chain\"\nkeep = {{ within = \"30d\", min = 7 }}\n\
+             s3 = {{ endpoint = \"https://minio.example:9000\", bucket = \"b\", region = \"r\", ca = \"ca.pem\" }}\n"
+        );
+        let config = Config::parse(&text, &folder.path().join("backup.toml")).unwrap();
+        let sheet = || Sheet {
+            stack: "s".into(),
+            signer_line: "line".into(),
+            fingerprint: "SHA256:x".into(),
+            recipients: Vec::new(),
+            vaults: config.vaults.iter().map(Line::of).collect(),
+        };
+        assert!(sheet().text().contains("not known: "), "{}", sheet().text());
+        std::fs::write(&pem, "authority").unwrap();
+        let (text, value) = (sheet().text(), sheet().to_json());
+        let hash = Hash256::of(b"authority").to_string();
+        assert!(text.contains(&hash) && text.contains(&format!("save it as {}", pem.display())), "{text}");
+        assert_eq!(value["vaults"][0]["ca"], json!({ "path": pem, "sha256": hash }));
+        let command = value["vaults"][0]["command"].as_str().unwrap();
+        assert!(command.contains(&format!("&ca={}'", pem.display())), "{command}");
     }
 }

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::chunk::{ChunkSizes, Cutter};
 use crate::clock::Clock;
@@ -120,6 +120,16 @@ pub enum BackupError {
         /// The vault's clock.
         now: DateTime<Utc>,
     },
+    /// The clocks of this host and of the vault disagree.
+    #[error("this host's clock says {host} and vault `{vault}` says {store}")]
+    Clocks {
+        /// This host's clock.
+        host: DateTime<Utc>,
+        /// The vault's clock.
+        store: DateTime<Utc>,
+        /// The vault.
+        vault: String,
+    },
     /// A prune has announced the generation's deletion.
     #[error("generation `{generation}` is being removed by a prune")]
     Pruned {
@@ -153,17 +163,38 @@ pub async fn backup(
     source: &dyn Source,
 ) -> Result<Committed, BackupError> {
     let started = host.clock.now();
+    clocks_agree(vault, started).await?;
     let generation = open_generation(vault, host, request).await?;
     let dir = generation.doc.dir();
     refuse_if_pruned(vault, &dir).await?;
     let pipeline = start_pipeline(vault, host, request, &generation.doc).await?;
-    let captured = capture(&pipeline, host, request, source).await?;
+    let captured = match capture(&pipeline, host, request, source).await {
+        Ok(captured) => captured,
+        Err(error) => {
+            // What is on its way must have ended before another attempt begins with a budget of its own.
+            let _ = pipeline.barrier().await;
+            return Err(error);
+        }
+    };
     barrier(&pipeline, request).await?;
     let draft = Draft { started, generation, captured };
     let committed = commit(vault, host, request, source.kind(), &pipeline, draft).await?;
     withdraw_if_pruned(vault, &dir, &committed).await?;
     host.state.set_head(&request.source, committed.snapshot.doc.id.as_str(), committed.snapshot.hash()).await?;
     Ok(committed)
+}
+
+/// Two clocks further apart than this cannot date a snapshot.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::hours(1);
+
+/// Generations, names and deadlines hang on the time. A host that is a year ahead would make snapshots that stay the newest for
+/// a year; one that is behind would find out only after the capture.
+async fn clocks_agree(vault: &Vault, host: DateTime<Utc>) -> Result<(), BackupError> {
+    let store = vault.now().await?;
+    if (store - host).abs() > CLOCK_TOLERANCE {
+        return Err(BackupError::Clocks { host, store, vault: vault.name().to_owned() });
+    }
+    Ok(())
 }
 
 /// The generation that this capture goes into: the one that is open, or a new one where the period has turned, the
@@ -204,7 +235,7 @@ async fn open_generation(
         public_key: key.public_key,
         recipients: request.recipients.clone(),
         wrapped_key: key.wrapped,
-        chunk_average_bytes: ChunkSizes::SMALL.average_bytes as u64,
+        chunk_average_bytes: sizes(vault, host, request).await?.average_bytes as u64,
         signer: host.key.fingerprint(),
         tool: request.tool.clone(),
     };
@@ -238,9 +269,21 @@ async fn start_pipeline(
     }))
 }
 
+/// Chunk sizes by what the source's newest snapshot held; a source's first generation is cut small.
+async fn sizes(vault: &Vault, host: Host<'_>, request: &BackupRequest) -> Result<ChunkSizes, BackupError> {
+    let own = Signers::pin_fingerprint(&host.key.fingerprint());
+    let newest = vault.history(&request.stack, &request.source).await?.pop();
+    let Some((dir, id)) = newest else { return Ok(ChunkSizes::SMALL) };
+    match vault.get_signed::<SnapshotDoc>(&dir.snapshot(&id, ".json"), &own).await {
+        Ok(found) => Ok(ChunkSizes::for_source(found.doc.plain_bytes)),
+        Err(error @ VaultError::Store { .. }) => Err(error.into()),
+        Err(_) => Ok(ChunkSizes::SMALL),
+    }
+}
+
 fn seed(key: &HostKey) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = key.derive("chunker");
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    let secret = key.derive("chunker");
+    u64::from_be_bytes(std::array::from_fn(|i| secret[i]))
 }
 
 async fn capture(
@@ -281,6 +324,10 @@ async fn commit(
     let (instant, suspect) = (captured.instant, captured.suspect.clone());
     let manifest = manifest(pipeline, request, source_type, captured)?;
     let text = text::write(&manifest);
+    // What could not be read back must not be committed.
+    if let Err(error) = text::parse(&text) {
+        return Err(BackupError::Inconsistent { name: request.source.clone(), reason: error.to_string() });
+    }
     let failed = |source| BackupError::Pipeline { name: request.source.clone(), source };
     let objects = pipeline.put_manifest(&text, seed(host.key)).await.map_err(failed)?;
     vault.sync().await?;
@@ -367,18 +414,38 @@ fn manifest(
     })
 }
 
-/// Head of the chain: from the state, or, where that was lost, from the newest snapshot of this host in the vault.
+/// How far back a head is looked for behind snapshots that the state does not know.
+const LOST_HEADS: usize = 8;
+
+/// Head of the chain: from the state, or, where that was lost, the newest snapshot of this host in the vault.
+///
+/// A run can end between its commit and its note in the state (a crash, a last answer that was lost). Its snapshot is
+/// whole and listed, so the chain must go through it: snapshots of ours that follow on the remembered head move it. What
+/// does not lead back to the remembered head does not replace it, so that a vault that was rolled back shows an open chain.
 async fn previous(vault: &Vault, host: Host<'_>, request: &BackupRequest) -> Result<Option<Hash256>, BackupError> {
-    if let Some(head) = host.state.head(&request.source).await? {
-        return Ok(Some(head));
-    }
+    let head = host.state.head(&request.source).await?;
     let own = Signers::pin_fingerprint(&host.key.fingerprint());
-    for (dir, id) in vault.history(&request.stack, &request.source).await?.into_iter().rev() {
-        if let Ok(found) = vault.get_signed::<SnapshotDoc>(&dir.snapshot(&id, ".json"), &own).await {
-            return Ok(Some(found.hash()));
+    let (mut newest, mut link) = (None, None);
+    for (dir, id) in vault.history(&request.stack, &request.source).await?.into_iter().rev().take(LOST_HEADS) {
+        let found = match vault.get_signed::<SnapshotDoc>(&dir.snapshot(&id, ".json"), &own).await {
+            Ok(found) => found,
+            Err(error @ VaultError::Store { .. }) => return Err(error.into()),
+            Err(_) => continue,
+        };
+        let hash = Some(found.hash());
+        if newest.is_some() && hash != link {
+            continue;
+        }
+        newest = newest.or(hash);
+        link = found.doc.previous;
+        if head.is_none() || head == hash || head == link {
+            return Ok(newest);
+        }
+        if link.is_none() {
+            break;
         }
     }
-    Ok(None)
+    Ok(head)
 }
 
 async fn pruned(vault: &Vault, dir: &GenerationDir) -> Result<bool, VaultError> {

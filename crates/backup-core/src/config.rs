@@ -18,6 +18,7 @@ mod schema;
 mod show;
 mod size;
 mod span;
+mod step;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -33,6 +34,7 @@ pub use schema::{SchemaKey, schema, schema_json};
 pub use show::View;
 pub use size::{ByteSize, Rate, Reserve, SizeError};
 pub use span::{Span, SpanError};
+pub use step::{Share, Step, StepError};
 pub use types::{
     Clients, CommandSource, Credentials, DvcSource, Expect, FilesSource, Globals, Job, Keep, Keys, Limits, Lock,
     ModelCard, Notify, Objective, Place, PostgresSource, Protects, RedisSource, Retry, S3, SecretRef, Service, Smtp,

@@ -9,6 +9,7 @@ pub mod catalogue;
 pub mod chunk;
 pub mod clock;
 pub mod config;
+pub mod critical;
 pub mod fingerprint;
 pub mod id;
 pub mod json;

@@ -104,6 +104,9 @@ struct Shared {
     budget: Arc<Semaphore>,
     cpu: Arc<Semaphore>,
     uploads: Semaphore,
+    /// Buffers of packs that were sealed. Kept: what is freed by one thread and allocated by another scatters over the
+    /// allocator's arenas, and the process would grow with the source.
+    plains: Mutex<Vec<Vec<u8>>>,
     failure: OnceLock<Arc<PipelineError>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     added_bytes: AtomicU64,
@@ -133,6 +136,7 @@ impl Pipeline {
             budget: Arc::new(Semaphore::new(packs)),
             cpu: Arc::new(Semaphore::new(parts.cpus.max(1))),
             uploads: Semaphore::new(UPLOADS),
+            plains: Mutex::new(Vec::new()),
             failure: OnceLock::new(),
             tasks: Mutex::new(Vec::new()),
             added_bytes: AtomicU64::new(0),
@@ -257,7 +261,7 @@ impl Shared {
         let object = lock(&self.known).reserve();
         Ok(Pack {
             object,
-            plain: Vec::with_capacity(MAX_PLAIN_BYTES),
+            plain: lock(&self.plains).pop().unwrap_or_else(|| Vec::with_capacity(MAX_PLAIN_BYTES)),
             chunks: Vec::new(),
             inside: HashMap::new(),
             permit,
@@ -286,8 +290,15 @@ impl Shared {
     async fn send(&self, pack: Pack) -> Result<(), PipelineError> {
         let Pack { object, plain, chunks, permit, .. } = pack;
         let sealer = self.sealer.clone();
-        let sealed = self.on_pool(move || sealer.seal(&plain)).await.map_err(PipelineError::Worker)??;
+        let work = move || (sealer.seal(&plain), plain);
+        let (sealed, mut plain) = self.on_pool(work).await.map_err(PipelineError::Worker)?;
+        let sealed = sealed?;
+        plain.clear();
+        lock(&self.plains).push(plain);
         let _upload = self.uploads.acquire().await.map_err(|e| PipelineError::Worker(e.to_string()))?;
+        if self.failure.get().is_some() {
+            return Ok(());
+        }
         self.vault.put_object(&self.dir, &sealed).await?;
         let stored_bytes = sealed.bytes().len() as u64;
         let entry = JournalEntry { name: sealed.name(), stored_bytes, plain_bytes: sealed.plain_bytes(), chunks };

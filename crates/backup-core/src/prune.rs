@@ -125,11 +125,44 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
         let delete = decision.is_some_and(|decision| decision.delete);
         let reason =
             decision.map_or_else(|| "keep: it is not understood".to_owned(), retention::GenerationDecision::text);
-        let action = action(vault, signers, &dir, delete, &snapshots, newest.as_ref(), store_now).await?;
+        let mut snapshots = snapshots;
+        let action = match begun(vault, signers, &dir).await? {
+            Some(begun) => {
+                // Snapshots go before their objects: one that is still listed is whole, and may have become wanted (a pin,
+                // a commit in the last moment, an old document that was put back).
+                let named: BTreeSet<&SnapshotId> = begun.snapshots.iter().map(|(id, _)| id).collect();
+                let listed = vault.snapshots(&dir).await?;
+                if !listed.is_empty() && (!delete || !listed.iter().all(|id| named.contains(id))) {
+                    Action::Withdraw
+                } else {
+                    // What is being deleted was named when it began; what is still listed may be less.
+                    snapshots = begun.snapshots;
+                    Action::Resume
+                }
+            }
+            // Objects without a snapshot may be those of a replicator that is still at work.
+            None if snapshots.is_empty() && delete && is_fresh(vault, &dir, store_now).await? => Action::Keep,
+            None => action(vault, signers, &dir, delete, &snapshots, newest.as_ref(), store_now).await?,
+        };
         steps.push(Step { dir, action, reason, snapshots });
     }
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
     Ok(PrunePlan { frozen, steps, newest, store_now, request: request.clone() })
+}
+
+/// Whether anything in a generation is younger than three days.
+async fn is_fresh(vault: &Vault, dir: &GenerationDir, now: DateTime<Utc>) -> Result<bool, VaultError> {
+    let newest = vault.list(&dir.dir()).await?.into_iter().map(|entry| entry.modified).max();
+    Ok(newest.is_some_and(|newest| now - newest < TimeDelta::days(3)))
+}
+
+/// The document of a deletion that began. Believed only when signed: an unsigned one must not make us delete.
+async fn begun(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Result<Option<ExpiredDoc>, VaultError> {
+    let path = dir.file(PruneStage::Deleting.file());
+    if !vault.exists(&path).await? {
+        return Ok(None);
+    }
+    Ok(Some(vault.get_signed::<ExpiredDoc>(&path, signers).await?.doc))
 }
 
 async fn action(
@@ -142,11 +175,6 @@ async fn action(
     now: DateTime<Utc>,
 ) -> Result<Action, VaultError> {
     let document = |stage: PruneStage| dir.file(stage.file());
-    if vault.exists(&document(PruneStage::Deleting)).await? {
-        // Believed only when signed: an unsigned one must not make us delete, nor hide the generation for ever.
-        vault.get_signed::<ExpiredDoc>(&document(PruneStage::Deleting), signers).await?;
-        return Ok(Action::Resume);
-    }
     if !vault.exists(&document(PruneStage::Expired)).await? {
         return Ok(if delete { Action::Announce } else { Action::Keep });
     }
@@ -183,17 +211,22 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec
                 vault.put_signed(&doc, key).await?;
                 let listed: BTreeSet<SnapshotId> = vault.snapshots(&step.dir).await?.into_iter().collect();
                 let planned: BTreeSet<SnapshotId> = step.snapshots.iter().map(|(id, _)| id.clone()).collect();
-                if listed != planned {
-                    // A writer was faster: its snapshot stays, and so does everything else.
-                    remove_document(vault, &step.dir, PruneStage::Deleting).await?;
-                    result.action = Action::Withdraw;
-                    withdraw(vault, &step.dir).await?;
-                } else {
+                if listed == planned {
                     put_receipt(vault, plan, step, key).await?;
                     delete(vault, &mut result).await?;
+                } else {
+                    // A writer was faster: its snapshot stays, and so does everything else.
+                    result.action = Action::Withdraw;
+                    withdraw(vault, &step.dir).await?;
                 }
             }
-            Action::Resume => delete(vault, &mut result).await?,
+            Action::Resume => {
+                // It may have ended before its receipt, and then nothing was deleted yet.
+                if !has_receipt(vault, &step.dir).await? {
+                    put_receipt(vault, plan, step, key).await?;
+                }
+                delete(vault, &mut result).await?;
+            }
         }
         done.push(result);
     }
@@ -213,6 +246,12 @@ fn document(plan: &PrunePlan, step: &Step, stage: PruneStage, key: &HostKey) -> 
         signer: key.fingerprint(),
         tool: plan.request.tool.clone(),
     })
+}
+
+async fn has_receipt(vault: &Vault, dir: &GenerationDir) -> Result<bool, VaultError> {
+    let ending = format!("-{}.json", dir.id);
+    let receipts = vault.list(&layout::receipts(&dir.stack, &dir.source)).await?;
+    Ok(receipts.iter().any(|entry| entry.path.as_str().ends_with(&ending)))
 }
 
 async fn put_receipt(vault: &Vault, plan: &PrunePlan, step: &Step, key: &HostKey) -> Result<(), VaultError> {
@@ -271,6 +310,7 @@ async fn delete(vault: &Vault, result: &mut Done) -> Result<(), VaultError> {
 }
 
 async fn withdraw(vault: &Vault, dir: &GenerationDir) -> Result<(), VaultError> {
+    remove_document(vault, dir, PruneStage::Deleting).await?;
     remove_document(vault, dir, PruneStage::Expired).await
 }
 

@@ -15,6 +15,7 @@ use crate::signature::Signers;
 use crate::vault::document::{GenerationDoc, MarkDoc, PruneStage, SnapshotDoc};
 use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{GenerationDir, SnapshotId};
+use crate::vault::store::{PutMode, StoreError};
 use crate::vault::{Vault, VaultError};
 
 /// Objects copied at once.
@@ -72,6 +73,19 @@ pub enum ReplicateError {
     },
 }
 
+impl ReplicateError {
+    /// Whether another snapshot may still be copied: no vault failed, only this snapshot is not as it should be.
+    fn is_of_one_snapshot(&self) -> bool {
+        match self {
+            Self::Snapshot { source: VaultError::Store { source, .. }, .. } => {
+                matches!(source, StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Exists { .. })
+            }
+            Self::Vault(_) => false,
+            Self::Snapshot { .. } | Self::Incomplete { .. } | Self::Pruned { .. } => true,
+        }
+    }
+}
+
 /// From where, to where, believing whom.
 #[derive(Clone, Copy)]
 pub struct Route<'a> {
@@ -86,7 +100,8 @@ pub struct Route<'a> {
 }
 
 /// Copies what `to` lacks of one source, newest first. `wanted` tells what the destination's policy would keep.
-/// With `newest_only` the backlog is left for a second call.
+/// With `newest_only` the backlog is left for a second call. A snapshot that cannot be believed or is damaged is the error
+/// after all others were copied.
 pub async fn replicate(
     route: Route<'_>,
     stack: &StackName,
@@ -102,18 +117,25 @@ pub async fn replicate(
     }
     lacking.retain(|at| !have.contains(at));
     let mut done = Replicated::default();
+    let mut refused = None;
     for (dir, id) in lacking {
         if !wanted(&id) {
             done.not_wanted += 1;
             continue;
         }
-        let (objects, bytes) = copy(route, &dir, &id).await?;
-        done.objects += objects;
-        done.bytes += bytes;
-        done.snapshots.push(id);
+        match copy(route, &dir, &id).await {
+            Ok((objects, bytes)) => {
+                done.objects += objects;
+                done.bytes += bytes;
+                done.snapshots.push(id);
+            }
+            // One that is planted or damaged must not keep the others from being copied.
+            Err(error) if error.is_of_one_snapshot() => refused = refused.or(Some(error)),
+            Err(error) => return Err(error),
+        }
     }
     copy_marks(route, stack, source).await?;
-    Ok(done)
+    refused.map_or(Ok(done), Err)
 }
 
 async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<(u64, u64), ReplicateError> {
@@ -135,7 +157,7 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
     let there: HashMap<ObjectName, u64> = sizes(to.list_objects(dir).await.map_err(failed)?);
     let source_has: HashMap<ObjectName, u64> = sizes(from.list_objects(dir).await.map_err(failed)?);
     let missing: Vec<InventoryLine> =
-        lines.into_iter().filter(|line| there.get(&line.name) != Some(&line.bytes)).collect();
+        lines.iter().copied().filter(|line| there.get(&line.name) != Some(&line.bytes)).collect();
     if let Some(line) = missing.iter().find(|line| source_has.get(&line.name) != Some(&line.bytes)) {
         return Err(ReplicateError::Incomplete {
             snapshot: id.clone(),
@@ -143,8 +165,11 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
             from: from.name().to_owned(),
         });
     }
+    let wrong = |line: &InventoryLine| there.contains_key(&line.name);
     let copied = stream::iter(missing.iter().map(|line| async move {
-        let bytes = to.copy_object(dir, &line.name, from).await?;
+        // One that is there with another size is damaged: what replaces it was checked against its name.
+        let mode = if wrong(line) { PutMode::Replace } else { PutMode::CreateOnly };
+        let bytes = to.copy_object(dir, &line.name, from, mode).await?;
         monitor.event(Event::Stored { bytes });
         Ok::<u64, VaultError>(bytes)
     }))
@@ -154,13 +179,26 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
     .map_err(failed)?;
     to.put_inventory_verbatim(&signed.doc, stored).await.map_err(failed)?;
     to.put_verbatim(&signed).await.map_err(failed)?;
-    if let Err(lost) = refuse_if_pruned(to, dir, id).await {
+    let whole = is_whole(to, &signed.doc, &lines).await.map_err(failed)?;
+    let pruned = refuse_if_pruned(to, dir, id).await.err();
+    let lost =
+        pruned.or_else(|| (!whole).then(|| ReplicateError::Pruned { snapshot: id.clone(), to: to.name().to_owned() }));
+    if let Some(lost) = lost {
         for suffix in [".json", ".json.sig", ".inventory.zst"] {
             to.delete(&dir.snapshot(id, suffix)).await.map_err(failed)?;
         }
         return Err(lost);
     }
     Ok((missing.len() as u64, copied))
+}
+
+/// Whether everything that a just committed snapshot needs is still there: a prune that began and ended while its
+/// objects were copied leaves no document behind, only holes.
+async fn is_whole(to: &Vault, doc: &SnapshotDoc, lines: &[InventoryLine]) -> Result<bool, VaultError> {
+    let dir = doc.dir();
+    let there = sizes(to.list_objects(&dir).await?);
+    let whole = lines.iter().all(|line| there.get(&line.name) == Some(&line.bytes));
+    Ok(whole && to.exists(&dir.file("generation.json")).await?)
 }
 
 async fn refuse_if_pruned(to: &Vault, dir: &GenerationDir, id: &SnapshotId) -> Result<(), ReplicateError> {

@@ -10,7 +10,9 @@
 
 pub mod key;
 
+use std::io::Write as _;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -24,6 +26,11 @@ pub const MAX_STORED_BYTES: u64 = (MAX_PLAIN_BYTES + (MAX_PLAIN_BYTES >> 6) + 40
 
 /// Largest window that a reader accepts, as a power of two: 8 MiB covers a frame of 4 MiB at any level.
 const WINDOW_LOG_MAX: u32 = 23;
+
+/// What age adds: a tag for each piece, and a header, which is shorter than this for one recipient.
+const AGE_PIECE_BYTES: usize = 64 << 10;
+const AGE_TAG_BYTES: usize = 16;
+const AGE_HEAD_BYTES: usize = 1024;
 
 /// A sealed object: the only thing that a vault takes as an object.
 ///
@@ -103,6 +110,26 @@ pub enum SealError {
 pub struct Sealer {
     recipient: age::x25519::Recipient,
     level: i32,
+    /// As many as seal at once.
+    scratch: Arc<Mutex<Vec<Scratch>>>,
+}
+
+/// What sealing needs besides its result, kept from one object to the next: megabytes that are allocated and freed for
+/// each object, by whichever thread it is, scatter over the allocator's arenas, and the process grows with the source.
+struct Scratch {
+    compressor: zstd::bulk::Compressor<'static>,
+    frame: Vec<u8>,
+    proof: Vec<u8>,
+}
+
+impl Scratch {
+    fn new(level: i32) -> Result<Self, SealError> {
+        Ok(Self {
+            compressor: zstd::bulk::Compressor::new(level).map_err(SealError::Compress)?,
+            frame: Vec::with_capacity(zstd::zstd_safe::compress_bound(MAX_PLAIN_BYTES)),
+            proof: Vec::with_capacity(MAX_PLAIN_BYTES),
+        })
+    }
 }
 
 impl std::fmt::Debug for Sealer {
@@ -116,7 +143,7 @@ impl Sealer {
     pub fn new(public_key: &str, level: i32) -> Result<Self, SealError> {
         let recipient = age::x25519::Recipient::from_str(public_key)
             .map_err(|reason| SealError::Recipient { key: public_key.to_owned(), reason: reason.to_owned() })?;
-        Ok(Self { recipient, level })
+        Ok(Self { recipient, level, scratch: Arc::default() })
     }
 
     /// Compresses, decodes again and compares, encrypts, names. CPU work: call it off the async threads.
@@ -125,12 +152,28 @@ impl Sealer {
             .ok()
             .filter(|_| plain.len() <= MAX_PLAIN_BYTES)
             .ok_or(SealError::TooLarge { plain_bytes: plain.len() })?;
-        let frame = zstd::bulk::compress(plain, self.level).map_err(SealError::Compress)?;
-        if decode_frame(&frame, plain.len()).ok().as_deref() != Some(plain) {
+        let scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut scratch = scratch.map_or_else(|| Scratch::new(self.level), Ok)?;
+        let Scratch { compressor, frame, proof } = &mut scratch;
+        compressor.compress_to_buffer(plain, frame).map_err(SealError::Compress)?;
+        if decode_frame(frame, plain.len(), proof).is_err() || proof != plain {
             return Err(SealError::NotProved);
         }
-        let stored = age::encrypt(&self.recipient, &frame).map_err(|e| SealError::Encrypt(e.to_string()))?;
+        let stored = self.encrypt(frame).map_err(|e| SealError::Encrypt(e.to_string()))?;
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
         Ok(Sealed { name: Hash256::of(&stored), bytes: stored.into(), plain_bytes })
+    }
+
+    /// Into a buffer that never has to grow.
+    fn encrypt(&self, frame: &[u8]) -> std::io::Result<Vec<u8>> {
+        let encryptor = age::Encryptor::with_recipients(std::iter::once(&self.recipient as &dyn age::Recipient))
+            .map_err(std::io::Error::other)?;
+        let mut stored =
+            Vec::with_capacity(frame.len() + frame.len() / AGE_PIECE_BYTES * AGE_TAG_BYTES + AGE_HEAD_BYTES);
+        let mut writer = encryptor.wrap_output(&mut stored)?;
+        writer.write_all(frame)?;
+        writer.finish()?;
+        Ok(stored)
     }
 }
 
@@ -171,12 +214,14 @@ impl Opener {
             return Err(OpenError::WrongBytes { found });
         }
         let frame = age::decrypt(&self.identity, stored).map_err(|e| OpenError::Decrypt(e.to_string()))?;
-        decode_frame(&frame, MAX_PLAIN_BYTES).map_err(OpenError::Frame)
+        let mut plain = Vec::new();
+        decode_frame(&frame, MAX_PLAIN_BYTES, &mut plain).map_err(OpenError::Frame)?;
+        Ok(plain)
     }
 }
 
-/// Decodes exactly one frame that states its size, of at most `limit_bytes`.
-fn decode_frame(frame: &[u8], limit_bytes: usize) -> Result<Vec<u8>, String> {
+/// Decodes exactly one frame that states its size, of at most `limit_bytes`, in place of what is in `plain`.
+fn decode_frame(frame: &[u8], limit_bytes: usize, plain: &mut Vec<u8>) -> Result<(), String> {
     let code = |code| zstd::zstd_safe::get_error_name(code).to_owned();
     let end = zstd::zstd_safe::find_frame_compressed_size(frame).map_err(code)?;
     if end != frame.len() {
@@ -189,8 +234,10 @@ fn decode_frame(frame: &[u8], limit_bytes: usize) -> Result<Vec<u8>, String> {
         .ok_or_else(|| "its header states no size, or one over the limit".to_owned())?;
     let mut decoder = zstd::bulk::Decompressor::new().map_err(|e| e.to_string())?;
     decoder.set_parameter(zstd::zstd_safe::DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(|e| e.to_string())?;
-    let plain = decoder.decompress(frame, size).map_err(|e| e.to_string())?;
-    if plain.len() == size { Ok(plain) } else { Err("its length is not the one in its header".to_owned()) }
+    plain.clear();
+    plain.reserve_exact(size);
+    decoder.decompress_to_buffer(frame, plain).map_err(|e| e.to_string())?;
+    if plain.len() == size { Ok(()) } else { Err("its length is not the one in its header".to_owned()) }
 }
 
 #[cfg(test)]

@@ -300,7 +300,7 @@ fn split_outside_quotes(text: &str, separator: impl Fn(char) -> bool) -> Vec<Str
     .collect()
 }
 
-/// `*` and `?` as in ssh_config(5), PATTERNS; a leading `!` is not supported and matches nothing.
+/// `*` and `?` as in `ssh_config(5)`, PATTERNS; a leading `!` is not supported and matches nothing.
 fn matches_pattern(pattern: &str, text: &str) -> bool {
     match pattern.chars().next() {
         None => text.is_empty(),

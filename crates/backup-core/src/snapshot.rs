@@ -10,10 +10,12 @@
 mod reader;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::id::{Hash256, ObjectName};
 use crate::manifest::Manifest;
 use crate::manifest::text::{self, ManifestError};
+use crate::monitor::{Event, Monitor};
 use crate::seal::key::{Identities, IdentityError};
 use crate::seal::{OpenError, Opener};
 use crate::vault::document::SnapshotDoc;
@@ -92,6 +94,16 @@ pub struct OpenSnapshot {
     opener: Opener,
     /// Objects opened ahead of the reader, per stream.
     ahead: usize,
+    spares: Option<Spares>,
+}
+
+/// Other vaults that have the snapshot.
+#[derive(Clone)]
+struct Spares {
+    vaults: Arc<[Vault]>,
+    monitor: Arc<dyn Monitor>,
+    /// One warning for a snapshot: a vault that lost one object may have lost thousands.
+    told: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for OpenSnapshot {
@@ -126,7 +138,7 @@ impl OpenSnapshot {
         let text = String::from_utf8(bytes)
             .map_err(|_| malformed(ManifestError { line: 0, reason: "it is not UTF-8".to_owned() }))?;
         let manifest = Arc::new(text::parse(&text).map_err(malformed)?);
-        Ok(Self { vault: vault.clone(), dir, doc, manifest, opener, ahead: 3 })
+        Ok(Self { vault: vault.clone(), dir, doc, manifest, opener, ahead: 3, spares: None })
     }
 
     /// The snapshot's document.
@@ -144,8 +156,35 @@ impl OpenSnapshot {
         &self.manifest
     }
 
+    /// Takes objects that are damaged or gone in the snapshot's own vault from these, and tells `monitor` so. Safe
+    /// whatever they hold: an object is checked by its name and its age tag wherever it comes from.
+    #[must_use]
+    pub fn with_spares(mut self, vaults: Vec<Vault>, monitor: Arc<dyn Monitor>) -> Self {
+        self.spares = Some(Spares { vaults: vaults.into(), monitor, told: Arc::new(AtomicBool::new(false)) });
+        self
+    }
+
     async fn object(&self, name: &ObjectName) -> Result<Vec<u8>, SnapshotError> {
-        open_object(&self.vault, &self.dir, &self.opener, name, self.doc.id.as_str()).await
+        let id = self.doc.id.as_str();
+        let error = match open_object(&self.vault, &self.dir, &self.opener, name, id).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => error,
+        };
+        let Some(spares) = &self.spares else { return Err(error) };
+        for vault in spares.vaults.iter() {
+            let Ok(bytes) = open_object(vault, &self.dir, &self.opener, name, id).await else { continue };
+            if !spares.told.swap(true, Ordering::Relaxed) {
+                let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+                let text = format!(
+                    "vault `{}` is damaged: {error}{cause}; what is not good there is taken from vault `{}`",
+                    self.vault.name(),
+                    vault.name()
+                );
+                spares.monitor.event(Event::Warning { text });
+            }
+            return Ok(bytes);
+        }
+        Err(error)
     }
 }
 

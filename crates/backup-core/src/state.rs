@@ -136,12 +136,11 @@ impl State {
             .map_err(|e| self.failed(e))?;
         let entry = |row: &sqlx::sqlite::SqliteRow| {
             let (name, chunks): (Vec<u8>, Vec<u8>) = (row.get(0), row.get(3));
-            Some(JournalEntry {
-                name: Hash256(name.try_into().ok()?),
-                stored_bytes: u64::try_from(row.get::<i64, _>(1)).ok()?,
-                plain_bytes: u32::try_from(row.get::<i64, _>(2)).ok()?,
-                chunks: unpack(&chunks)?,
-            })
+            let name = Hash256(name.try_into().ok()?);
+            let plain_bytes = u32::try_from(row.get::<i64, _>(2)).ok()?;
+            let chunks = unpack(&name, plain_bytes, &chunks)?;
+            let stored_bytes = u64::try_from(row.get::<i64, _>(1)).ok()?;
+            Some(JournalEntry { name, stored_bytes, plain_bytes, chunks })
         };
         Ok(rows.iter().filter_map(entry).collect())
     }
@@ -227,7 +226,7 @@ impl Journal for State {
             .bind(&entry.name.0[..])
             .bind(i64::try_from(entry.stored_bytes).unwrap_or(i64::MAX))
             .bind(i64::from(entry.plain_bytes))
-            .bind(pack(&entry.chunks))
+            .bind(pack(&entry.name, &entry.chunks))
             .execute(&self.pool)
             .await;
     }
@@ -235,17 +234,30 @@ impl Journal for State {
 
 const PACKED_BYTES: usize = 40;
 
-fn pack(chunks: &[PackedChunk]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(chunks.len() * PACKED_BYTES);
+/// The chunks of an object, with a hash over them and the object's name: a wrong bit in here would put wrong bytes into every
+/// later snapshot of the generation, and `SQLite` does not look for one.
+fn pack(name: &ObjectName, chunks: &[PackedChunk]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(chunks.len() * PACKED_BYTES + 32);
     for chunk in chunks {
         out.extend_from_slice(&chunk.id.0);
         out.extend_from_slice(&chunk.offset.to_le_bytes());
         out.extend_from_slice(&chunk.bytes.to_le_bytes());
     }
+    let sum = sum(name, &out);
+    out.extend_from_slice(&sum.0);
     out
 }
 
-fn unpack(bytes: &[u8]) -> Option<Vec<PackedChunk>> {
+fn sum(name: &ObjectName, packed: &[u8]) -> Hash256 {
+    Hash256::of(&[&name.0[..], packed].concat())
+}
+
+/// `None` for what is not exactly what was packed for this object, or does not fill it from its start to its end.
+fn unpack(name: &ObjectName, plain_bytes: u32, bytes: &[u8]) -> Option<Vec<PackedChunk>> {
+    let (packed, hash) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+    if sum(name, packed).0 != *hash || !packed.len().is_multiple_of(PACKED_BYTES) {
+        return None;
+    }
     let number = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_le_bytes);
     let chunk = |part: &[u8]| {
         Some(PackedChunk {
@@ -254,7 +266,9 @@ fn unpack(bytes: &[u8]) -> Option<Vec<PackedChunk>> {
             bytes: number(part.get(36..40)?)?,
         })
     };
-    bytes.len().is_multiple_of(PACKED_BYTES).then(|| bytes.chunks(PACKED_BYTES).map(chunk).collect())?
+    let chunks: Vec<PackedChunk> = packed.chunks(PACKED_BYTES).map(chunk).collect::<Option<_>>()?;
+    let end = chunks.iter().try_fold(0_u32, |at, chunk| (chunk.offset == at).then_some(at + chunk.bytes));
+    (end == Some(plain_bytes)).then_some(chunks)
 }
 
 #[cfg(test)]
@@ -262,12 +276,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_pack_and_unpack() {
+    fn a_journal_row_with_a_wrong_bit_is_forgotten() {
+        let name = Hash256([7; 32]);
         let chunks = vec![
             PackedChunk { id: Hash256([1; 32]), offset: 0, bytes: 9 },
-            PackedChunk { id: Hash256([2; 32]), offset: 9, bytes: u32::MAX },
+            PackedChunk { id: Hash256([2; 32]), offset: 9, bytes: 4 },
         ];
-        assert_eq!(unpack(&pack(&chunks)), Some(chunks.clone()));
-        assert_eq!(unpack(&pack(&chunks)[1..]), None);
+        let packed = pack(&name, &chunks);
+        assert_eq!(unpack(&name, 13, &packed), Some(chunks.clone()));
+        assert_eq!(unpack(&name, 14, &packed), None, "another length");
+        assert_eq!(unpack(&Hash256([8; 32]), 13, &packed), None, "another object");
+        for at in [0, 33, 70, packed.len() - 1] {
+            let mut wrong = packed.clone();
+            wrong[at] ^= 1;
+            assert_eq!(unpack(&name, 13, &wrong), None, "byte {at}");
+        }
+        assert_eq!(unpack(&name, 13, &packed[1..]), None);
+        assert_eq!(unpack(&name, 0, &[]), None);
     }
 }

@@ -259,10 +259,16 @@ impl Vault {
     }
 
     /// Copies an object that was read (and so checked) from another vault.
-    pub async fn copy_object(&self, dir: &GenerationDir, name: &ObjectName, from: &Self) -> Result<u64, VaultError> {
+    pub async fn copy_object(
+        &self,
+        dir: &GenerationDir,
+        name: &ObjectName,
+        from: &Self,
+        mode: PutMode,
+    ) -> Result<u64, VaultError> {
         let bytes = from.get_object(dir, name).await?;
         let size = bytes.len() as u64;
-        self.put(&dir.object(name), bytes, PutMode::CreateOnly).await?;
+        self.put(&dir.object(name), bytes, mode).await?;
         Ok(size)
     }
 
@@ -277,10 +283,7 @@ impl Vault {
     }
 
     /// Signs and stores a document: its signature first, so that a document is never there without one.
-    pub async fn put_signed<T: PublicDocument>(&self, doc: &T, key: &HostKey) -> Result<Signed<T>, VaultError>
-    where
-        T: Clone,
-    {
+    pub async fn put_signed<T: PublicDocument + Clone>(&self, doc: &T, key: &HostKey) -> Result<Signed<T>, VaultError> {
         let path = doc.path();
         let bytes = json::to_lines(doc);
         let signature = key

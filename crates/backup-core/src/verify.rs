@@ -8,8 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use chrono::{DateTime, Utc};
+
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
-use crate::seal::key::Identities;
+use crate::seal::key::{Identities, IdentityError};
 use crate::signature::Signers;
 use crate::snapshot::{OpenSnapshot, SnapshotError};
 use crate::source::Streams;
@@ -55,6 +57,9 @@ pub struct Verified {
     pub objects_read: u64,
     /// Their stored bytes.
     pub bytes_read: u64,
+    /// Every damaged object, also one that no snapshot names (a run that died may have left it): the next run must not
+    /// build on it.
+    pub objects: BTreeMap<(GenerationDir, ObjectName), String>,
     /// Damage that belongs to no single snapshot: a chain that does not close, a generation without its document.
     pub chain: Vec<String>,
 }
@@ -72,6 +77,8 @@ pub struct Verdict {
     pub document: Option<Hash256>,
     /// What is wrong; empty is good.
     pub damage: Vec<String>,
+    /// Why nothing was decrypted, where the identities are not those of a recipient: no damage, and no check either.
+    pub locked: Option<String>,
     /// The objects that are missing or damaged, where the damage is in objects.
     pub objects: BTreeSet<ObjectName>,
 }
@@ -79,7 +86,9 @@ pub struct Verdict {
 impl Verified {
     /// Whether anything is wrong.
     pub fn is_damaged(&self) -> bool {
-        !self.chain.is_empty() || self.snapshots.iter().any(|verdict| !verdict.damage.is_empty())
+        !self.chain.is_empty()
+            || !self.objects.is_empty()
+            || self.snapshots.iter().any(|verdict| !verdict.damage.is_empty())
     }
 }
 
@@ -108,18 +117,26 @@ pub async fn verify(
         {
             verified.chain.push(damage_or(error)?);
         }
-        let bad = hash_objects(vault, &dir, &objects, depth.read, &mut verified).await?;
+        // A stream's reader stops at its first bad object; with identities each object is hashed as well.
+        let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
+        let bad = hash_objects(vault, &dir, &objects, read, &mut verified).await?;
+        verified.objects.extend(bad.iter().map(|(name, text)| ((dir.clone(), *name), text.clone())));
         for id in ids {
             if only.is_some_and(|only| *only != id) {
                 continue;
             }
             let (verdict, signed) = verify_snapshot(vault, signers, &dir, id, &objects, &bad, depth).await?;
+            for name in &verdict.objects {
+                let text = bad.get(name).cloned().unwrap_or_else(|| format!("object `{name}` is missing or damaged"));
+                verified.objects.insert((dir.clone(), *name), text);
+            }
             verified.snapshots.push(verdict);
             documents.extend(signed.map(|signed| (dir.clone(), signed)));
         }
     }
     if only.is_none() {
-        verified.chain.extend(chain(&documents));
+        let removed = crate::prune::history::removed(vault, signers, stack, source).await?;
+        verified.chain.extend(chain(&documents, &removed));
     }
     Ok(verified)
 }
@@ -157,8 +174,15 @@ async fn verify_snapshot(
     depth: Depth<'_>,
 ) -> Result<(Verdict, Option<Signed<SnapshotDoc>>), VaultError> {
     let path = dir.snapshot(&id, ".json");
-    let mut verdict =
-        Verdict { id, dir: dir.clone(), checked: false, document: None, damage: Vec::new(), objects: BTreeSet::new() };
+    let mut verdict = Verdict {
+        id,
+        dir: dir.clone(),
+        checked: false,
+        document: None,
+        damage: Vec::new(),
+        objects: BTreeSet::new(),
+        locked: None,
+    };
     let signed = match vault.get_signed::<SnapshotDoc>(&path, signers).await {
         Ok(signed) => signed,
         Err(error) => {
@@ -194,6 +218,9 @@ async fn verify_snapshot(
                     verdict.objects.extend(object);
                 }
             }
+            Err(error @ SnapshotError::Key { .. }) if !is_damaged_key(&error) => {
+                verdict.locked = Some(chain_text(&error));
+            }
             Err(error) => {
                 verdict.objects.extend(object_of(&error));
                 verdict.damage.push(match error {
@@ -204,6 +231,11 @@ async fn verify_snapshot(
         }
     }
     Ok((verdict, Some(signed)))
+}
+
+/// Whether a wrapped key itself is broken, and not merely closed to these identities.
+fn is_damaged_key(error: &SnapshotError) -> bool {
+    matches!(error, SnapshotError::Key { source: IdentityError::Damaged(_), .. })
 }
 
 /// The object that an error is about.
@@ -250,20 +282,36 @@ async fn check_streams(
     Ok(damage)
 }
 
-/// Each signer's snapshots, in the order of their names, form a chain by `previous`; one whose predecessor is in the vault
-/// under another hash, or that skips one that is there, does not close.
-pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)]) -> Vec<String> {
+/// Each signer's snapshots form a chain by `previous`. It does not close where two follow on the same one, where one that
+/// has older ones beside it follows on none, or where the one that it follows on is missing and no receipt of a prune
+/// (`removed`: instants of what was removed) accounts for it. What the oldest follows on may be gone.
+pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)], removed: &[DateTime<Utc>]) -> Vec<String> {
     let mut by_signer: BTreeMap<&str, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
     for (_, signed) in documents {
         by_signer.entry(&signed.by.fingerprint).or_default().push(signed);
     }
     let mut broken = Vec::new();
     for (signer, mut chain) in by_signer {
-        chain.sort_by(|a, b| a.doc.finished.cmp(&b.doc.finished));
-        for pair in chain.windows(2) {
-            if pair[1].doc.previous != Some(pair[0].hash()) {
-                let (older, newer) = (&pair[0].doc.id, &pair[1].doc.id);
-                broken.push(format!("snapshot `{newer}` by {signer} does not follow on `{older}`"));
+        chain.sort_by_key(|signed| signed.doc.id.clone());
+        let there: HashMap<Hash256, &Signed<SnapshotDoc>> = chain.iter().map(|s| (s.hash(), *s)).collect();
+        let mut followed: HashMap<Hash256, &Signed<SnapshotDoc>> = HashMap::new();
+        for (at, signed) in chain.iter().enumerate() {
+            let id = &signed.doc.id;
+            let before = at.checked_sub(1).map(|before| &chain[before].doc.id);
+            match (signed.doc.previous, before) {
+                (None, Some(before)) => {
+                    broken.push(format!("snapshot `{id}` by {signer} does not follow on `{before}`"));
+                }
+                (Some(previous), Some(before)) if !there.contains_key(&previous) => {
+                    let gone = removed.iter().any(|at| *at >= before.instant() && *at <= id.instant());
+                    if !gone {
+                        broken.push(format!("a snapshot by {signer} between `{before}` and `{id}` is missing"));
+                    }
+                }
+                _ => {}
+            }
+            if let Some(other) = signed.doc.previous.and_then(|previous| followed.insert(previous, signed)) {
+                broken.push(format!("`{}` and `{id}` by {signer} follow on the same snapshot", other.doc.id));
             }
         }
     }

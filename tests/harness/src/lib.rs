@@ -3,3 +3,6 @@
 pub mod pg;
 pub mod proxy;
 pub mod s3;
+pub mod tools;
+
+pub use tools::skip;

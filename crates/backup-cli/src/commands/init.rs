@@ -7,6 +7,7 @@ use backup_core::id::VaultId;
 use backup_core::recover::RECOVER;
 use backup_core::signature::HostKey;
 use backup_core::vault::{Vault, VaultError};
+use rustix::fs::{Gid, Uid};
 use serde_json::json;
 
 use crate::address::Address;
@@ -27,7 +28,8 @@ pub(crate) struct Args {
     pub(crate) dry_run: bool,
 }
 
-/// Makes what is missing, pins ids in the configuration file, prints the sheet. Doing it twice changes nothing.
+/// Makes what is missing, pins ids in the configuration file, prints the sheet. Doing it twice changes nothing. Exit 3
+/// when a vault that was made before cannot be used now.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let key = session.host_key()?;
@@ -36,9 +38,20 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
             .hint("add a `[vault.NAME]` table without `id` for it first"));
     }
     let mut made = Vec::new();
+    let mut end = Exit::Done;
     for vault in &session.config.vaults {
         let adopt = args.adopt.as_deref() == Some(vault.name.as_str());
-        let done = one(&session, &key, vault, adopt, args.dry_run).await?;
+        let done = match one(&session, &key, vault, adopt, args.dry_run).await {
+            Ok(done) => done,
+            // It was made once, and its id is on the sheet: the others and the sheet need not wait for it.
+            Err(error) if vault.id.is_some() => {
+                let text = format!("vault `{}` cannot be used: {}", vault.name, error.message());
+                cx.printer.warn(&text, error.advice().unwrap_or("the other vaults are used"));
+                end = end.worse(error.as_part());
+                "not reached"
+            }
+            Err(error) => return Err(error),
+        };
         made.push((vault.name.clone(), Address::of(&vault.place).to_string(), done));
     }
     // Read again: the ids that were just written belong on the sheet.
@@ -50,7 +63,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         cx.printer.talk(&format!("vault {name}: {done} ({address})"));
     }
     cx.printer.result("init", json!({ "vaults": vaults, "sheet": sheet.to_json() }), || sheet.text())?;
-    Ok(Exit::Done)
+    Ok(end)
 }
 
 async fn one(
@@ -61,7 +74,7 @@ async fn one(
     dry_run: bool,
 ) -> Result<&'static str, CliError> {
     if vault.id.is_some() {
-        let open = session.vault(vault, true).await?;
+        let open = session.vault(vault, !dry_run).await?;
         if !dry_run {
             open.put_recover(RECOVER, key).await?;
         }
@@ -142,16 +155,33 @@ fn insert(text: &str, vault: &str, id: &VaultId) -> Option<String> {
     found.then_some(out)
 }
 
-/// Replaces a file by a new one beside it, with the same mode: never half a configuration.
+/// Replaces a file by a new one beside it, with the same owner and mode: never half a configuration, and none that its
+/// readers cannot read. The new one has a name of its own, so that what a killed process left is in nobody's way.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
     let path = std::fs::canonicalize(path)?;
-    let beside = path.with_extension("toml.new");
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&beside)?;
-    file.set_permissions(std::fs::metadata(&path)?.permissions())?;
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).expect("the system gives random bytes");
+    let beside = path.with_extension(format!("toml.{}.new", hex::encode(random)));
+    let written = write_like(&path, &beside, text).and_then(|()| std::fs::rename(&beside, &path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
+}
+
+/// Writes a new file that belongs to whom `like` belongs to.
+fn write_like(like: &Path, new: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    let old = std::fs::metadata(like)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
+    let made = file.metadata()?;
+    if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
+        rustix::fs::fchown(&file, Some(Uid::from_raw(old.uid())), Some(Gid::from_raw(old.gid())))?;
+    }
+    file.set_permissions(old.permissions())?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, &path)
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -166,5 +196,26 @@ mod tests {
         let expected = text.replace("# here\n", "# here\nid = \"0123456789abcdef0123456789abcdef\"\n");
         assert_eq!(pinned, expected);
         assert_eq!(insert(text, "c", &id), None);
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_owner_and_a_leftover_is_in_nobodys_way() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("backup.toml");
+        std::fs::write(&file, "old").unwrap();
+        std::fs::write(dir.path().join("backup.toml.new"), "left by a killed process").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        // Only root may give a file away; others keep what they have, which must not change either.
+        let given = std::os::unix::fs::chown(&file, Some(4321), Some(4322)).is_ok();
+        let before = std::fs::metadata(&file).unwrap();
+        replace(&file, "new").unwrap();
+        let after = std::fs::metadata(&file).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!((after.uid(), after.gid(), after.mode()), (before.uid(), before.gid(), before.mode()));
+        assert!(!given || after.uid() == 4321);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing of its own is left");
+        assert!(replace(&dir.path().join("none.toml"), "new").is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

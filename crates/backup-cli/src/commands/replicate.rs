@@ -37,7 +37,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let end = silent::report(cx, &vaults, &quiet)?;
     let work = replication::survey(&session, &vaults, &sources, args.vault.as_deref()).await;
     let unwanted = work.lacks.iter().filter(|lack| !lack.wanted).count();
-    let quiet = silent::to_json(&quiet);
+    let listed_quiet = silent::to_json(&quiet);
     if args.dry_run {
         let end = work.silent.iter().fold(end, |end, (.., error)| end.worse(error.as_part()));
         for (vault, source, error) in &work.silent {
@@ -46,7 +46,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         }
         let lacks: Vec<&Lack> = work.lacks.iter().filter(|lack| lack.wanted).collect();
         let listed: Vec<Value> = lacks.iter().map(|lack| lack_json(lack)).collect();
-        let value = json!({ "dry_run": true, "lacking": listed, "not_wanted": unwanted, "silent": quiet });
+        let value = json!({ "dry_run": true, "lacking": listed, "not_wanted": unwanted, "silent": listed_quiet });
         cx.printer.result("replicate", value, || lacks_text(&lacks, unwanted))?;
         return Ok(end);
     }
@@ -55,8 +55,9 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         cx.printer.warn(error.message(), error.advice().unwrap_or_default());
     }
     let listed: Vec<Value> = lanes.iter().map(Lane::to_json).collect();
-    let value = json!({ "dry_run": false, "lanes": listed, "not_wanted": unwanted, "silent": quiet });
-    cx.printer.result("replicate", value, || lanes_text(&lanes, unwanted))?;
+    let value = json!({ "dry_run": false, "lanes": listed, "not_wanted": unwanted, "silent": listed_quiet });
+    let all = quiet.is_empty();
+    cx.printer.result("replicate", value, || lanes_text(&lanes, unwanted, all))?;
     Ok(end.worse(replication::exit(&lanes)))
 }
 
@@ -78,7 +79,8 @@ fn lacks_text(lacks: &[&Lack], unwanted: usize) -> String {
     format!("{}\nwould copy {} snapshots{}\n", table.render(), lacks.len(), unwanted_text(unwanted))
 }
 
-fn lanes_text(lanes: &[Lane], unwanted: usize) -> String {
+/// `all`: every vault answered. What is listed at its destination was not read: `verify` tells whether it is good.
+fn lanes_text(lanes: &[Lane], unwanted: usize, all: bool) -> String {
     let copied: usize = lanes.iter().map(|lane| lane.snapshots.len()).sum();
     let failed = lanes.iter().any(|lane| !lane.errors.is_empty());
     if lanes.iter().all(|lane| lane.snapshots.is_empty() && lane.errors.is_empty()) {
@@ -99,7 +101,11 @@ fn lanes_text(lanes: &[Lane], unwanted: usize) -> String {
             result,
         ]);
     }
-    let end = if failed { "not everything was copied" } else { "every vault has what its policy keeps" };
+    let end = match (failed, all) {
+        (true, _) => "not everything was copied",
+        (false, true) => "every vault lists what its policy keeps",
+        (false, false) => "every vault that answered lists what its policy keeps",
+    };
     format!("{}\ncopied {copied} snapshots{}; {end}\n", table.render(), unwanted_text(unwanted))
 }
 
@@ -122,11 +128,12 @@ mod tests {
             bytes: 2048,
             errors,
         };
-        let good = lanes_text(&[lane(vec![])], 0);
-        assert!(good.contains("copied 1 snapshots; every vault has") && good.contains("2.0 KiB"), "{good}");
-        let bad = lanes_text(&[lane(vec![CliError::new(Exit::Damage, "x")])], 2);
+        let good = lanes_text(&[lane(vec![])], 0, true);
+        assert!(good.contains("copied 1 snapshots; every vault lists") && good.contains("2.0 KiB"), "{good}");
+        let bad = lanes_text(&[lane(vec![CliError::new(Exit::Damage, "x")])], 2, true);
         assert!(bad.contains("1 failed") && bad.contains("left out 2") && bad.contains("not everything"), "{bad}");
         assert!(bad.lines().all(|line| line.chars().count() <= 100), "{bad}");
-        assert_eq!(lanes_text(&[], 0), "nothing to copy\n");
+        assert!(lanes_text(&[lane(vec![])], 0, false).contains("; every vault that answered lists"));
+        assert_eq!(lanes_text(&[], 0, true), "nothing to copy\n");
     }
 }

@@ -3,16 +3,20 @@
 mod choose;
 mod database;
 mod files;
+mod part;
 mod plain;
 mod proof;
 mod scene;
+mod suspicion;
+mod work;
 
 use std::path::PathBuf;
 
 use backup_core::id::{SourceName, StackName};
-use backup_core::snapshot::OpenSnapshot;
+use backup_core::seal::key::Identities;
 use serde_json::{Value, json};
 
+use super::silent;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -20,6 +24,7 @@ use crate::session;
 use crate::terminal;
 use proof::Proof;
 use scene::Scene;
+use work::Work;
 
 /// How much is compared after a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -77,7 +82,7 @@ pub(crate) struct Args {
     /// Show the plan and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// From this vault: a configured name, a directory, or s3+https://HOST/BUCKET/PREFIX?region=R
+    /// From this vault: a configured name, a directory, or `s3+https://HOST/BUCKET/PREFIX?region=R`
     #[arg(long, value_name = "NAME|URL")]
     pub(crate) vault: Option<String>,
     /// Stack to restore, without a configuration
@@ -102,139 +107,107 @@ fn fingerprint(text: &str) -> Result<String, String> {
     if good { Ok(text.to_owned()) } else { Err("not a fingerprint like `SHA256:` and 43 characters".to_owned()) }
 }
 
-/// Brings back what was asked for. A failure of one source does not keep the others from coming back; the exit code is
-/// the worst of all.
+/// Brings back what was asked for. Nothing starts unless every plan is good; after that a failure of one source does not
+/// keep the others from coming back. The exit code is the worst of all.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
+    part::check(args)?;
     let scene = Scene::open(cx, args).await?;
-    let configured = scene.config.as_ref().and_then(|config| config.keys.identity.as_ref());
-    let identities = session::identities(args.identity.as_deref(), configured, args.passphrase_file.as_deref())?;
-    let chosen = choose::snapshots(&scene, args, &identities).await?;
+    let identities = identities(&scene, args).await?;
+    let choose::Choice { chosen, missing, mut refused, silent } = choose::snapshots(&scene, args, &identities).await?;
+    let types: Vec<_> = chosen.iter().map(|one| (&one.source, one.snapshot.manifest().source_type.as_str())).collect();
+    refused.extend(part::into(args, &types).err());
     let mut works = Vec::new();
-    for (source, snapshot) in chosen {
-        works.push(Work::plan(&scene, args, source, snapshot).await?);
+    for one in chosen {
+        match Work::plan(&scene, args, one).await {
+            Ok(work) => works.push(work),
+            Err(error) => refused.push(error),
+        }
     }
-    for line in works.iter().flat_map(Work::describe) {
-        cx.printer.talk(&line);
-    }
-    let refused: Vec<String> = works.iter().flat_map(Work::refusals).collect();
-    if !refused.is_empty() {
-        return Err(CliError::usage(refused.join("; "))
-            .hint("restore beside it with `--into NAME` or `--into-dir DIR`, or replace it with `--replace`"));
+    refused.extend(works.iter().filter_map(Work::refusal));
+    let good: Vec<&SourceName> =
+        works.iter().filter(|work| work.refusal().is_none()).map(|work| &work.source).collect();
+    let refused = refusal(&refused, &good);
+    let lacking = missing.iter().map(|(source, _)| format!("{source}: no such snapshot"));
+    let lines: Vec<String> = works.iter().flat_map(Work::describe).chain(lacking).collect();
+    for suspicion in works.iter().filter_map(|work| work.suspicion.as_ref()) {
+        let (text, hint) = suspicion.warning();
+        cx.printer.warn(&text, &hint);
     }
     if args.dry_run {
         let plans: Vec<Value> = works.iter().map(Work::to_json).collect();
-        cx.printer.result("restore", json!({ "dry_run": true, "plan": plans }), String::new)?;
-        return Ok(Exit::Done);
+        let lacking: Vec<Value> =
+            missing.iter().map(|(source, error)| json!({ "source": source, "error": error.to_json() })).collect();
+        let value = json!({
+            "dry_run": true, "plan": plans, "missing": lacking, "silent": silent::to_json(&silent),
+            "refused": refused.as_ref().map(CliError::to_json),
+        });
+        cx.printer.result("restore", value, || lines.join("\n") + "\n")?;
+        for (_, error) in &missing {
+            cx.printer.error(error);
+        }
+        let end = missing.iter().fold(Exit::Done, |end, (_, error)| end.worse(error.exit()));
+        return refused.map_or(Ok(end), Err);
+    }
+    for line in &lines {
+        cx.printer.talk(line);
+    }
+    if let Some(refused) = refused {
+        return Err(refused);
     }
     if args.replace && !args.yes {
-        confirm(&works)?;
+        confirm(&works).await?;
     }
     let mut exit = Exit::Done;
     let mut proofs = Vec::new();
+    let mut failed = |name: &SourceName, error: CliError| {
+        exit = exit.worse(error.exit());
+        Proof::failed(name, error)
+    };
     for work in works {
         let name = work.source.clone();
-        match work.execute(&scene).await {
-            Ok(proof) => proofs.push(proof),
-            Err(error) => {
-                exit = exit.worse(error.exit());
-                proofs.push(Proof::failed(&name, error));
-            }
-        }
+        proofs.push(work.execute(&scene).await.unwrap_or_else(|error| failed(&name, error)));
     }
-    proof::print(&cx.printer, &proofs)?;
+    proofs.extend(missing.into_iter().map(|(name, error)| failed(&name, error)));
+    proof::print(&cx.printer, &proofs, &silent)?;
     Ok(exit)
 }
 
-/// One source's restore.
-struct Work {
-    source: SourceName,
-    snapshot: OpenSnapshot,
-    kind: Kind,
+/// The identities. Whoever is waited for (standard input, a program) is waited for aside, so that signals are heard.
+async fn identities(scene: &Scene<'_>, args: &Args) -> Result<Identities, CliError> {
+    let configured = scene.config.as_ref().and_then(|config| config.keys.identity.clone());
+    let flag = args.identity.clone();
+    let (name, bytes) = aside(move || session::identity_bytes(flag.as_deref(), configured.as_ref())).await?;
+    session::open_identities(&name, &bytes, args.passphrase_file.as_deref())
 }
 
-enum Kind {
-    Database(Box<database::Database>),
-    Files(Box<files::Files>),
-    Plain(plain::Plain),
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, CliError> + Send + 'static) -> Result<T, CliError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|error| Err(CliError::caused(Exit::Failed, "a thread ended early", &error)))
 }
 
-impl Work {
-    async fn plan(
-        scene: &Scene<'_>,
-        args: &Args,
-        source: SourceName,
-        snapshot: OpenSnapshot,
-    ) -> Result<Self, CliError> {
-        let kind = match (snapshot.manifest().source_type.as_str(), &args.into, &args.into_dir) {
-            ("files", _, _) => Kind::Files(Box::new(files::Files::plan(args, &source, &snapshot)?)),
-            ("postgres", None, Some(dir)) => Kind::Plain(plain::Plain::plan(dir, &source)?),
-            ("postgres", _, _) => {
-                Kind::Database(Box::new(database::Database::plan(scene, args, &source, &snapshot).await?))
-            }
-            (other, _, _) => {
-                return Err(CliError::usage(format!(
-                    "source `{source}` is of type `{other}`, which this version cannot restore"
-                ))
-                .hint("use the stock tools: `RECOVER-1.md` in the vault"));
-            }
-        };
-        Ok(Self { source, snapshot, kind })
-    }
-
-    fn describe(&self) -> Vec<String> {
-        let doc = self.snapshot.doc();
-        let mut lines = vec![format!(
-            "{}: snapshot {} of {} from vault {}",
-            self.source,
-            doc.id,
-            doc.instant.format("%F %T UTC"),
-            self.snapshot.vault().name()
-        )];
-        lines.extend(match &self.kind {
-            Kind::Database(database) => database.describe(),
-            Kind::Files(files) => files.describe(),
-            Kind::Plain(plain) => plain.describe(),
-        });
-        lines
-    }
-
-    fn refusals(&self) -> Vec<String> {
-        match &self.kind {
-            Kind::Database(database) => database.refusals(),
-            Kind::Files(_) | Kind::Plain(_) => Vec::new(),
+/// All reasons not to start as one error, with what would do without: `good` sources have none.
+fn refusal(refused: &[CliError], good: &[&SourceName]) -> Option<CliError> {
+    let exit = refused.iter().map(CliError::exit).reduce(Exit::worse)?;
+    let messages: Vec<&str> = refused.iter().map(CliError::message).collect();
+    let mut hints: Vec<String> = Vec::new();
+    for hint in refused.iter().filter_map(CliError::advice) {
+        if hints.iter().all(|known| known != hint) {
+            hints.push(hint.to_owned());
         }
     }
-
-    fn to_json(&self) -> Value {
-        let doc = self.snapshot.doc();
-        json!({
-            "source": self.source, "snapshot": doc.id, "instant": doc.instant,
-            "vault": self.snapshot.vault().name(), "plan": self.describe(), "refusals": self.refusals(),
-        })
+    if !good.is_empty() {
+        let others: Vec<String> = good.iter().map(|name| format!("--source {name}")).collect();
+        hints.push(format!("or leave it out with `{}`", others.join(" ")));
     }
-
-    /// What `--replace` asks the operator to type.
-    fn target_name(&self) -> String {
-        match &self.kind {
-            Kind::Database(database) => database.name().to_owned(),
-            Kind::Files(_) | Kind::Plain(_) => self.source.to_string(),
-        }
-    }
-
-    async fn execute(self, scene: &Scene<'_>) -> Result<Proof, CliError> {
-        match self.kind {
-            Kind::Database(database) => database.execute(scene, &self.source, &self.snapshot).await,
-            Kind::Files(files) => files.execute(scene, &self.source, &self.snapshot).await,
-            Kind::Plain(plain) => plain.execute(&self.source, &self.snapshot).await,
-        }
-    }
+    let error = CliError::new(exit, messages.join("; "));
+    Some(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
 }
 
-fn confirm(works: &[Work]) -> Result<(), CliError> {
+async fn confirm(works: &[Work]) -> Result<(), CliError> {
     for work in works {
         let name = work.target_name();
-        let answer = terminal::ask_line(&format!("type `{name}` to replace it: "))?;
-        match answer {
+        let prompt = format!("type `{name}` to replace it: ");
+        match aside(move || terminal::ask_line(&prompt)).await? {
             None => {
                 return Err(CliError::usage(
                     "`--replace` asks for the target's name, and there is no terminal to ask at",
@@ -288,5 +261,20 @@ pub(in crate::commands) mod tests {
         ] {
             assert!(parse::<Args>(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn all_reasons_not_to_start_are_one_error_that_names_what_to_leave_out() {
+        let (a, b): (SourceName, SourceName) = ("a".parse().unwrap(), "b".parse().unwrap());
+        assert_eq!(refusal(&[], &[&a]), None);
+        let exists = CliError::usage("source `c`: `/x` exists").hint("move it");
+        let again = CliError::usage("source `d`: `/y` exists").hint("move it");
+        let damaged = CliError::new(Exit::Damage, "source `e`: broken").hint("mend it");
+        let both = refusal(&[exists.clone(), again], &[&a, &b]).unwrap();
+        assert_eq!(both.exit(), Exit::Usage);
+        assert_eq!(both.message(), "source `c`: `/x` exists; source `d`: `/y` exists");
+        assert_eq!(both.advice(), Some("move it; or leave it out with `--source a --source b`"));
+        let alone = refusal(&[damaged], &[]).unwrap();
+        assert_eq!((alone.exit(), alone.advice()), (Exit::Damage, Some("mend it")));
     }
 }

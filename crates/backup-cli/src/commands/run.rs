@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use backup_core::backup::{BackupError, BackupRequest, Committed, Host, backup};
-use backup_core::config::{self, Job, Place};
+use backup_core::config::{self, Job, Place, Reserve, Step};
 use backup_core::id::SourceName;
 use backup_core::signature::HostKey;
 use backup_core::state::{RunRecord, State};
 use backup_core::vault::Vault;
-use backup_core::vault::local::{LocalOptions, LocalStore};
+use backup_core::vault::local::{FreeSpace, LocalOptions, LocalStore};
 use backup_scheduler::Crontab;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -92,6 +92,8 @@ struct Work<'a> {
     job: Option<&'a Job>,
     sources: Vec<&'a config::Source>,
     vaults: Vec<&'a config::Vault>,
+    /// Vaults that only get copies: with a `replicate` step, all that are not the job's.
+    others: Vec<&'a config::Vault>,
     deadline: Option<Duration>,
 }
 
@@ -112,12 +114,18 @@ impl<'a> Work<'a> {
         {
             sources.retain(|source| job.sources.contains(&source.name));
         }
-        let vaults = match job {
+        let vaults: Vec<&config::Vault> = match job {
             Some(job) => job.vaults.iter().filter_map(|name| config.vault(name)).collect(),
             None => config.vaults.iter().collect(),
         };
+        let others = match job {
+            Some(job) if job.then.contains(&Step::Replicate) => {
+                config.vaults.iter().filter(|vault| !job.vaults.contains(&vault.name)).collect()
+            }
+            _ => Vec::new(),
+        };
         let deadline = job.and_then(|job| job.deadline).map(|span| Duration::from_secs(span.as_seconds()));
-        Ok(Self { job, sources, vaults, deadline })
+        Ok(Self { job, sources, vaults, others, deadline })
     }
 
     fn retries(&self) -> (u32, Duration) {
@@ -135,10 +143,14 @@ impl<'a> Work<'a> {
 fn dry_run(session: &Session<'_>, work: &Work<'_>) -> Result<Exit, CliError> {
     let sources: Vec<Value> =
         work.sources.iter().map(|source| json!({ "source": source.name, "type": source.kind.word() })).collect();
-    let vaults: Vec<&str> = work.vaults.iter().map(|vault| vault.name.as_str()).collect();
-    session.cx.printer.result("run", json!({ "dry_run": true, "sources": sources, "vaults": vaults }), || {
+    let names = |vaults: &[&config::Vault]| vaults.iter().map(|vault| vault.name.clone()).collect::<Vec<_>>();
+    let (vaults, others) = (names(&work.vaults), names(&work.others));
+    let value = json!({ "dry_run": true, "sources": sources, "vaults": vaults, "copied_into": others });
+    session.cx.printer.result("run", value, || {
         let lines = work.sources.iter().map(|s| format!("would capture {} ({})\n", s.name, s.kind.word()));
-        lines.chain([format!("into the first that answers of: {}\n", vaults.join(", "))]).collect()
+        let into = format!("into the first that answers of: {}\n", vaults.join(", "));
+        let copied = (!others.is_empty()).then(|| format!("and copy also into: {}\n", others.join(", ")));
+        lines.chain([into]).chain(copied).collect()
     })?;
     Ok(Exit::Done)
 }
@@ -150,15 +162,30 @@ async fn everything(
     state: &State,
     report: &mut Report,
 ) -> Result<(), CliError> {
-    let mut open: Vec<Vault> = Vec::new();
-    for vault in &work.vaults {
-        match session.vault(vault, true).await {
-            Ok(vault) => open.push(vault),
-            Err(error) => report.vault_failed(&vault.name, &error),
-        }
+    let stored = store(session, work, key, state, report).await;
+    // Also after a failure: what `prune` gives back may be the room that this run lacked.
+    for step in work.job.map(|job| job.then.as_slice()).unwrap_or_default() {
+        let end = match *step {
+            // It widened what was copied.
+            Step::Replicate => continue,
+            Step::Prune => pruning::apply_all(session).await,
+            Step::Verify { read_data, full } => verify::follow(session, read_data, full).await,
+        };
+        report.followed(*step, end);
     }
+    stored
+}
+
+/// Captures into the first vault that can be used, then copies between all.
+async fn store(
+    session: &Session<'_>,
+    work: &Work<'_>,
+    key: &HostKey,
+    state: &State,
+    report: &mut Report,
+) -> Result<(), CliError> {
+    let mut open = usable(session, &work.vaults, report).await;
     let Some(first) = open.first() else { return Err(report.first_vault_error()) };
-    reserve(session, first).await?;
     report.vault = Some(first.name().to_owned());
     for source in &work.sources {
         let begun = session.cx.clock.now();
@@ -170,53 +197,47 @@ async fn everything(
         });
     }
     let names: Vec<SourceName> = work.sources.iter().map(|source| source.name.clone()).collect();
+    open.extend(usable(session, &work.others, report).await);
     if open.len() > 1 {
         report.replication = replication::fill(session, &open, &names).await?;
     }
-    for step in work.job.map(|job| job.then.as_slice()).unwrap_or_default() {
-        then(session, step, report).await?;
-    }
     Ok(())
 }
 
-/// The steps that follow a run. `replicate` is part of every run already.
-async fn then(session: &Session<'_>, step: &[String], report: &mut Report) -> Result<(), CliError> {
-    match step.first().map(String::as_str) {
-        Some("replicate") => Ok(()),
-        Some("prune") => {
-            let (done, end) = pruning::apply_all(session).await?;
-            report.steps.push(json!({ "step": "prune", "done": done }));
-            report.step_exit(end);
-            Ok(())
+/// Opens vaults for writing. One that does not open, or has no room, is named in the report, and the others are used.
+async fn usable(session: &Session<'_>, vaults: &[&config::Vault], report: &mut Report) -> Vec<Vault> {
+    let mut open = Vec::new();
+    for vault in vaults {
+        let found = match session.vault(vault, true).await {
+            Ok(opened) => reserve(session, vault).await.map(|()| opened),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(vault) => open.push(vault),
+            Err(error) => report.vault_failed(&vault.name, &error),
         }
-        Some("verify") => {
-            let (found, end) = verify::follow(session, &step[1..]).await?;
-            report.steps.push(json!({ "step": "verify", "found": found }));
-            report.step_exit(end);
-            Ok(())
-        }
-        _ => Err(CliError::usage(format!("`then`: `{}` cannot follow a run", step.join(" ")))
-            .hint("use `replicate`, `prune` or `verify`")),
     }
+    open
 }
 
 /// A full disk is met before the database server meets it.
-async fn reserve(session: &Session<'_>, vault: &Vault) -> Result<(), CliError> {
-    let Some(config::Vault { place: Place::Path(path), .. }) = session.config.vault(vault.name()) else {
-        return Ok(());
-    };
+async fn reserve(session: &Session<'_>, vault: &config::Vault) -> Result<(), CliError> {
+    let Place::Path(path) = &vault.place else { return Ok(()) };
     let space = LocalStore::open(path, LocalOptions::default())?.free_space().await?;
-    let reserve = session.config.limits.reserve.of(space.total_bytes);
-    if space.free_bytes <= reserve {
-        let message = format!(
-            "vault `{}` has {} MiB free, and `limits.reserve` keeps {} MiB",
-            vault.name(),
-            space.free_bytes >> 20,
-            reserve >> 20
-        );
-        return Err(CliError::new(Exit::Failed, message).hint("make room, or see what may go with `backup prune`"));
+    room(&vault.name, space, session.config.limits.reserve)
+}
+
+fn room(vault: &str, space: FreeSpace, reserve: Reserve) -> Result<(), CliError> {
+    let reserve_bytes = reserve.of(space.total_bytes);
+    if space.free_bytes > reserve_bytes {
+        return Ok(());
     }
-    Ok(())
+    let message = format!(
+        "vault `{vault}` has {} MiB free, and `limits.reserve` keeps {} MiB",
+        space.free_bytes >> 20,
+        reserve_bytes >> 20
+    );
+    Err(CliError::new(Exit::Failed, message).hint("make room, or see what may go with `backup prune`"))
 }
 
 async fn with_retries(
@@ -256,7 +277,7 @@ async fn capture(
     run: &str,
 ) -> Result<Committed, CliError> {
     let config = &session.config;
-    let engine = session.source(source)?;
+    let engine = crate::session::engine(source)?;
     let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
     let secret = matches!(&source.kind, config::SourceKind::Files(files) if files.secret);
     let request = BackupRequest {
@@ -287,8 +308,17 @@ fn run_id(now: DateTime<Utc>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Args;
+    use super::*;
     use crate::commands::restore::tests::parse;
+
+    #[test]
+    fn a_vault_at_its_reserve_has_no_room() {
+        let space = |free_bytes| FreeSpace { free_bytes, total_bytes: 2000 << 20 };
+        assert_eq!(room("local", space(101 << 20), Reserve::Percent(5)), Ok(()));
+        let short = room("local", space(100 << 20), Reserve::Percent(5)).unwrap_err();
+        assert_eq!(short.message(), "vault `local` has 100 MiB free, and `limits.reserve` keeps 100 MiB");
+        assert_eq!((short.exit(), short.as_part()), (Exit::Failed, Exit::Partial));
+    }
 
     #[test]
     fn takes_a_job_and_sources() {

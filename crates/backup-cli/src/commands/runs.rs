@@ -125,6 +125,10 @@ fn show(record: &RunRecord, timezone: Tz) -> String {
     line("finished", record.finished.map(|at| format!("{}, took {}", words::local(at, timezone), duration(record))));
     line("vault", text(&report, "vault"));
     line("exit", number(&report, "exit").map(|exit| exit.to_string()));
+    if let Some(error) = report.get("error") {
+        line("error", text(error, "message"));
+        line("hint", text(error, "hint"));
+    }
     for source in array(&report, "sources") {
         let name = text(source, "source").unwrap_or_else(|| "?".to_owned());
         lines.push(format!("\nsource {name}: {}", text(source, "outcome").unwrap_or_else(|| "unknown".to_owned())));
@@ -149,7 +153,20 @@ fn show(record: &RunRecord, timezone: Tz) -> String {
         let bytes = number(copy, "bytes").map(|bytes| format!(", {}", words::bytes(bytes))).unwrap_or_default();
         lines.push(format!("\ncopy {} to {}: {}", word("from"), word("to"), word("source")));
         lines.push(format!("  {snapshots}{objects}{bytes}"));
-        lines.extend(text(copy, "error").map(|error| format!("  {:<9} {error}", "error")));
+        for error in array(copy, "errors") {
+            lines.extend(text(error, "message").map(|message| format!("  {:<9} {message}", "error")));
+            lines.extend(text(error, "hint").map(|hint| format!("  {:<9} {hint}", "hint")));
+        }
+    }
+    for vault in array(&report, "failed_vaults") {
+        lines.push(format!("\nvault {} did not take part", text(vault, "vault").unwrap_or_else(|| "?".to_owned())));
+        lines.extend(text(vault, "error").map(|error| format!("  {:<9} {error}", "error")));
+        lines.extend(text(vault, "hint").map(|hint| format!("  {:<9} {hint}", "hint")));
+    }
+    for step in array(&report, "steps") {
+        let word = |name: &str| text(step, name).unwrap_or_else(|| "?".to_owned());
+        lines.push(format!("\nthen {}: {}", word("step"), word("outcome")));
+        lines.extend(array(step, "problems").iter().filter_map(Value::as_str).map(|line| format!("  {line}")));
     }
     if report.is_null() && record.report.is_some() {
         lines.push("\nits report cannot be read".to_owned());
@@ -215,7 +232,14 @@ mod tests {
                 {},
             ],
             "replication": [{ "from": "local", "to": "offsite", "source": "db", "snapshots": ["x"], "objects": 3,
-                              "bytes": 4096, "error": "timed out" }],
+                              "bytes": 4096, "errors": [{ "message": "timed out", "hint": "run again" }] }],
+            "failed_vaults": [{ "vault": "usb", "error": "not mounted", "hint": "mount it" }],
+            "steps": [
+                { "step": "verify --full", "outcome": "damage", "problems": ["s1 in vault local", "  gone"] },
+                { "step": "prune", "outcome": "done", "problems": [] },
+                {},
+            ],
+            "error": { "message": "the deadline has passed", "hint": "raise it" },
         });
         let shown = show(&record("r", Some(report)), Tz::UTC);
         for part in [
@@ -228,7 +252,12 @@ mod tests {
             "  error     no such file\n",
             "  hint      check `paths`\n",
             "source ?: unknown\n",
-            "copy local to offsite: db\n  1 snapshot, 3 objects, 4.0 KiB\n  error     timed out\n",
+            "copy local to offsite: db\n  1 snapshot, 3 objects, 4.0 KiB\n  error     timed out\n  hint      run again\n",
+            "  error     the deadline has passed\n  hint      raise it\n",
+            "\nvault usb did not take part\n  error     not mounted\n  hint      mount it\n",
+            "\nthen verify --full: damage\n  s1 in vault local\n    gone\n",
+            "\nthen prune: done\n",
+            "\nthen ?: ?\n",
         ] {
             assert!(shown.contains(part), "{part:?} in\n{shown}");
         }

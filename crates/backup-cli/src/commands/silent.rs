@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::report::told;
 
 /// Names the vaults that did not answer. With none that did, the first one's error ends the verb; otherwise gives how
 /// the verb ends at best.
@@ -20,6 +21,11 @@ pub(crate) fn report(cx: &Context, open: &[Vault], silent: &[(String, CliError)]
         cx.printer.warn(&text, error.advice().unwrap_or("the other vaults are used"));
     }
     Ok(silent.iter().fold(Exit::Done, |end, (_, error)| end.worse(error.as_part())))
+}
+
+/// For a run's report.
+pub(crate) fn lines(silent: &[(String, CliError)]) -> Vec<String> {
+    silent.iter().flat_map(|(name, error)| told(&format!("vault `{name}` cannot be used"), error)).collect()
 }
 
 /// For `--json`.

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use backup_core::catalogue;
-use backup_core::config::Source;
-use backup_core::id::{Hash256, ObjectName};
+use backup_core::config::{Share, Source, Step};
+use backup_core::id::Hash256;
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
@@ -21,20 +21,12 @@ use crate::commands::silent;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::report::{StepReport, told};
 use crate::session::{self, Session, TOOL};
 use report::{Elsewhere, Report};
 
 /// Damaged objects of one snapshot that are looked for in other vaults; each is read whole.
 const LOOKED_FOR: usize = 64;
-
-/// A share of the data: part `part` of `parts`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Share {
-    /// Which part, from 1.
-    pub(crate) part: u32,
-    /// How many parts there are.
-    pub(crate) parts: u32,
-}
 
 /// Check signatures, chains and inventories; with --read-data also the data itself
 #[derive(Debug, clap::Args)]
@@ -43,7 +35,7 @@ pub(crate) struct Args {
     #[arg(value_name = "ID")]
     pub(crate) id: Option<String>,
     /// Read and hash this share of the objects, another one each day: 1/30 reads all in a month
-    #[arg(long, value_name = "n/m", value_parser = share)]
+    #[arg(long, value_name = "n/m")]
     pub(crate) read_data: Option<Share>,
     /// Decrypt and hash everything, with the identity that `keys.identity` names
     #[arg(long)]
@@ -62,13 +54,6 @@ pub(crate) struct Args {
     pub(crate) source: Vec<backup_core::id::SourceName>,
 }
 
-fn share(text: &str) -> Result<Share, String> {
-    let refused = || format!("`{text}` is not a share like 1/30");
-    let (part, parts) = text.split_once('/').ok_or_else(refused)?;
-    let share = Share { part: part.parse().map_err(|_| refused())?, parts: parts.parse().map_err(|_| refused())? };
-    if share.part == 0 || share.part > share.parts { Err(refused()) } else { Ok(share) }
-}
-
 /// Looks, as deep as asked. Exit 4 on damage, 3 when a vault did not answer.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
@@ -77,17 +62,19 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     Ok(found.end)
 }
 
-/// The same as a step of a run: `words` are the arguments.
-pub(crate) async fn follow(session: &Session<'_>, words: &[String]) -> Result<(Value, Exit), CliError> {
-    let command = <Args as clap::Args>::augment_args(clap::Command::new("verify").no_binary_name(true));
-    let wrong = |error: clap::Error| {
-        CliError::usage(format!("`then`: `verify {}`: {}", words.join(" "), error.kind()))
-            .hint("see `backup verify --help`")
-    };
-    let matches = command.try_get_matches_from(words).map_err(wrong)?;
-    let args = <Args as clap::FromArgMatches>::from_arg_matches(&matches).map_err(wrong)?;
+/// The same as a step of a run.
+pub(crate) async fn follow(
+    session: &Session<'_>,
+    read_data: Option<Share>,
+    full: bool,
+) -> Result<StepReport, CliError> {
+    let args =
+        Args { id: None, read_data, full, identity: None, passphrase_file: None, vault: None, source: Vec::new() };
     let found = look(session, &args).await?;
-    Ok((found.to_json(), found.end))
+    let mut problems = report::problems(&found.reports, &found.lost);
+    problems.extend(found.locked.iter().flat_map(|error| told("not all was checked", error)));
+    problems.extend(silent::lines(&found.quiet));
+    Ok(StepReport { step: Step::Verify { read_data, full }, exit: found.end, found: found.to_json(), problems })
 }
 
 /// Everything that was found.
@@ -95,7 +82,10 @@ struct Found {
     reports: Vec<Report>,
     lost: Vec<String>,
     share: Option<Fraction>,
-    silent: Vec<Value>,
+    /// Vaults that did not answer.
+    quiet: Vec<(String, CliError)>,
+    /// Why some snapshots were not decrypted.
+    locked: Option<CliError>,
     end: Exit,
 }
 
@@ -104,7 +94,7 @@ impl Found {
         json!({
             "vaults": self.reports.iter().map(Report::to_json).collect::<Vec<_>>(),
             "read": self.share.map(|share| format!("{}/{}", share.part, share.of)),
-            "lost": self.lost, "silent": self.silent,
+            "lost": self.lost, "silent": silent::to_json(&self.quiet),
         })
     }
 }
@@ -144,6 +134,15 @@ async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
             reports.push(report);
         }
     }
+    let snapshots = || reports.iter().flat_map(|report| &report.verified.snapshots);
+    let locked = snapshots().find_map(|verdict| verdict.locked.as_deref()).map(locked_error);
+    if let Some(error) = &locked {
+        if end != Exit::Damage && snapshots().all(|verdict| verdict.locked.is_some()) {
+            return Err(error.clone());
+        }
+        session.cx.printer.warn(error.message(), error.advice().unwrap_or_default());
+        end = end.worse(Exit::Partial);
+    }
     let mut lost = Vec::new();
     if only.is_none() && args.vault.is_none() && quiet.is_empty() {
         lost = look.lost_heads(&sources, &reports).await;
@@ -151,7 +150,7 @@ async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
     if !lost.is_empty() {
         end = end.worse(Exit::Damage);
     }
-    Ok(Found { reports, lost, share, silent: silent::to_json(&quiet), end })
+    Ok(Found { reports, lost, share, quiet, locked, end })
 }
 
 /// The identities for the full check, if one is wanted.
@@ -161,6 +160,11 @@ fn identities(session: &Session<'_>, args: &Args) -> Result<Option<Identities>, 
     }
     let configured = session.config.keys.identity.as_ref();
     session::identities(args.identity.as_deref(), configured, args.passphrase_file.as_deref()).map(Some)
+}
+
+fn locked_error(why: &str) -> CliError {
+    CliError::new(Exit::WrongKey, format!("not decrypted: {why}"))
+        .hint("use the identity of one of its recipients; `backup key check FILE` tells")
 }
 
 /// The key that signs marks. Without one the check is as good, and leaves no trace.
@@ -273,17 +277,12 @@ impl Look<'_> {
 
     /// Damaged objects are not built upon again: their chunks will be sealed anew by the next run.
     async fn forget(&self, verified: &Verified) -> Result<(), CliError> {
-        let objects: Vec<(&Verdict, &ObjectName)> = verified
-            .snapshots
-            .iter()
-            .flat_map(|verdict| verdict.objects.iter().map(move |object| (verdict, object)))
-            .collect();
-        if objects.is_empty() || !self.has_state() {
+        if verified.objects.is_empty() || !self.has_state() {
             return Ok(());
         }
         let state = self.session.state().await?;
-        for (verdict, object) in objects {
-            state.forget(&verdict.dir, object).await?;
+        for (dir, object) in verified.objects.keys() {
+            state.forget(dir, object).await?;
         }
         Ok(())
     }
@@ -330,9 +329,7 @@ mod tests {
     fn reads_a_share() {
         let args: Args = parse(&["--read-data", "2/30"]).unwrap();
         assert_eq!(args.read_data, Some(Share { part: 2, parts: 30 }));
-        for wrong in ["0/3", "4/3", "1", "1/", "/3", "a/b", "1/0", "-1/3"] {
-            assert!(share(wrong).is_err(), "{wrong}");
-        }
+        assert!(parse::<Args>(&["--read-data", "4/3"]).is_err());
     }
 
     #[test]

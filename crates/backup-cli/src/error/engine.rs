@@ -126,6 +126,7 @@ fn backup(error: &BackupError) -> Advice {
             say(Exit::Failed, "the remembered generation is damaged: delete the state, and a new one is opened")
         }
         BackupError::Seal(_) => say(Exit::Failed, "test this machine's memory; nothing was committed"),
+        BackupError::Clocks { .. } => say(Exit::Failed, "set the clock that is wrong, then run again"),
         BackupError::PastDeadline { .. } => {
             say(Exit::Failed, "check the clocks of this host and of the vault, then run again")
         }
@@ -169,6 +170,7 @@ fn postgres_restore(error: &PostgresRestoreError) -> Advice {
             say(Exit::Usage, "restore beside it with `--into NAME`, or replace it with `--replace`")
         }
         PostgresRestoreError::Stream { source, .. } => stream(source),
+        PostgresRestoreError::Closed { .. } => say(Exit::Failed, "run the statement above with `psql` as a superuser"),
         PostgresRestoreError::Staging { .. } => {
             say(Exit::Failed, "make room in the folder for temporary files, then try again")
         }
@@ -189,6 +191,7 @@ fn files_restore(error: &FilesRestoreError) -> Advice {
         FilesRestoreError::NotInSnapshot { .. } | FilesRestoreError::Path { .. } => {
             say(Exit::Usage, "see the paths of the snapshot with `backup show ID`")
         }
+        FilesRestoreError::Nothing => say(Exit::Failed, "choose another snapshot by its ID or with `--at TIME`"),
         FilesRestoreError::Io { .. } | FilesRestoreError::Interrupted => {
             say(Exit::Failed, "check room and rights of the target, then try again")
         }
@@ -230,6 +233,7 @@ convert! {
     PostgresError => postgres,
     BackupError => backup,
     SnapshotError => snapshot,
+    StreamError => stream,
     PostgresRestoreError => postgres_restore,
     FilesRestoreError => files_restore,
     ReplicateError => replicate,

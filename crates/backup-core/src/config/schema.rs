@@ -387,7 +387,7 @@ static JOB: Table = Table {
             "then",
             Texts("command lines"),
             Default("[]"),
-            "verbs that follow: replicate, prune, verify, drill, audit, report",
+            "verbs that follow: replicate (into all vaults), prune, verify [--read-data n/m] [--full]",
         ),
     ],
 };

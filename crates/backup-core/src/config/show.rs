@@ -297,7 +297,7 @@ fn job(job: &Job) -> Fields {
     fields.extend(job.catch_up.map(|span| ("catch_up", text(span))));
     let retry = vec![("times", Node::Integer(job.retry.times.into())), ("backoff", text(job.retry.backoff))];
     fields.push(("retry", Node::Table(retry)));
-    fields.push(("then", Node::List(job.then.iter().map(|words| text(words.join(" "))).collect())));
+    fields.push(("then", texts(&job.then)));
     fields
 }
 

@@ -66,10 +66,22 @@ fn reads_the_whole_documented_example() {
     assert_eq!(job.timezone, chrono_tz::UTC);
     assert_eq!(job.sources.len(), 5, "all by default");
     assert_eq!(job.vaults, ["local", "offsite"]);
-    assert_eq!(job.then[2], ["verify", "--read-data", "1/30"]);
+    assert_eq!(job.then[2], Step::Verify { read_data: Some(Share { part: 1, parts: 30 }), full: false });
     assert_eq!(config.services[0].needs.len(), 2);
     assert_eq!(config.notify[0].smtp.host, "mail.example");
-    assert_eq!(config.warnings, []);
+    // Documented, and not acted on yet.
+    let warned: Vec<_> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(
+        warned,
+        [
+            "source.trading-db.expect",
+            "source.models.type",
+            "source.cache.type",
+            "source.crontab.type",
+            "job.nightly.catch_up",
+            "notify.oncall"
+        ]
+    );
 }
 
 const MINIMAL: &str = r#"schema = 1
@@ -121,6 +133,9 @@ struct Mistake(&'static str, &'static str, &'static str, &'static str);
 const SECRET_HINT: &str = "put the secret into a file with mode 0600 and write `password = { file = \"…\" }`; change it, for it may have been copied";
 const URL_HINT: &str =
     "take the password out, change it, and write `password = { file = \"…\" }` with a file of mode 0600";
+
+const THEN_HINT: &str =
+    "use `replicate`, `prune` or `verify`; only `verify` takes arguments: `--read-data 1/30` and `--full`";
 
 const MISTAKES: &[Mistake] = &[
     Mistake("stack = \"s\"", "stak = \"s\"", " line 2: unknown key `stak`", "did you mean `stack`?"),
@@ -439,8 +454,20 @@ const MISTAKES: &[Mistake] = &[
     Mistake(
         "",
         "[job.n]\nthen = [\"restore --latest\"]",
-        " line 12: `job.n.then`: `restore` is not one of replicate, prune, verify, drill, audit, report",
-        "use one of replicate, prune, verify, drill, audit, report",
+        " line 12: `job.n.then`: `restore` is not one of replicate, prune, verify",
+        THEN_HINT,
+    ),
+    Mistake(
+        "",
+        "[job.n]\nthen = [\"prune --apply\"]",
+        " line 12: `job.n.then`: `prune` takes no `--apply` here",
+        THEN_HINT,
+    ),
+    Mistake(
+        "",
+        "[job.n]\nthen = [\"verify --read-data 31/30\"]",
+        " line 12: `job.n.then`: `31/30` is not a share like 1/30",
+        THEN_HINT,
     ),
     Mistake(
         "",
@@ -492,6 +519,26 @@ fn warns_of_what_is_allowed_and_unwise() {
     assert_eq!(promised("", "5 * * * *"), [""; 0]);
     assert_eq!(promised(", waiver = { until = 2027-01-01, reason = \"r\" }", "0 2 * * *"), [""; 0]);
     assert_eq!(warned(&format!("{host}objective = {{ rpo = \"1h\", rto = \"1h\" }}\n")), ["source.db.objective.rpo"]);
+}
+
+#[test]
+fn warns_of_each_key_that_nothing_acts_on_yet() {
+    let warned = |text: &str| parse(text).unwrap().warnings;
+    let keys = |text: &str| warned(text).into_iter().map(|warning| warning.key).collect::<Vec<_>>();
+    let all = minimal()
+        .replace("[keys]", "state = { postgres = \"postgres://b@h/fleet\" }\n[keys]")
+        .replace("path = \"vault/\"", "s3 = { bucket = \"b\" }\ncredentials = \"aws-chain\"\nlock = \"governance\"")
+        + "expect = [{ name = \"a\", sql = \"SELECT true\" }, { name = \"b\", sql = \"SELECT true\" }]\n\
+           [source.c]\ntype = \"command\"\ncommand = [\"true\"]\n\
+           [job.j]\ncatch_up = \"1h\"\n\
+           [notify.n]\nsmtp = { host = \"h\", to = \"a@b\" }\non = [\"failed\"]\n";
+    let expected =
+        ["state.postgres", "vault.local.lock", "source.db.expect", "source.c.type", "job.j.catch_up", "notify.n"];
+    assert_eq!(keys(&all), expected);
+    assert!(warned(&all).iter().all(|warning| !warning.hint.is_empty() && warning.text.contains("not")));
+    // The same tables with what is acted on warn of nothing.
+    assert_eq!(keys(&all.replace("governance", "none"))[1], "source.db.expect");
+    assert_eq!(keys(&(minimal() + "[job.j]\ndeadline = \"1h\"\nretry = { times = 2 }\n")), [""; 0]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use chrono_tz::Tz;
 
 use super::size::{ByteSize, Rate, Reserve};
 use super::span::Span;
+use super::step::Step;
 use crate::id::{SourceName, VaultId};
 
 /// Where a secret is found. Never the secret itself.
@@ -354,8 +355,8 @@ pub struct Job {
     pub catch_up: Option<Span>,
     /// What happens after a failure.
     pub retry: Retry,
-    /// Verbs with their arguments that follow a run.
-    pub then: Vec<Vec<String>>,
+    /// What follows a run, in order.
+    pub then: Vec<Step>,
 }
 
 /// What happens after a failure.

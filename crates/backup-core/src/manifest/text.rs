@@ -43,9 +43,15 @@ pub fn write(manifest: &Manifest) -> String {
     for (index, stream) in manifest.streams.iter().enumerate() {
         write_stream(&mut out, index + 1, stream);
     }
-    manifest.tables.iter().for_each(|table| json_line(&mut out, "table", table));
-    manifest.properties.iter().for_each(|property| json_line(&mut out, "property", property));
-    manifest.suspect.iter().for_each(|reason| json_line(&mut out, "suspect", reason));
+    for table in &manifest.tables {
+        json_line(&mut out, "table", table);
+    }
+    for property in &manifest.properties {
+        json_line(&mut out, "property", property);
+    }
+    for reason in &manifest.suspect {
+        json_line(&mut out, "suspect", reason);
+    }
     json_line(&mut out, "config", &manifest.config);
     let lines = out.bytes().filter(|b| *b == b'\n').count();
     let _ = writeln!(out, "end {lines}");
@@ -64,7 +70,9 @@ fn write_stream(out: &mut String, number: usize, stream: &Stream) {
     for Member { number, bytes, copy } in members {
         let _ = writeln!(out, "member {number} {bytes}\ncopy {copy}");
     }
-    paths.iter().for_each(|path| json_line(out, "path", path));
+    for path in paths {
+        json_line(out, "path", path);
+    }
 }
 
 fn json_line<T: serde::Serialize>(out: &mut String, word: &str, value: &T) {

@@ -30,11 +30,12 @@ struct Cutting {
     carry: Vec<u8>,
 }
 
-/// What came back from the pool: a buffer and the chunks in it.
+/// What came back from the pool: a buffer, the chunks in it, and what was emptied.
 struct Batch {
     cutting: Cutting,
     buffer: Vec<u8>,
     chunks: Vec<(ChunkId, usize)>,
+    empty: Vec<u8>,
 }
 
 pub(super) struct Writer {
@@ -42,6 +43,9 @@ pub(super) struct Writer {
     kind: StreamKind,
     bytes: u64,
     batch: Vec<u8>,
+    /// Emptied buffers, to be filled again: a long stream allocates no more than a short one.
+    empty: Vec<u8>,
+    tail: Vec<u8>,
     cutting: Option<Cutting>,
     working: Option<JoinHandle<Result<Batch, String>>>,
     pack: Option<Pack>,
@@ -51,28 +55,32 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, kind: StreamKind) -> Self {
         let cutting = Some(Cutting { hash: Sha256::new(), carry: Vec::new() });
-        Self { shared, kind, bytes: 0, batch: Vec::new(), cutting, working: None, pack: None, extents: Vec::new() }
+        let (batch, empty, tail) = (Vec::new(), Vec::new(), Vec::new());
+        let (working, pack, extents) = (None, None, Vec::new());
+        Self { shared, kind, bytes: 0, batch, empty, tail, cutting, working, pack, extents }
     }
 
     /// Sends the collected bytes to the pool, after the batch before them has come back and was absorbed.
     async fn turn(&mut self, ends: bool) -> Result<(), SinkError> {
         self.absorb().await?;
         let Some(cutting) = self.cutting.take() else { return Err(broken("the stream failed before")) };
-        let batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::replace(&mut self.batch, std::mem::take(&mut self.empty));
+        let mut tail = std::mem::take(&mut self.tail);
         let (shared, cutter) = (self.shared.clone(), self.shared.cutter.clone());
         let work = move || {
             let Cutting { mut hash, carry: mut buffer } = cutting;
             hash.update(&batch);
             buffer.extend_from_slice(&batch);
-            drop(batch);
+            batch.clear();
             let mut chunks = Vec::new();
             let mut at = 0;
             while let Some(length) = cutter.next(&buffer[at..], ends) {
                 chunks.push((Hash256::of(&buffer[at..at + length]), length));
                 at += length;
             }
-            let carry = buffer[at..].to_vec();
-            Batch { cutting: Cutting { hash, carry }, buffer, chunks }
+            tail.clear();
+            tail.extend_from_slice(&buffer[at..]);
+            Batch { cutting: Cutting { hash, carry: tail }, buffer, chunks, empty: batch }
         };
         self.working = Some(tokio::spawn(async move { shared.on_pool(work).await }));
         Ok(())
@@ -88,6 +96,8 @@ impl Writer {
             at += length;
         }
         self.cutting = Some(batch.cutting);
+        self.empty = batch.empty;
+        self.tail = batch.buffer;
         Ok(())
     }
 

@@ -61,7 +61,7 @@ pub async fn read(
         });
     }
     history.removed = removed(vault, signers, stack, source).await?;
-    let broken = verify::chain(&documents);
+    let broken = verify::chain(&documents, &history.removed);
     history.open_chain = (!broken.is_empty()).then(|| broken.join("; "));
     let newest = documents.into_iter().map(|(_, signed)| signed.doc.id).max();
     Ok(Seen { history, generations, newest })
@@ -115,7 +115,8 @@ async fn marks(
     Ok(marks)
 }
 
-async fn removed(
+/// Data instants of the snapshots that a signed receipt says were removed.
+pub(crate) async fn removed(
     vault: &Vault,
     signers: &Signers,
     stack: &StackName,

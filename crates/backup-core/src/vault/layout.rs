@@ -305,7 +305,7 @@ pub fn signature_of(document: &StorePath) -> StorePath {
 }
 
 /// The folder of one generation of one source, from which all of its paths follow.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GenerationDir {
     /// Stack.
     pub stack: StackName,

@@ -147,7 +147,6 @@ impl Retry {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use std::sync::Mutex;
 

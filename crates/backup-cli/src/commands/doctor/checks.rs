@@ -79,7 +79,7 @@ pub(super) async fn sources(session: &Session<'_>, checks: &mut Checks) {
         }
         match &source.kind {
             SourceKind::Postgres(postgres) => {
-                let asked = match session.postgres(&source.name, postgres) {
+                let asked = match crate::session::postgres(&source.name, postgres) {
                     Ok(options) => preflight(&options).await.map_err(CliError::from),
                     Err(error) => Err(error),
                 };
@@ -99,7 +99,7 @@ pub(super) async fn sources(session: &Session<'_>, checks: &mut Checks) {
             }
             SourceKind::Files(_) => {}
             _ => {
-                if let Err(error) = session.source(source) {
+                if let Err(error) = crate::session::engine(source) {
                     checks.fail(&about, &error);
                 }
             }

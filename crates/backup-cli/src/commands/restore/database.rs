@@ -69,6 +69,8 @@ impl Database {
         if let Some(kept) = &plan.kept_as {
             let size = plan.replaced_bytes.map_or_else(String::new, |bytes| format!(" ({})", words::bytes(bytes)));
             lines.push(format!("  the present database{size} is kept as {kept}"));
+            let needed = words::bytes(plan.bytes);
+            lines.push(format!("  space needed beside it on the server: about {needed} and its indexes"));
         }
         lines.extend(plan.notes.iter().map(|note| format!("  note: {note}")));
         lines
@@ -128,7 +130,7 @@ fn place(
         return Ok((connect, clients, target));
     }
     let Some(postgres) = configured else {
-        return Err(CliError::usage(format!("no server is known for source `{source}`"))
+        return Err(CliError::usage("no server is known for it")
             .hint("name it with `--into postgres://USER@HOST:PORT/DB`, or restore plain files with `--into-dir DIR`"));
     };
     let connect = session::connect(source, postgres)?;
@@ -137,11 +139,6 @@ fn place(
     }
     let target = match &args.into {
         Some(name) => Target::Into(name.clone()),
-        None if args.table.is_some() || args.schema.is_some() => {
-            return Err(
-                CliError::usage("a part of a database is restored into a new one").hint("name it with `--into NAME`")
-            );
-        }
         None => Target::Original,
     };
     Ok((connect, clients, target))

@@ -17,7 +17,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Below `--into-dir` each source has a folder of its own, so that two can not meet.
+    /// Below `--into-dir` each source has a folder of its own, so that two can not meet. It is made by the execution.
     pub(super) fn plan(args: &Args, source: &SourceName, snapshot: &OpenSnapshot) -> Result<Self, CliError> {
         let manifest = snapshot.manifest();
         let options = RestoreOptions {
@@ -42,7 +42,7 @@ impl Files {
     pub(super) fn describe(&self) -> Vec<String> {
         let line = |target: &files::PlannedTarget| {
             format!(
-                "  {}: {} paths, {} ({} free)",
+                "  {}: {} paths, space needed {}, free {}",
                 target.path.display(),
                 target.paths,
                 words::bytes(target.bytes),

@@ -8,6 +8,8 @@ use backup_core::source::files::Restored;
 use backup_core::source::postgres::restore::RestoreProof;
 use serde_json::{Value, json};
 
+use super::suspicion::Suspicion;
+use crate::commands::silent;
 use crate::error::CliError;
 use crate::printer::Printer;
 use crate::table::Table;
@@ -29,6 +31,13 @@ impl Proof {
     pub(super) fn failed(source: &SourceName, error: CliError) -> Self {
         let value = json!({ "source": source, "restored": false, "error": error.to_json() });
         Self { source: source.to_string(), value, text: String::new(), error: Some(error) }
+    }
+
+    /// It came back, and it is suspect.
+    pub(super) fn suspect(mut self, suspicion: &Suspicion) -> Self {
+        self.value["suspect"] = suspicion.to_json();
+        self.text.push_str(&format!("the snapshot is {}\n", suspicion.text()));
+        self
     }
 
     /// A database.
@@ -131,10 +140,11 @@ impl Proof {
 }
 
 /// Prints all proofs, and the errors of what did not come back.
-pub(super) fn print(printer: &Printer, proofs: &[Proof]) -> Result<(), CliError> {
+pub(super) fn print(printer: &Printer, proofs: &[Proof], silent: &[(String, CliError)]) -> Result<(), CliError> {
     let values: Vec<&Value> = proofs.iter().map(|proof| &proof.value).collect();
     let complete = proofs.iter().all(|proof| proof.error.is_none());
-    printer.result("restore", json!({ "complete": complete, "sources": values }), || {
+    let value = json!({ "complete": complete, "sources": values, "silent": silent::to_json(silent) });
+    printer.result("restore", value, || {
         let texts: Vec<&str> = proofs.iter().map(|proof| proof.text.as_str()).filter(|text| !text.is_empty()).collect();
         texts.join("\n")
     })?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backup_core::config::Config;
-use backup_core::id::StackName;
+use backup_core::id::{StackName, VaultId};
 use backup_core::monitor::Monitor;
 use backup_core::signature::Signers;
 use backup_core::vault::Vault;
@@ -26,6 +26,8 @@ pub(super) struct Scene<'a> {
     pub(super) config: Option<Config>,
     pub(super) stack: StackName,
     pub(super) vaults: Vec<Vault>,
+    /// Vaults that did not open, with the reason.
+    pub(super) silent: Vec<(String, CliError)>,
     pub(super) signers: Signers,
     pub(super) timezone: Tz,
 }
@@ -59,10 +61,6 @@ impl<'a> Scene<'a> {
                 |(_, error)| error,
             ));
         }
-        for (name, error) in &silent {
-            cx.printer
-                .warn(&format!("vault `{name}` does not answer: {}", error.message()), "newer snapshots may lie there");
-        }
         Ok(Self {
             cx,
             monitor: session.monitor.clone(),
@@ -70,12 +68,13 @@ impl<'a> Scene<'a> {
             timezone: session.config.timezone,
             config: Some(session.config),
             vaults,
+            silent,
             signers,
         })
     }
 
     async fn at_address(cx: &'a Context, args: &Args, address: &Address) -> Result<Self, CliError> {
-        let config = cx.config_if_any()?;
+        let config = config(cx, args)?;
         let Some(stack) = args.stack.clone().or_else(|| config.as_ref().map(|config| config.stack.clone())) else {
             return Err(CliError::usage("a vault's address needs the stack's name as well")
                 .hint("add `--stack NAME`, as on the recovery sheet"));
@@ -92,10 +91,31 @@ impl<'a> Scene<'a> {
         };
         let monitor = session::monitor(cx);
         let store = store(address, monitor.clone()).await?;
-        let vault = Vault::open(&address.to_string(), store, None).await?;
+        let pinned = config.as_ref().and_then(|config| pinned(config, address));
+        let vault = Vault::open(&address.to_string(), store, pinned).await?;
         let timezone = config.as_ref().map_or(chrono_tz::UTC, |config| config.timezone);
-        Ok(Self { cx, monitor, config, stack, vaults: vec![vault], signers, timezone })
+        Ok(Self { cx, monitor, config, stack, vaults: vec![vault], silent: Vec::new(), signers, timezone })
     }
+}
+
+/// The configuration beside an address. Where the call says all that a restore needs, a wrong one that nobody named is
+/// only told about: a broken file must not be what keeps the data away.
+fn config(cx: &Context, args: &Args) -> Result<Option<Config>, CliError> {
+    let complete = args.stack.is_some() && args.signer.is_some() && args.identity.is_some();
+    match cx.config_if_any() {
+        Err(error) if complete && !cx.names_config() => {
+            let text = format!("the configuration is not used: {}", error.message());
+            cx.printer.warn(&text, "the restore goes on without it; name one with `--config FILE`");
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
+/// The id that the configuration pins for the vault at this address.
+fn pinned<'a>(config: &'a Config, address: &Address) -> Option<&'a VaultId> {
+    let vault = config.vaults.iter().find(|vault| Address::of(&vault.place).same_place(address));
+    vault.and_then(|vault| vault.id.as_ref())
 }
 
 /// The store at an address. S3 keys come from the environment.
@@ -116,5 +136,23 @@ async fn store(address: &Address, monitor: Arc<dyn Monitor>) -> Result<Arc<dyn S
             }
             Ok(Arc::new(S3Store::connect(options, monitor).await?))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_configured_must_hold_the_pinned_vault() {
+        let (recipient, id) = (age::x25519::Identity::generate().to_public(), "1".repeat(32));
+        let text = format!(
+            "schema = 1\nstack = \"s\"\nstate = \"/s\"\n[keys]\nrecipients = [\"{recipient}\"]\nsigners = \"/signers\"\n\
+             [vault.local]\npath = \"/srv/backup\"\nid = \"{id}\"\nkeep = {{ within = \"7d\", min = 3 }}\n"
+        );
+        let config = Config::parse(&text, std::path::Path::new("/t.toml")).unwrap();
+        let at = |text: &str| pinned(&config, &Address::parse(text).unwrap().unwrap()).map(ToString::to_string);
+        assert_eq!(at("/srv/backup/"), Some(id));
+        assert_eq!(at("/srv/other"), None);
     }
 }

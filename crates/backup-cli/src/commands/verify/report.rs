@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::report::told;
 use crate::table::Table;
 use crate::words;
 
@@ -85,7 +86,7 @@ impl Report {
             .verified
             .snapshots
             .iter()
-            .map(|verdict| json!({ "snapshot": verdict.id, "good": verdict.damage.is_empty(), "checked": verdict.checked }))
+            .map(|verdict| json!({ "snapshot": verdict.id, "good": verdict.damage.is_empty(), "checked": verdict.checked, "locked": verdict.locked }))
             .collect();
         json!({
             "vault": self.vault, "source": self.source, "depth": self.depth, "snapshots": snapshots,
@@ -141,6 +142,17 @@ pub(super) fn text(reports: &[Report], lost: &[String]) -> String {
     text
 }
 
+/// The same as lines for a run's report: what is wrong, and nothing where all is good.
+pub(super) fn problems(reports: &[Report], lost: &[String]) -> Vec<String> {
+    let damage: String = reports.iter().map(damage_text).collect();
+    let damage = damage.lines().filter(|line| !line.is_empty()).map(str::to_owned);
+    let errors = reports.iter().flat_map(|report| {
+        let what = format!("vault `{}`, source `{}`", report.vault, report.source);
+        report.errors.iter().flat_map(|error| told(&what, error)).collect::<Vec<_>>()
+    });
+    damage.chain(errors).chain(lost.iter().cloned()).collect()
+}
+
 fn damage_text(report: &Report) -> String {
     let mut text = String::new();
     for verdict in report.damaged() {
@@ -172,6 +184,8 @@ fn damage_text(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use backup_core::vault::layout::GenerationDir;
 
@@ -188,7 +202,8 @@ mod tests {
                 partly: Vec::new(),
             });
         }
-        let verdict = Verdict { id, dir, checked: false, document: None, damage, objects: Default::default() };
+        let verdict =
+            Verdict { id, dir, checked: false, document: None, damage, objects: BTreeSet::default(), locked: None };
         report.verified.snapshots.push(verdict);
         report
     }
@@ -197,9 +212,13 @@ mod tests {
     fn damage_is_named_with_where_a_good_copy_is() {
         let good = report(vec![]);
         assert_eq!(good.exit(), Exit::Done);
+        assert_eq!(problems(std::slice::from_ref(&good), &[]), [""; 0]);
         assert!(text(&[good], &[]).contains("good\n"));
         let bad = report(vec!["object `aa` is missing".into()]);
         assert_eq!(bad.exit(), Exit::Damage);
+        let mut lines = problems(std::slice::from_ref(&bad), &["lost".into()]);
+        assert_eq!(lines.pop().as_deref(), Some("lost"));
+        assert_eq!(lines[..2], ["20260101T000000Z-1r-abcdef in vault local, source db", "  object `aa` is missing"]);
         let shown = text(&[bad], &[]);
         for part in ["DAMAGED: 1 of 1", "object `aa` is missing", "vault `offsite` holds a good copy"] {
             assert!(shown.contains(part), "{shown}");
@@ -211,6 +230,7 @@ mod tests {
         let mut both = report(vec![]);
         both.errors.push(CliError::new(Exit::Failed, "x"));
         assert_eq!(both.exit(), Exit::Partial);
+        assert_eq!(problems(std::slice::from_ref(&both), &[]), ["vault `local`, source `db`: x"]);
         both.verified.chain.push("broken".into());
         assert_eq!(both.exit(), Exit::Damage);
     }

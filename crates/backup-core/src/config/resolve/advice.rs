@@ -1,6 +1,7 @@
 //! Warnings: what is allowed, and what the operator should know before relying on it.
 
 use super::super::error::ConfigWarning;
+use super::super::types::{Lock, SourceKind, State};
 use super::super::{Config, cron};
 
 /// All warnings about a resolved configuration, in the order of the file's tables.
@@ -31,6 +32,7 @@ pub(super) fn warnings(config: &Config) -> Vec<ConfigWarning> {
             );
         }
     }
+    unused(config, &mut warn);
     for source in config.sources.iter().filter(|_| backs_up) {
         let Some(objective) = source.objective.as_ref().filter(|objective| objective.waiver.is_none()) else {
             continue;
@@ -55,4 +57,59 @@ pub(super) fn warnings(config: &Config) -> Vec<ConfigWarning> {
         }
     }
     all
+}
+
+/// What this version reads and does not act on: said, because whoever wrote it relies on it.
+fn unused(config: &Config, warn: &mut impl FnMut(String, String, &str)) {
+    if let State::Postgres { .. } = &config.state {
+        warn(
+            "state.postgres".to_owned(),
+            "a state in PostgreSQL is not supported yet: verbs that need the state refuse it".to_owned(),
+            "name a folder instead, as in `state = \"/var/lib/backup/NAME\"`",
+        );
+    }
+    for vault in config.vaults.iter().filter(|vault| vault.lock != Lock::None) {
+        warn(
+            format!("vault.{}.lock", vault.name),
+            "not acted on yet: no object is locked by it".to_owned(),
+            "set a default retention at the bucket meanwhile",
+        );
+    }
+    for source in &config.sources {
+        match &source.kind {
+            SourceKind::Postgres(postgres) if !postgres.expect.is_empty() => warn(
+                format!("source.{}.expect", source.name),
+                "not acted on yet: a restore does not ask these queries".to_owned(),
+                "ask them by hand after each restore",
+            ),
+            SourceKind::Postgres(_) | SourceKind::Files(_) => {}
+            SourceKind::Dvc(_) => warn(
+                format!("source.{}.type", source.name),
+                "a source of type `dvc` cannot be captured yet: each run that includes it fails".to_owned(),
+                "capture the repository's folder by a source of type `files` meanwhile",
+            ),
+            SourceKind::Redis(_) | SourceKind::Command(_) => warn(
+                format!("source.{}.type", source.name),
+                format!(
+                    "a source of type `{}` cannot be captured yet: each run that includes it fails",
+                    source.kind.word()
+                ),
+                "let a program of yours write a file, and capture that by a source of type `files` meanwhile",
+            ),
+        }
+    }
+    for job in config.jobs.iter().filter(|job| job.catch_up.is_some()) {
+        warn(
+            format!("job.{}.catch_up", job.name),
+            "not acted on yet: a missed run is not made up for".to_owned(),
+            "let cron or a systemd timer with `Persistent=true` start the run meanwhile",
+        );
+    }
+    for notify in &config.notify {
+        warn(
+            format!("notify.{}", notify.name),
+            "not acted on yet: nobody is told".to_owned(),
+            "let cron mail what `backup run` prints when it fails (`MAILTO=`) meanwhile",
+        );
+    }
 }

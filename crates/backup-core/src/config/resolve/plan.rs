@@ -12,9 +12,8 @@ use super::{count, text};
 use crate::config::cron;
 use crate::id::SourceName;
 
-/// Verbs that may follow a run: none that captures, restores or asks.
-const FOLLOWING: [(&str, ()); 6] =
-    [("replicate", ()), ("prune", ()), ("verify", ()), ("drill", ()), ("audit", ()), ("report", ())];
+const THEN_HINT: &str =
+    "use `replicate`, `prune` or `verify`; only `verify` takes arguments: `--read-data 1/30` and `--full`";
 const EVENTS: [(&str, ()); 5] = [("failed", ()), ("partial", ()), ("missed", ()), ("suspect", ()), ("breach", ())];
 
 /// What can be referred to.
@@ -118,7 +117,7 @@ pub(super) fn job(names: &Names<'_>, name: &raw::Text, raw: &raw::Job) -> Resolv
             times: count(raw.retry.times.as_ref(), &key("retry.times"), 0, 0)?,
             backoff: span(raw.retry.backoff.as_ref(), "retry.backoff")?.unwrap_or(Span::minutes(1)),
         },
-        then: raw.then.iter().map(|text| following(text, &key("then"))).collect::<Resolved<_>>()?,
+        then: raw.then.iter().map(|text| parse(text, &key("then"), Some(THEN_HINT))).collect::<Resolved<_>>()?,
     })
 }
 
@@ -128,14 +127,6 @@ fn some<T>(texts: &toml::Spanned<Vec<raw::Text>>, list: Vec<T>, key: &str) -> Re
         return Err(refused(texts.span(), key, "is empty".to_owned(), Some("leave the line out to mean all")));
     }
     Ok(list)
-}
-
-/// A verb with its arguments, parted at blanks.
-fn following(text: &raw::Text, key: &str) -> Resolved<Vec<String>> {
-    let words: Vec<String> = text.get_ref().split_whitespace().map(str::to_owned).collect();
-    let verb = toml::Spanned::new(text.span(), words.first().cloned().unwrap_or_default());
-    word(&verb, key, &FOLLOWING)?;
-    Ok(words)
 }
 
 pub(super) fn notify(name: &raw::Text, raw: &raw::Notify) -> Resolved<Notify> {

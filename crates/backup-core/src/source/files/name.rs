@@ -84,7 +84,6 @@ pub(super) fn parent(path: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
     use super::*;
     use proptest::prelude::*;

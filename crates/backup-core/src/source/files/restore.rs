@@ -238,7 +238,13 @@ pub async fn execute(
     let numbers = plan.needed.clone();
     let (bytes, arrived) = mpsc::channel(PIECES);
     let now = clock.now();
-    let writing = tokio::task::spawn_blocking(move || Unpack::new(plan, arrived, now).run());
+    let guard = crate::critical::Guard::enter();
+    let writing = tokio::task::spawn_blocking(move || {
+        let written = Unpack::new(plan, arrived, now).run();
+        // Renames, and the removal of a stage that was given up, are behind us.
+        drop(guard);
+        written
+    });
     let fed = feed(&numbers, streams, bytes, monitor).await;
     let written = writing.await.map_err(|_| RestoreError::Interrupted)?;
     // A stream that failed is the cause of whatever the writing thread then met.

@@ -91,7 +91,6 @@ pub enum TarError {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
     use super::*;
     use proptest::prelude::*;

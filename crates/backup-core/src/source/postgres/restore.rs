@@ -191,16 +191,21 @@ impl Restore<'_> {
     /// The last step. When it fails the working database is whole and was compared: it stays.
     async fn name(&self) -> Result<(), RestoreError> {
         self.phase("name");
-        let plan = self.plan;
-        let (facts, working, name) = (&plan.facts, &plan.working, &plan.database);
-        let named = async {
-            let mut conn = self.options.maintenance().connect().await?;
+        let (working, name) = (&self.plan.working, &self.plan.database);
+        let (plan, maintenance) = (self.plan.clone(), self.options.maintenance());
+        // Not to be cut in two by a signal: in the middle of it the live database is closed to everybody.
+        let named = crate::critical::finish(async move {
+            let RestorePlan { facts, working, database: name, superuser, .. } = &plan;
+            let mut conn = maintenance.connect().await?;
             match &plan.kept_as {
-                None => database::finish(&mut conn, facts, working, name, plan.superuser).await,
-                Some(kept) => database::replace(&mut conn, facts, working, name, kept, plan.superuser).await,
+                None => database::finish(&mut conn, facts, working, name, *superuser).await,
+                Some(kept) => database::replace(&mut conn, &maintenance, facts, working, name, kept, *superuser).await,
             }
-        };
-        let named = named.await;
+        });
+        let named = named.await.unwrap_or_else(|| {
+            let during = format!("naming database `{name}`");
+            Err(PostgresError::disturbed(during, None).into())
+        });
         if named.is_err() {
             let text = format!("database `{working}` is complete and compared, but could not be named `{name}`");
             self.monitor.event(Event::Warning { text });

@@ -429,7 +429,6 @@ fn link_new(from: &OwnedFd, draft: &str, to: &OwnedFd, name: &str) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 

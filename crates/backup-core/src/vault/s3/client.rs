@@ -175,7 +175,6 @@ impl Intercept for DateHeader {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
     use crate::secret::Secret;

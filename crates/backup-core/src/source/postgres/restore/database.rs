@@ -14,6 +14,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::error::RestoreError;
 use super::facts::{AclItem, Facts};
 use super::sql::{ident, literal};
+use crate::source::postgres::ConnectOptions;
 use crate::source::postgres::error::PostgresError;
 
 /// Longest name that PostgreSQL keeps whole, in bytes (`NAMEDATALEN` - 1).
@@ -234,6 +235,7 @@ pub(super) async fn finish(
 /// one while its sessions end; afterwards it can be entered again, under whatever name it then has.
 pub(super) async fn replace(
     conn: &mut PgConnection,
+    maintenance: &ConnectOptions,
     facts: &Facts,
     working: &str,
     name: &str,
@@ -248,10 +250,42 @@ pub(super) async fn replace(
         let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await;
     }
     let now_called = if swapped.is_ok() { kept } else { name };
-    let opening = format!("opening database {} again (`{}` does it)", ident(now_called), allow(now_called, true));
-    let opened = run(conn, &opening, &[allow(now_called, true)]).await;
-    swapped?;
-    Ok(opened?)
+    let opened = match run(conn, "opening the database again", &[allow(now_called, true)]).await {
+        Ok(()) => Ok(()),
+        // The session may be what broke: a new one is tried before giving up.
+        Err(_) => reopen(maintenance, &allow(now_called, true)).await,
+    };
+    match (swapped, opened) {
+        (swapped, Ok(())) => swapped,
+        (Ok(()), Err(source)) => Err(RestoreError::Closed {
+            database: now_called.to_owned(),
+            remedy: allow(now_called, true),
+            what: "the swap is done".to_owned(),
+            source,
+        }),
+        (Err(error), Err(source)) => Err(RestoreError::Closed {
+            database: now_called.to_owned(),
+            remedy: allow(now_called, true),
+            what: error.to_string(),
+            source,
+        }),
+    }
+}
+
+async fn reopen(maintenance: &ConnectOptions, statement: &str) -> Result<(), PostgresError> {
+    let mut last = None;
+    for _ in 0..5 {
+        let attempt = async {
+            let mut conn = maintenance.connect().await?;
+            run(&mut conn, "opening the database again", &[statement.to_owned()]).await
+        };
+        match attempt.await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = Some(error),
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
+    last.map_or(Ok(()), Err)
 }
 
 async fn swap(

@@ -80,6 +80,18 @@ pub enum RestoreError {
         /// Every table, also those that agree.
         proofs: Vec<TableProof>,
     },
+    /// A database that was closed for the swap could not be opened again.
+    #[error("database `{database}` is still closed to new sessions (open it with `{remedy}`), and {what}")]
+    Closed {
+        /// The database, under the name that it has now.
+        database: String,
+        /// The statement that opens it.
+        remedy: String,
+        /// What became of the swap.
+        what: String,
+        /// Why it could not be opened.
+        source: PostgresError,
+    },
     /// Sessions on the database that is replaced do not end.
     #[error("{sessions} sessions on database `{database}` did not end when asked to")]
     Busy {

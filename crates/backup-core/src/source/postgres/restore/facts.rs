@@ -136,7 +136,6 @@ impl AclItem {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
 
     use super::*;
 

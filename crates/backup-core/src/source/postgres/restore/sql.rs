@@ -142,7 +142,6 @@ fn quoted_text(script: &str, at: &mut usize, backslashes: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
 
     use super::*;
 

@@ -1,0 +1,118 @@
+//! One source's restore: planned, described, executed.
+
+use backup_core::id::SourceName;
+use backup_core::snapshot::OpenSnapshot;
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use super::choose::Chosen;
+use super::database::Database;
+use super::files::Files;
+use super::plain::Plain;
+use super::proof::Proof;
+use super::suspicion::Suspicion;
+use super::{Args, Scene};
+use crate::error::CliError;
+use crate::words;
+
+/// One source's restore.
+pub(super) struct Work {
+    pub(super) source: SourceName,
+    pub(super) suspicion: Option<Suspicion>,
+    snapshot: OpenSnapshot,
+    age: TimeDelta,
+    kind: Kind,
+}
+
+enum Kind {
+    Database(Box<Database>),
+    Files(Box<Files>),
+    Plain(Plain),
+}
+
+impl Work {
+    /// Changes nothing.
+    pub(super) async fn plan(scene: &Scene<'_>, args: &Args, chosen: Chosen) -> Result<Self, CliError> {
+        let Chosen { source, snapshot, unsuspected } = chosen;
+        let kind = match (snapshot.manifest().source_type.as_str(), &args.into, &args.into_dir) {
+            ("files", _, _) => Files::plan(args, &source, &snapshot).map(|plan| Kind::Files(Box::new(plan))),
+            ("postgres", None, Some(dir)) => Plain::plan(dir, &source).map(Kind::Plain),
+            ("postgres", _, _) => {
+                Database::plan(scene, args, &source, &snapshot).await.map(|plan| Kind::Database(Box::new(plan)))
+            }
+            (other, _, _) => {
+                Err(CliError::usage(format!("it is of type `{other}`, which this version cannot restore"))
+                    .hint("use the stock tools: `RECOVER-1.md` in the vault"))
+            }
+        };
+        let kind = kind.map_err(|error| error.about(format!("source `{source}`")))?;
+        let age = scene.cx.clock.now() - snapshot.doc().instant;
+        let suspicion = Suspicion::of(&snapshot, unsuspected);
+        Ok(Self { source, suspicion, snapshot, age, kind })
+    }
+
+    pub(super) fn describe(&self) -> Vec<String> {
+        let doc = self.snapshot.doc();
+        let mut lines = vec![format!(
+            "{}: snapshot {} of {} ({} ago) from vault {}",
+            self.source,
+            doc.id,
+            doc.instant.format("%F %T UTC"),
+            words::age(self.age),
+            self.snapshot.vault().name()
+        )];
+        lines.extend(self.suspicion.iter().map(|suspicion| format!("  {}", suspicion.text())));
+        lines.extend(match &self.kind {
+            Kind::Database(database) => database.describe(),
+            Kind::Files(files) => files.describe(),
+            Kind::Plain(plain) => plain.describe(),
+        });
+        lines
+    }
+
+    fn refusals(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Database(database) => database.refusals(),
+            Kind::Files(_) | Kind::Plain(_) => Vec::new(),
+        }
+    }
+
+    /// Why it must not start.
+    pub(super) fn refusal(&self) -> Option<CliError> {
+        let refusals = self.refusals();
+        (!refusals.is_empty()).then(|| {
+            CliError::usage(refusals.join("; "))
+                .about(format!("source `{}`", self.source))
+                .hint("restore beside it with `--into NAME` or `--into-dir DIR`, or replace it with `--replace`")
+        })
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let doc = self.snapshot.doc();
+        json!({
+            "source": self.source, "snapshot": doc.id, "instant": doc.instant, "age_seconds": self.age.num_seconds(),
+            "vault": self.snapshot.vault().name(), "plan": self.describe(), "refusals": self.refusals(),
+            "suspect": self.suspicion.as_ref().map(Suspicion::to_json),
+        })
+    }
+
+    /// What `--replace` asks the operator to type.
+    pub(super) fn target_name(&self) -> String {
+        match &self.kind {
+            Kind::Database(database) => database.name().to_owned(),
+            Kind::Files(_) | Kind::Plain(_) => self.source.to_string(),
+        }
+    }
+
+    pub(super) async fn execute(self, scene: &Scene<'_>) -> Result<Proof, CliError> {
+        let proof = match self.kind {
+            Kind::Database(database) => database.execute(scene, &self.source, &self.snapshot).await,
+            Kind::Files(files) => files.execute(scene, &self.source, &self.snapshot).await,
+            Kind::Plain(plain) => plain.execute(&self.source, &self.snapshot).await,
+        }?;
+        Ok(match &self.suspicion {
+            Some(suspicion) => proof.suspect(suspicion),
+            None => proof,
+        })
+    }
+}

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# A check that cannot fail is a defect: this removes one guard at a time from a copy of the sources and sees the test that
+# names it fail. Takes some minutes; not part of the gate. Usage: scripts/negative.sh [FIRST [LAST]]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/lib/say.sh
+. scripts/lib/say.sh
+# shellcheck source=scripts/lib/deps.sh
+. scripts/lib/deps.sh
+default_target_dir
+
+# file | text to find (once) | what stands there instead | test that must fail
+guards() {
+    cat <<'TABLE'
+crates/backup-core/src/pipeline/known.rs|if listed.get(&entry.name) == Some(&entry.stored_bytes) {|if true {|only_what_a_listing_confirms_is_known
+crates/backup-core/src/seal.rs|if found != *name {|if false {|altered_foreign_and_loose_objects_are_refused
+crates/backup-core/src/signature.rs|if pinned.is_empty() && !self.fingerprints.contains(&fingerprint) {|if false {|only_a_pinned_key_in_the_right_namespace
+crates/backup-core/src/vault.rs|if doc.path() != *path {|if false {|a_document_with_its_signature_at_another_path_is_not_believed
+crates/backup-core/src/backup.rs|if now > deadline {|if false {|past_the_deadline_by_the_stores_clock_nothing_is_committed
+crates/backup-core/src/backup.rs|withdraw_if_pruned(vault, &dir, &committed).await?;||a_prune_that_begins_during_a_run_makes_it_withdraw
+crates/backup-core/src/backup.rs|clocks_agree(vault, started).await?;||clocks_that_disagree_stop_a_run_before_it_begins
+crates/backup-core/src/prune.rs|if now < until {|if false {|announced_waited_for_and_deleted_with_a_receipt
+crates/backup-core/src/prune.rs|if listed == planned {|if true {|a_snapshot_that_came_after_the_plan_stays
+crates/backup-core/src/state.rs|if sum(name, packed).0 != *hash|if false|a_journal_row_with_a_wrong_bit_is_forgotten
+crates/backup-core/src/manifest/text.rs|if sum != bytes {|if false {|every_lost_doubled_or_moved_line_is_noticed
+crates/backup-core/src/source/postgres/child.rs|if !status.success() {|if false {|a_pg_dump_that_does_not_end_well_is_no_archive
+TABLE
+}
+
+COPY=$(mktemp -d)
+trap 'rm -rf "$COPY"' EXIT
+git ls-files -z | xargs -0 cp --parents -t "$COPY"
+first=${1:-1} last=${2:-999} number=0 seen=0
+while IFS='|' read -r file find instead test; do
+    number=$((number + 1))
+    [ "$number" -ge "$first" ] && [ "$number" -le "$last" ] || continue
+    source=$(<"$file")
+    after=${source#*"$find"}
+    [ "$after" != "$source" ] || die "\`$find\` is not in $file any more" "mend the table in scripts/negative.sh"
+    printf '%s%s%s\n' "${source%%"$find"*}" "$instead" "$after" >"$COPY/$file"
+    if (cd "$COPY" && cargo nextest run --workspace --no-fail-fast -E "test($test)") >"$COPY/log" 2>&1; then
+        die "without \`$find\` in $file the test $test still passes"
+    fi
+    grep -qE "FAIL .*$test" "$COPY/log" || { cat "$COPY/log" >&2; die "$test did not run"; }
+    say "$number: without \`$find\` ($file): $test fails, as it must"
+    cp "$file" "$COPY/$file"
+    seen=$((seen + 1))
+done < <(guards)
+say "$seen guards removed, $seen tests failed"

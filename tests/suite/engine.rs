@@ -1,0 +1,13 @@
+//! The engine's verbs over a store that is watched, that fails where it is told to, and whose content is meddled with.
+//!
+//! Two clocks that the test moves (the host's and the store's), a scripted source, everything in memory: what is proved
+//! here is the protocol, not a disk or a network.
+
+mod commit;
+mod damage;
+mod dedup;
+mod generation;
+mod prune;
+mod replicate;
+mod watch;
+mod world;

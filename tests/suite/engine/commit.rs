@@ -1,0 +1,100 @@
+//! The order of a commit, and what a failure at any call leaves behind.
+
+use backup_core::backup::BackupError;
+use backup_core::vault::store::{PutMode, Store};
+
+use super::watch::{Fault, is_commit};
+use super::world::{Script, World};
+
+#[tokio::test]
+async fn the_document_comes_last_and_after_a_barrier() {
+    let world = World::new().await;
+    world.watch.fail(None);
+    // `Watch::put` asserts that nothing is loose when a document appears; fails without the `sync` before the document
+    // in `Vault::put_verbatim`.
+    world.run(&Script::noise(5_000_000, 1)).await.unwrap();
+    let put = world.watch.paths("put");
+    let [.., inventory, signature, document] = put.as_slice() else { panic!("{put:?}") };
+    assert!(
+        inventory.ends_with(".inventory.zst") && signature.ends_with(".json.sig") && is_commit(document),
+        "{put:?}"
+    );
+    assert!(put[0].ends_with("generation.json.sig") && put[1].ends_with("generation.json"), "{put:?}");
+    assert!(put[2..put.len() - 3].iter().all(|path| path.contains("/objects/")), "{put:?}");
+}
+
+/// A run fails at each of its calls in turn. Whatever is then listed as a snapshot can be read whole; the next run
+/// succeeds, and its chain closes.
+async fn failing(fault: Fault) {
+    let (first, second) = (Script::noise(300_000, 1), Script::noise(400_000, 2));
+    let mut at = 0;
+    let (mut failures, mut commits_of_failures) = (0, 0);
+    loop {
+        let world = World::new().await;
+        world.run(&first).await.unwrap();
+        world.watch.fail(Some((at, fault)));
+        let ended = world.run(&second).await;
+        let over = world.watch.calls() <= at;
+        world.watch.fail(None);
+        failures += usize::from(ended.is_err());
+        for listed in &world.history().await[1..] {
+            commits_of_failures += usize::from(ended.is_err());
+            let streams = world.read(listed).await.unwrap_or_else(|error| panic!("{fault:?} at call {at}: {error}"));
+            assert_eq!(streams, second.streams);
+        }
+        assert!(ended.is_err() || world.history().await.len() == 2);
+        let next = world.run(&second).await.unwrap().snapshot.doc;
+        assert_eq!(world.read_doc(&next).await.unwrap(), second.streams);
+        // Fails without the walk to the remembered head in `previous`: a commit that was not noted would be skipped.
+        let verified = world.verify(true).await;
+        assert!(!verified.is_damaged(), "{fault:?} at call {at}: {verified:?}");
+        if over {
+            break;
+        }
+        at += 1;
+    }
+    assert!(failures > 15, "{failures} of {at} calls");
+    assert!(commits_of_failures > 0, "no failure came after the commit: it must be among those tried");
+}
+
+#[tokio::test]
+async fn a_run_that_is_refused_at_any_call_leaves_no_half_snapshot() {
+    failing(Fault::Refused).await;
+}
+
+#[tokio::test]
+async fn a_run_that_loses_any_answer_leaves_no_half_snapshot() {
+    failing(Fault::AnswerLost).await;
+}
+
+#[tokio::test]
+async fn a_prune_that_begins_during_a_run_makes_it_withdraw() {
+    for name in ["expired.json", "deleting.json"] {
+        let world = World::new().await;
+        let first = world.run(&Script::noise(300_000, 1)).await.unwrap().snapshot.doc;
+        let (memory, path) = (world.watch.memory.clone(), first.dir().file(name));
+        let planted = path.clone();
+        world.watch.before_put(move |put| {
+            if is_commit(put) {
+                let (memory, path) = (memory.clone(), planted.clone());
+                let plant = async move { memory.put(&path, "{}".into(), PutMode::Replace).await };
+                futures::executor::block_on(plant).unwrap();
+            }
+        });
+        // Fails without `withdraw_if_pruned` in `backup`.
+        let ended = world.run(&Script::noise(300_000, 2)).await;
+        assert!(matches!(ended, Err(BackupError::Pruned { .. })), "{ended:?}");
+        assert_eq!(world.history().await.len(), 1, "the commit was taken back");
+        // And before the first object: fails without `refuse_if_pruned`.
+        world.watch.fail(None);
+        let ended = world.run(&Script::noise(300_000, 3)).await;
+        assert!(matches!(ended, Err(BackupError::Pruned { .. })), "{ended:?}");
+        assert_eq!(world.watch.paths("put"), Vec::<String>::new());
+        // Undone, the chain goes on from the snapshot that stayed.
+        world.watch.before_put(|_| {});
+        world.set(&path, None).await;
+        let next = world.run(&Script::noise(300_000, 4)).await.unwrap().snapshot;
+        assert_eq!(next.doc.generation, first.generation);
+        assert!(!world.verify(true).await.is_damaged());
+    }
+}

@@ -1,0 +1,288 @@
+//! Two runs, a day and a newer snapshot between them, a receipt, and nothing deleted on anybody's word but a signer's.
+
+use std::collections::BTreeSet;
+
+use backup_core::prune::{Action, Done, PrunePlan, PruneRequest, apply, plan, undo};
+use backup_core::vault::VaultError;
+use backup_core::vault::document::{ReceiptDoc, SnapshotDoc};
+use backup_core::vault::layout::{GenerationDir, receipts, signature_of};
+use chrono::TimeDelta;
+use retention::{Policy, Span};
+
+use super::watch::Fault;
+use super::world::{Script, World};
+
+/// Six daily generations of one snapshot each; two days are promised.
+async fn six_days() -> (World, Vec<SnapshotDoc>) {
+    let mut world = World::new().await;
+    world.request.period = "1d".parse().unwrap();
+    let mut docs = Vec::new();
+    for seed in 1..=6 {
+        docs.push(day(&world, seed).await);
+    }
+    (world, docs)
+}
+
+async fn day(world: &World, seed: u64) -> SnapshotDoc {
+    world.pass(TimeDelta::days(1));
+    world.run(&Script::noise(100_000, seed)).await.unwrap().snapshot.doc
+}
+
+fn request(world: &World) -> PruneRequest {
+    PruneRequest {
+        stack: world.request.stack.clone(),
+        source: world.request.source.clone(),
+        policy: Policy { within: Span::days(2), weekly: None, monthly: None, yearly: None, min: 1 },
+        timezone: chrono_tz::UTC,
+        host_now: world.host.now(),
+        promised_elsewhere: BTreeSet::new(),
+        tool: "backup 0".to_owned(),
+    }
+}
+
+async fn planned(world: &World) -> PrunePlan {
+    plan(&world.vault, &world.signers, &request(world)).await.unwrap()
+}
+
+async fn prune(world: &World) -> Vec<Done> {
+    apply(&world.vault, &world.key, &planned(world).await).await.unwrap()
+}
+
+fn dirs(plan: &PrunePlan, action: &Action) -> Vec<GenerationDir> {
+    plan.steps.iter().filter(|step| step.action == *action).map(|step| step.dir.clone()).collect()
+}
+
+/// The paths below a generation.
+async fn below(world: &World, dir: &GenerationDir) -> Vec<String> {
+    world.watch.content(dir.dir().as_str()).await.into_iter().map(|(path, _)| path).collect()
+}
+
+#[tokio::test]
+async fn announced_waited_for_and_deleted_with_a_receipt() {
+    let (world, docs) = six_days().await;
+    let first = planned(&world).await;
+    let announced = dirs(&first, &Action::Announce);
+    assert_eq!(announced, docs[..3].iter().map(SnapshotDoc::dir).collect::<Vec<_>>());
+    // A plan reads only.
+    assert!(!world.vault.exists(&announced[0].file("expired.json")).await.unwrap());
+    apply(&world.vault, &world.key, &first).await.unwrap();
+    assert_eq!(world.history().await.len(), 6, "announcing deletes nothing");
+
+    // Too early by the store's clock, with a newer snapshot: fails without `now < until` in `action`.
+    let doc = day(&world, 7).await;
+    world.store.pass(TimeDelta::minutes(-2));
+    world.host.pass(TimeDelta::minutes(-2));
+    let plan = planned(&world).await;
+    let early = plan.steps.iter().find(|step| step.dir == announced[0]).unwrap();
+    assert!(matches!(&early.action, Action::Wait { reason } if reason.contains("may be deleted from")), "{early:?}");
+    world.pass(TimeDelta::minutes(2));
+    assert_eq!(dirs(&planned(&world).await, &Action::Delete), announced);
+
+    let before: u64 = world.vault.list_objects(&announced[0]).await.unwrap().iter().map(|line| line.bytes).sum();
+    let done = prune(&world).await;
+    assert!(done.iter().filter(|done| done.action == Action::Delete).count() == 3, "{done:?}");
+    for dir in &announced {
+        assert_eq!(below(&world, dir).await, Vec::<String>::new());
+    }
+    assert_eq!(world.history().await.last().unwrap().1, doc.id);
+    let receipts = read_receipts(&world).await;
+    assert_eq!(receipts.len(), 3);
+    assert_eq!((receipts[0].generation.clone(), receipts[0].stored_bytes), (announced[0].id.clone(), before));
+    assert_eq!(receipts[0].snapshots[0].0, docs[0].id);
+    // What stayed is whole, and the next plan is not frozen by what is gone.
+    assert!(!world.verify(true).await.is_damaged());
+    assert_eq!(planned(&world).await.frozen, []);
+}
+
+async fn read_receipts(world: &World) -> Vec<ReceiptDoc> {
+    let folder = receipts(&world.request.stack, &world.request.source);
+    let mut found = Vec::new();
+    for entry in world.vault.list(&folder).await.unwrap() {
+        if entry.path.as_str().strip_suffix(".json").is_some() {
+            found.push(world.vault.get_signed::<ReceiptDoc>(&entry.path, &world.signers).await.unwrap().doc);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn without_a_newer_snapshot_it_waits() {
+    let (world, docs) = six_days().await;
+    prune(&world).await;
+    world.pass(TimeDelta::hours(25));
+    let plan = planned(&world).await;
+    assert_eq!(plan.frozen, []);
+    let step = plan.steps.iter().find(|step| step.dir == docs[0].dir()).unwrap();
+    // Fails without the comparison with `announced.newest` in `action`.
+    assert!(matches!(&step.action, Action::Wait { reason } if reason.contains("newer than")), "{step:?}");
+    prune(&world).await;
+    assert_eq!(world.history().await.len(), 6);
+}
+
+#[tokio::test]
+async fn undone_before_it_begins() {
+    let (world, docs) = six_days().await;
+    prune(&world).await;
+    let undone = undo(&world.vault, &world.request.stack, &world.request.source).await.unwrap();
+    assert_eq!(undone, docs[..3].iter().map(SnapshotDoc::dir).collect::<Vec<_>>());
+    day(&world, 7).await;
+    world.pass(TimeDelta::hours(1));
+    let plan = planned(&world).await;
+    assert_eq!(dirs(&plan, &Action::Delete), [], "the day counts anew");
+    assert!(dirs(&plan, &Action::Announce).contains(&docs[0].dir()));
+}
+
+#[tokio::test]
+async fn a_pin_set_after_the_announcement_takes_it_back() {
+    use backup_core::vault::document::{MarkDoc, MarkKind};
+    let (world, docs) = six_days().await;
+    prune(&world).await;
+    let path = docs[0].dir().snapshot(&docs[0].id, ".json");
+    let document = backup_core::id::Hash256::of(&world.body(&path).await);
+    let mark = MarkDoc {
+        format: 1,
+        stack: docs[0].stack.clone(),
+        source: docs[0].source.clone(),
+        snapshot: docs[0].id.clone(),
+        mark: MarkKind::Pin,
+        at: world.host.now(),
+        document,
+        signer: world.key.fingerprint(),
+        tool: "backup 0".to_owned(),
+    };
+    world.vault.put_signed(&mark, &world.key).await.unwrap();
+    day(&world, 7).await;
+    // Fails without `!delete ||` in `action`.
+    let plan = planned(&world).await;
+    assert_eq!(dirs(&plan, &Action::Withdraw), [docs[0].dir()]);
+    prune(&world).await;
+    world.read_doc(&docs[0]).await.unwrap();
+    assert!(!world.vault.exists(&docs[0].dir().file("expired.json")).await.unwrap());
+}
+
+/// Interrupted at each call of the deleting run, the next run ends what was begun.
+#[tokio::test]
+async fn a_deletion_interrupted_at_any_call_is_resumed() {
+    for fault in [Fault::Refused, Fault::AnswerLost] {
+        let mut at = 0;
+        let mut resumed = 0;
+        loop {
+            let (world, docs) = six_days().await;
+            prune(&world).await;
+            day(&world, 7).await;
+            let plan = planned(&world).await;
+            assert_eq!(dirs(&plan, &Action::Delete).len(), 3);
+            world.watch.fail(Some((at, fault)));
+            let ended = apply(&world.vault, &world.key, &plan).await;
+            let over = world.watch.calls() <= at;
+            assert_eq!(ended.is_ok(), over, "{fault:?} at call {at}");
+            world.watch.fail(None);
+            // Whatever is still listed in a generation that is not being deleted is whole; the newer ones always are.
+            for doc in &docs[3..] {
+                world.read_doc(doc).await.unwrap();
+            }
+            let next = planned(&world).await;
+            resumed += dirs(&next, &Action::Resume).len();
+            apply(&world.vault, &world.key, &next).await.unwrap();
+            for doc in &docs[..3] {
+                let left = below(&world, &doc.dir()).await;
+                let only_traces =
+                    left.iter().all(|path| path.ends_with(".json.sig") || path.ends_with("/expired.json"));
+                assert!(only_traces, "{fault:?} at call {at}: {left:?}");
+            }
+            // Fails without `has_receipt` in `apply`: interrupted before its receipt, a deletion left none.
+            let receipts = read_receipts(&world).await;
+            for doc in &docs[..3] {
+                let of_it: Vec<_> = receipts.iter().filter(|receipt| receipt.generation == doc.generation).collect();
+                assert_eq!(of_it.len(), 1, "{fault:?} at call {at}");
+                assert_eq!(of_it[0].snapshots.len(), 1);
+            }
+            assert!(!world.verify(true).await.is_damaged());
+            if over {
+                break;
+            }
+            // Every third call is enough once the first generation is through.
+            at += if at < 30 { 1 } else { 3 };
+        }
+        assert!(resumed > 10, "{resumed} resumed");
+    }
+}
+
+#[tokio::test]
+async fn an_announcement_that_nobody_pinned_signed_is_not_believed() {
+    let (world, docs) = six_days().await;
+    prune(&world).await;
+    let path = docs[0].dir().file("expired.json");
+    day(&world, 7).await;
+    for harm in [None, Some(super::world::host_key(9))] {
+        let bytes = world.body(&path).await;
+        let forged = harm.map(|key| key.sign(backup_core::signature::Namespace::Expired, &bytes).unwrap().into_bytes());
+        world.set(&signature_of(&path), forged).await;
+        // Fails without `get_signed` in `action`.
+        let refused = plan(&world.vault, &world.signers, &request(&world)).await;
+        assert!(
+            matches!(refused, Err(VaultError::Signature { .. } | VaultError::MissingDocument { .. })),
+            "{refused:?}"
+        );
+        assert_eq!(world.history().await.len(), 7);
+    }
+    // The same for `deleting.json`: fails without `get_signed` in `begun`.
+    let deleting = docs[5].dir().file("deleting.json");
+    let bytes = world.body(&path).await;
+    world.set(&deleting, Some(bytes)).await;
+    assert!(plan(&world.vault, &world.signers, &request(&world)).await.is_err());
+    assert_eq!(world.history().await.len(), 7);
+}
+
+#[tokio::test]
+async fn a_clock_a_year_ahead_deletes_nothing() {
+    let ahead = TimeDelta::days(365);
+    for (host, store) in [(true, false), (false, true), (true, true)] {
+        let (world, _) = six_days().await;
+        prune(&world).await;
+        day(&world, 7).await;
+        if host {
+            world.host.pass(ahead);
+        }
+        if store {
+            world.store.pass(ahead);
+        }
+        let plan = planned(&world).await;
+        // Fails without the freezes of `retention`: clocks that differ, a newest snapshot that is stale.
+        assert!(!plan.frozen.is_empty(), "host {host}, store {store}");
+        let deletes = dirs(&plan, &Action::Delete).len() + dirs(&plan, &Action::Announce).len();
+        assert_eq!(deletes, 0, "host {host}, store {store}");
+        apply(&world.vault, &world.key, &plan).await.unwrap();
+        assert_eq!(world.history().await.len(), 7);
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_came_after_the_plan_stays() {
+    let (world, docs) = six_days().await;
+    prune(&world).await;
+    day(&world, 7).await;
+    let plan = planned(&world).await;
+    let late = "20261122T020000Z-1b-zzzzzz".parse().unwrap();
+    let path = docs[0].dir().snapshot(&late, ".json");
+    world.set(&path, Some(b"{}".to_vec())).await;
+    let done = apply(&world.vault, &world.key, &plan).await.unwrap();
+    // Fails without the second listing in `apply`.
+    assert!(done.iter().any(|done| done.dir == docs[0].dir() && done.action == Action::Withdraw), "{done:?}");
+    world.read_doc(&docs[0]).await.unwrap();
+    assert!(world.vault.exists(&path).await.unwrap());
+    assert!(!world.vault.exists(&docs[0].dir().file("deleting.json")).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_belongs_to_somebody_else_stays_and_is_counted() {
+    let (world, docs) = six_days().await;
+    let stranger = docs[0].dir().file("notes.txt");
+    world.set(&stranger, Some(b"mine".to_vec())).await;
+    prune(&world).await;
+    day(&world, 7).await;
+    let done = prune(&world).await;
+    // Fails without `rank` being `None` for what is not ours, in `delete`.
+    assert!(done.iter().any(|done| done.dir == docs[0].dir() && done.strangers == 1), "{done:?}");
+    assert_eq!(below(&world, &docs[0].dir()).await, [stranger.to_string()]);
+}

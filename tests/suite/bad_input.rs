@@ -56,7 +56,8 @@ impl Out {
         for line in self.all().lines().chain(["error: end"]) {
             let text = line.trim();
             if let Some(message) = text.strip_prefix("error: ") {
-                (in_hint, _) = (false, all.push(Said { message: message.to_owned(), hint: String::new() }));
+                in_hint = false;
+                all.push(Said { message: message.to_owned(), hint: String::new() });
             } else if let (Some(hint), Some(last)) = (text.strip_prefix("hint: "), all.last_mut()) {
                 hint.clone_into(&mut last.hint);
                 in_hint = true;
@@ -80,6 +81,11 @@ fn check(stack: &Stack, rows: &[Row]) {
         let call: Vec<&str> = call.iter().map(String::as_str).collect();
         let out = stack.backup(&call);
         assert_said(stack, row.name, &out, row.exit, row.says, row.hint);
+        if row.call != RUN {
+            // The same for programs: one document, whatever happens.
+            let out = stack.backup(&[&call[..], &["--json"]].concat());
+            assert_eq!((out.code, &out.json()["format"]), (row.exit, &1.into()), "{}: {}", row.name, out.all());
+        }
         mend(stack);
         let mut new: Vec<String> =
             self::snapshots(stack).difference(&snapshots).map(|path| owner(stack, path)).collect();

@@ -273,7 +273,10 @@ fn a_host_key_signs_with_stock_ssh_keygen() {
     assert!(
         printed.out.contains("backup@usdcop (ED25519)") && made.err.contains(printed.out.split(' ').nth(1).unwrap())
     );
-    assert!(document["allowed_signers"].as_str().unwrap().starts_with("backup@* "), "no configuration: any stack");
+    assert!(
+        document["allowed_signers"].as_str().unwrap().starts_with("backup namespaces="),
+        "no configuration: any stack"
+    );
 
     fs::write(host.path().join("third"), "precious").unwrap();
     assert_eq!(host.run(&["key", "new", "--host", "third"]).code, 2);

@@ -118,7 +118,7 @@ const ROWS: &[Row] = &[
         call: &["restore", "--source", "docs", "--into-dir", "{back}", "--identity", "{operator/ops.txt}"],
         exit: 12,
         says: &["is not believed", "signed by SHA256:", "not among the pinned signers"],
-        hint: "pin the signer if you know it",
+        hint: "only if you know it",
         stores: &[],
     },
     Row {
@@ -147,7 +147,7 @@ const ROWS: &[Row] = &[
         breaks: |stack| {
             fs::set_permissions(stack.path("etc/host_key"), fs::Permissions::from_mode(0o644)).unwrap();
             Box::new(|stack| {
-                fs::set_permissions(stack.path("etc/host_key"), fs::Permissions::from_mode(0o600)).unwrap()
+                fs::set_permissions(stack.path("etc/host_key"), fs::Permissions::from_mode(0o600)).unwrap();
             })
         },
         call: RUN,

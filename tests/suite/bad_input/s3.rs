@@ -29,10 +29,10 @@ fn an_upload_that_is_cut_is_done_again() {
     let stack = Stack::ready();
     let proxy = Proxy::start(stack.s3.addr()).unwrap();
     stack.configure(&stack.s3.bucket.endpoint, &proxy.endpoint());
-    // The first requests of a connection are small: the cut falls into the body of an object of over 1 MiB.
-    proxy.script([Fault::CutUpstream(300_000), Fault::CutUpstream(200_000), Fault::CutUpstream(100_000)]);
+    // No such connection can carry a whole object of 1.4 MB, and more are made than copies are under way at once: the
+    // cut falls into the body of such an object, wherever it is sent.
+    proxy.script([Fault::CutUpstream(700_000); 10]);
     stack.run().expect(0);
-    assert_eq!(proxy.left(), 0, "not every connection was cut");
     let heads = proxy.heads();
     let mut puts: Vec<&str> =
         heads.iter().filter(|head| head.starts_with("PUT ")).filter_map(|head| head.lines().next()).collect();
@@ -50,7 +50,7 @@ fn an_upload_that_is_cut_is_done_again() {
 fn an_endpoint_that_is_busy_for_ever_is_given_up() {
     let stack = impatient();
     let proxy = Proxy::start(stack.s3.addr()).unwrap();
-    proxy.script([Fault::Answer503; 2000]);
+    proxy.script(std::iter::repeat_n(Fault::Answer503, 2000));
     let endpoint = stack.s3.bucket.endpoint.clone();
     stack.configure(&endpoint, &proxy.endpoint());
     let out = stack.run();
@@ -62,7 +62,7 @@ fn an_endpoint_that_is_busy_for_ever_is_given_up() {
     let local = stack.text("local");
     std::fs::rename(&local, stack.path("away")).unwrap();
     let out = stack.run();
-    assert!(matches!(out.code, 1 | 10), "{}", out.all());
+    assert_said(&stack, "no vault", &out, 10, &["local is not there"], "mount the directory");
     std::fs::rename(stack.path("away"), &local).unwrap();
     stack.configure(&proxy.endpoint(), &endpoint);
     stack.run().expect(0);

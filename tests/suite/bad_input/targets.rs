@@ -15,6 +15,12 @@ fn what_is_there_is_never_overwritten_unasked() {
     assert_eq!(files_below(&stack.path("data")), files);
     assert_eq!(stack.pg.psql("app", "SELECT count(*) FROM events"), rows);
     assert_eq!(files_below(&stack.path("full")), [stack.path("full/docs/mine.txt")]);
+    // A dry run makes nothing, not even a folder.
+    let (dry, ops) = (stack.text("dry"), stack.text("operator/ops.txt"));
+    stack.backup(&["restore", "--dry-run", "--into-dir", &dry, "--identity", &ops]).expect(0);
+    assert!(!stack.path("dry").exists());
+    stack.backup(&["restore", "--into-dir", &dry, "--identity", &ops]).expect(0);
+    assert!(stack.path("dry/docs").is_dir() && stack.path("dry/db/archive.dump").is_file());
 }
 
 const NOTHING: fn(&Stack) -> super::Mend = |_| Box::new(|_| ());

@@ -297,9 +297,9 @@ impl Shared {
 
     async fn send(&self, pack: Pack) -> Result<(), PipelineError> {
         let Pack { object, plain, chunks, permit, .. } = pack;
-        let sealer = self.sealer.clone();
+        let by = self.sealer.clone();
         let seal = self.seals.acquire().await.map_err(|e| PipelineError::Worker(e.to_string()))?;
-        let sealed = self.on_pool(move || sealer.seal_buffer(plain)).await.map_err(PipelineError::Worker)??;
+        let sealed = self.on_pool(move || by.seal_buffer(plain)).await.map_err(PipelineError::Worker)??;
         drop(seal);
         self.vault.put_object(&self.dir, &sealed).await?;
         let stored_bytes = sealed.bytes().len() as u64;

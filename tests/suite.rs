@@ -12,6 +12,7 @@ mod suite {
     mod files_roundtrip;
     mod host;
     mod json;
+    mod memory;
     mod pg_capture;
     mod pg_restore;
     mod recover;

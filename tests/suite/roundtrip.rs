@@ -365,8 +365,8 @@ fn what_is_damaged_in_one_vault_is_taken_from_the_other() {
     // Damaged in both: a failure, and nothing that looks whole.
     let other = stack.vault_files("offsite", "db").into_iter().find(|path| path.file_name() == last.file_name());
     fs::write(other.unwrap(), "damaged").unwrap();
-    let lost = restore(&stack, &["--latest", "--source", "db", "--into", "lost"]);
-    assert_eq!(lost.code, 4, "{}", lost.all());
+    let failed = restore(&stack, &["--latest", "--source", "db", "--into", "lost"]);
+    assert_eq!(failed.code, 4, "{}", failed.all());
     assert!(!databases(&stack.pg).iter().any(|name| name.contains("lost")), "{:?}", databases(&stack.pg));
 }
 
@@ -402,7 +402,8 @@ fn a_restore_needs_an_address_a_signer_and_an_identity_only() {
         let ended = bare(&whole);
         assert_eq!(ended.code, 0, "{}\n{}", ended.out, ended.err);
         let out = Out { code: 0, stdout: ended.out, stderr: ended.err };
-        (proof(&out, "db"), proof(&out, "docs"));
+        proof(&out, "db");
+        proof(&out, "docs");
         assert_eq!(described(&second, name), rows, "{address}");
         let found = contents(Path::new(&back));
         assert!(found.len() == data.len(), "{found:?}");

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::chunk::{ChunkSizes, Cutter};
 use crate::id::{ChunkId, Hash256, ObjectName};
@@ -37,8 +37,11 @@ use writer::{RawExtent, Writer};
 
 /// What a pack is charged: its plaintext and its sealed form.
 const PACK_CHARGE_BYTES: usize = 2 * MAX_PLAIN_BYTES;
-/// PUTs under way at once.
-const UPLOADS: usize = 6;
+/// Packs that are sealed or on their way at once: few enough that a queue is as long after 100 MB as after 1 TB, and
+/// enough to keep a far store busy.
+const FLIGHT: usize = 6;
+/// Packs that are sealed at once: each needs some 10 MiB beside its own, and four outrun any disk and network.
+const SEALS: usize = 4;
 
 /// Remembers which chunks lie in which object, for the next run. Losing an entry costs a second upload, nothing else.
 #[async_trait]
@@ -103,12 +106,10 @@ struct Shared {
     monitor: Arc<dyn Monitor>,
     budget: Arc<Semaphore>,
     cpu: Arc<Semaphore>,
-    uploads: Semaphore,
-    /// Buffers of packs that were sealed. Kept: what is freed by one thread and allocated by another scatters over the
-    /// allocator's arenas, and the process would grow with the source.
-    plains: Mutex<Vec<Vec<u8>>>,
+    seals: Semaphore,
+    flight: Arc<Semaphore>,
     failure: OnceLock<Arc<PipelineError>>,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Mutex<JoinSet<()>>,
     added_bytes: AtomicU64,
 }
 
@@ -135,10 +136,10 @@ impl Pipeline {
             monitor: parts.monitor,
             budget: Arc::new(Semaphore::new(packs)),
             cpu: Arc::new(Semaphore::new(parts.cpus.max(1))),
-            uploads: Semaphore::new(UPLOADS),
-            plains: Mutex::new(Vec::new()),
+            seals: Semaphore::new(SEALS),
+            flight: Arc::new(Semaphore::new(FLIGHT)),
             failure: OnceLock::new(),
-            tasks: Mutex::new(Vec::new()),
+            tasks: Mutex::new(JoinSet::new()),
             added_bytes: AtomicU64::new(0),
         }))
     }
@@ -151,9 +152,12 @@ impl Pipeline {
     /// Waits until every pack sent so far was answered. An error means that the run must not commit.
     pub async fn barrier(&self) -> Result<(), Arc<PipelineError>> {
         loop {
-            let Some(task) = lock(&self.0.tasks).pop() else { break };
-            if let Err(e) = task.await {
-                self.0.fail(PipelineError::Worker(e.to_string()));
+            let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
+            if tasks.is_empty() {
+                break;
+            }
+            while let Some(ended) = tasks.join_next().await {
+                self.0.ended(ended);
             }
         }
         self.failure().map_or(Ok(()), Err)
@@ -184,7 +188,7 @@ impl Pipeline {
             let mut pack = self.0.open_pack().await?;
             pack.push(id, piece);
             pieces.push(pack.object);
-            self.0.dispatch(pack);
+            self.0.dispatch(pack).await;
         }
         self.barrier().await?;
         let known = lock(&self.0.known);
@@ -259,43 +263,44 @@ impl Shared {
             self.failure.get().cloned().unwrap_or_else(|| Arc::new(PipelineError::Worker("closed".to_owned())))
         })?;
         let object = lock(&self.known).reserve();
-        Ok(Pack {
-            object,
-            plain: lock(&self.plains).pop().unwrap_or_else(|| Vec::with_capacity(MAX_PLAIN_BYTES)),
-            chunks: Vec::new(),
-            inside: HashMap::new(),
-            permit,
-        })
+        Ok(Pack { object, plain: self.sealer.buffer(), chunks: Vec::new(), inside: HashMap::new(), permit })
     }
 
-    /// Sends a pack on its way. From here on its chunks are known to every stream.
-    fn dispatch(self: &Arc<Self>, pack: Pack) {
+    /// Sends a pack on its way, once there is room for it there. From here on its chunks are known to every stream.
+    async fn dispatch(self: &Arc<Self>, pack: Pack) {
+        // Never closed, and what is under way ends: waiting here holds up the source only.
+        let Ok(flight) = self.flight.clone().acquire_owned().await else { return };
         lock(&self.known).announce(pack.object, &pack.chunks);
         let shared = self.clone();
-        let task = tokio::spawn(async move {
+        let work = async move {
             if shared.failure.get().is_none()
                 && let Err(error) = shared.send(pack).await
             {
                 shared.fail(error);
             }
-        });
+            drop(flight);
+        };
         let mut tasks = lock(&self.tasks);
-        // Keep the list short in long runs; a task that panicked is not finished silently: `send` is what can fail.
-        if tasks.len() > 4096 {
-            tasks.retain(|task| !task.is_finished());
+        // What has ended is taken out now: it holds memory until somebody asks for its end.
+        while let Some(ended) = tasks.try_join_next() {
+            self.ended(ended);
         }
-        tasks.push(task);
+        tasks.spawn(work);
+    }
+
+    /// A task reports its failure itself, unless it ended in a panic.
+    fn ended(&self, ended: Result<(), JoinError>) {
+        if let Err(error) = ended {
+            self.fail(PipelineError::Worker(error.to_string()));
+        }
     }
 
     async fn send(&self, pack: Pack) -> Result<(), PipelineError> {
         let Pack { object, plain, chunks, permit, .. } = pack;
-        let sealer = self.sealer.clone();
-        let work = move || (sealer.seal(&plain), plain);
-        let (sealed, mut plain) = self.on_pool(work).await.map_err(PipelineError::Worker)?;
-        let sealed = sealed?;
-        plain.clear();
-        lock(&self.plains).push(plain);
-        let _upload = self.uploads.acquire().await.map_err(|e| PipelineError::Worker(e.to_string()))?;
+        let by = self.sealer.clone();
+        let seal = self.seals.acquire().await.map_err(|e| PipelineError::Worker(e.to_string()))?;
+        let sealed = self.on_pool(move || by.seal_buffer(plain)).await.map_err(PipelineError::Worker)??;
+        drop(seal);
         if self.failure.get().is_some() {
             return Ok(());
         }

@@ -10,9 +10,9 @@
 
 pub mod key;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
@@ -22,15 +22,13 @@ use crate::id::{Hash256, ObjectName};
 pub const MAX_PLAIN_BYTES: usize = 4 << 20;
 
 /// Most stored bytes that an object can have: incompressible plaintext, zstd's and age's framing, with room to spare.
-pub const MAX_STORED_BYTES: u64 = (MAX_PLAIN_BYTES + (MAX_PLAIN_BYTES >> 6) + 4096) as u64;
+pub const MAX_STORED_BYTES: u64 = STORED_BUFFER_BYTES as u64;
 
 /// Largest window that a reader accepts, as a power of two: 8 MiB covers a frame of 4 MiB at any level.
 const WINDOW_LOG_MAX: u32 = 23;
 
-/// What age adds: a tag for each piece, and a header, which is shorter than this for one recipient.
-const AGE_PIECE_BYTES: usize = 64 << 10;
-const AGE_TAG_BYTES: usize = 16;
-const AGE_HEAD_BYTES: usize = 1024;
+/// Room for any sealed object; what an object does not need of it is never touched.
+const STORED_BUFFER_BYTES: usize = MAX_PLAIN_BYTES + (MAX_PLAIN_BYTES >> 6) + 4096;
 
 /// A sealed object: the only thing that a vault takes as an object.
 ///
@@ -112,6 +110,8 @@ pub struct Sealer {
     level: i32,
     /// As many as seal at once.
     scratch: Arc<Mutex<Vec<Scratch>>>,
+    /// As many as are filled, sealed or on their way at once.
+    buffers: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 /// What sealing needs besides its result, kept from one object to the next: megabytes that are allocated and freed for
@@ -143,38 +143,75 @@ impl Sealer {
     pub fn new(public_key: &str, level: i32) -> Result<Self, SealError> {
         let recipient = age::x25519::Recipient::from_str(public_key)
             .map_err(|reason| SealError::Recipient { key: public_key.to_owned(), reason: reason.to_owned() })?;
-        Ok(Self { recipient, level, scratch: Arc::default() })
+        Ok(Self { recipient, level, scratch: Arc::default(), buffers: Arc::default() })
     }
 
-    /// Compresses, decodes again and compares, encrypts, names. CPU work: call it off the async threads.
+    /// As [`Sealer::seal_buffer`], of a copy.
     pub fn seal(&self, plain: &[u8]) -> Result<Sealed, SealError> {
+        let mut buffer = self.buffer();
+        buffer.extend_from_slice(plain);
+        self.seal_buffer(buffer)
+    }
+
+    /// An empty buffer with room for any object.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        lock(&self.buffers).pop().unwrap_or_else(|| Vec::with_capacity(STORED_BUFFER_BYTES))
+    }
+
+    /// Compresses, decodes again and compares, encrypts, names. CPU work: call it off the async threads. `plain` is best
+    /// one of [`Sealer::buffer`]: the sealed object takes its place, and goes back there when it was put.
+    pub(crate) fn seal_buffer(&self, plain: Vec<u8>) -> Result<Sealed, SealError> {
         let plain_bytes = u32::try_from(plain.len())
             .ok()
             .filter(|_| plain.len() <= MAX_PLAIN_BYTES)
             .ok_or(SealError::TooLarge { plain_bytes: plain.len() })?;
-        let scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let scratch = lock(&self.scratch).pop();
         let mut scratch = scratch.map_or_else(|| Scratch::new(self.level), Ok)?;
         let Scratch { compressor, frame, proof } = &mut scratch;
-        compressor.compress_to_buffer(plain, frame).map_err(SealError::Compress)?;
-        if decode_frame(frame, plain.len(), proof).is_err() || proof != plain {
+        compressor.compress_to_buffer(&plain, frame).map_err(SealError::Compress)?;
+        if decode_frame(frame, plain.len(), proof).is_err() || *proof != plain {
             return Err(SealError::NotProved);
         }
-        let stored = self.encrypt(frame).map_err(|e| SealError::Encrypt(e.to_string()))?;
-        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
-        Ok(Sealed { name: Hash256::of(&stored), bytes: stored.into(), plain_bytes })
+        let stored = self.encrypt(frame, plain).map_err(|e| SealError::Encrypt(e.to_string()))?;
+        lock(&self.scratch).push(scratch);
+        Ok(Sealed { name: Hash256::of(&stored.bytes), bytes: Bytes::from_owner(stored), plain_bytes })
     }
 
-    /// Into a buffer that never has to grow.
-    fn encrypt(&self, frame: &[u8]) -> std::io::Result<Vec<u8>> {
+    /// Into `bytes`, in place of what is there.
+    fn encrypt(&self, frame: &[u8], mut bytes: Vec<u8>) -> std::io::Result<Stored> {
         let encryptor = age::Encryptor::with_recipients(std::iter::once(&self.recipient as &dyn age::Recipient))
             .map_err(std::io::Error::other)?;
-        let mut stored =
-            Vec::with_capacity(frame.len() + frame.len() / AGE_PIECE_BYTES * AGE_TAG_BYTES + AGE_HEAD_BYTES);
-        let mut writer = encryptor.wrap_output(&mut stored)?;
+        bytes.clear();
+        let mut stored = Stored { bytes, home: self.buffers.clone() };
+        let mut writer = encryptor.wrap_output(&mut stored.bytes)?;
         writer.write_all(frame)?;
         writer.finish()?;
         Ok(stored)
     }
+}
+
+/// A sealed object's bytes, whose buffer goes home when the last who holds it lets go.
+struct Stored {
+    bytes: Vec<u8>,
+    home: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl AsRef<[u8]> for Stored {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        lock(&self.home).push(bytes);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An object cannot be opened.
@@ -213,10 +250,20 @@ impl Opener {
         if found != *name {
             return Err(OpenError::WrongBytes { found });
         }
-        let frame = age::decrypt(&self.identity, stored).map_err(|e| OpenError::Decrypt(e.to_string()))?;
+        let frame = self.decrypt(stored).map_err(OpenError::Decrypt)?;
         let mut plain = Vec::new();
         decode_frame(&frame, MAX_PLAIN_BYTES, &mut plain).map_err(OpenError::Frame)?;
         Ok(plain)
+    }
+
+    /// Into a buffer that need not grow: the plaintext is shorter than what is stored.
+    fn decrypt(&self, stored: &[u8]) -> Result<Vec<u8>, String> {
+        let decryptor = age::Decryptor::new_buffered(stored).map_err(|e| e.to_string())?;
+        let identities = std::iter::once(&self.identity as &dyn age::Identity);
+        let mut reader = decryptor.decrypt(identities).map_err(|e| e.to_string())?;
+        let mut frame = Vec::with_capacity(stored.len());
+        reader.read_to_end(&mut frame).map_err(|e| e.to_string())?;
+        Ok(frame)
     }
 }
 

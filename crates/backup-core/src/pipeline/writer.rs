@@ -115,7 +115,7 @@ impl Writer {
             return Ok(());
         }
         if let Some(full) = self.pack.take_if(|pack| !pack.fits(chunk.len())) {
-            self.shared.dispatch(full);
+            self.shared.dispatch(full).await;
         }
         let mut pack = match self.pack.take() {
             Some(pack) => pack,
@@ -166,7 +166,7 @@ impl StreamWriter for Writer {
         self.turn(true).await?;
         self.absorb().await?;
         if let Some(pack) = self.pack.take() {
-            self.shared.dispatch(pack);
+            self.shared.dispatch(pack).await;
         }
         self.shared.check()?;
         let Some(cutting) = self.cutting.take() else { return Err(broken("the stream failed before")) };

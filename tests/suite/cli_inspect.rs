@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use backup_core::backup::{BackupRequest, Host as Maker, backup};
 use backup_core::clock::Clock;
 use backup_core::id::{Hash256, VaultId};
@@ -18,11 +19,48 @@ use backup_core::vault::Vault;
 use backup_core::vault::document::{ExpiredDoc, FORMAT, MarkDoc, MarkKind, PruneStage, SnapshotDoc};
 use backup_core::vault::layout::GenerationDir;
 use backup_core::vault::local::{LocalOptions, LocalStore};
+use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 const VAULTS: [(&str, &str); 2] =
     [("local", "00112233445566778899aabbccddeeff"), ("offsite", "ffeeddccbbaa99887766554433221100")];
+
+/// A directory whose clock stands at an instant: a run compares the clocks of host and vault before it begins.
+#[derive(Debug)]
+struct Backdated(LocalStore, DateTime<Utc>);
+
+#[async_trait]
+impl Store for Backdated {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    async fn put(&self, path: &StorePath, body: Bytes, mode: PutMode) -> Result<PutOutcome, StoreError> {
+        self.0.put(path, body, mode).await
+    }
+    async fn get(&self, path: &StorePath, limit_bytes: u64) -> Result<Bytes, StoreError> {
+        self.0.get(path, limit_bytes).await
+    }
+    async fn stat(&self, path: &StorePath) -> Result<Option<Entry>, StoreError> {
+        self.0.stat(path).await
+    }
+    async fn list(&self, prefix: Option<&StorePath>) -> Result<Vec<Entry>, StoreError> {
+        self.0.list(prefix).await
+    }
+    async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError> {
+        self.0.children(prefix).await
+    }
+    async fn delete(&self, path: &StorePath) -> Result<(), StoreError> {
+        self.0.delete(path).await
+    }
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.0.sync().await
+    }
+    async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
+        Ok(self.1)
+    }
+}
 
 struct Host {
     dir: tempfile::TempDir,
@@ -112,7 +150,11 @@ impl Host {
 
     /// Captures `data` into the vault `local`, as if it were `ago`. Gives the id.
     async fn capture(&self, ago: TimeDelta) -> String {
-        let (vault, key) = (self.local().await, self.key());
+        let (name, id) = VAULTS[0];
+        let id: VaultId = id.parse().unwrap();
+        let store = LocalStore::open(&self.path(name), LocalOptions::default()).unwrap();
+        let vault = Vault::open(name, Arc::new(Backdated(store, now() - ago)), Some(&id)).await.unwrap();
+        let key = self.key();
         let (state, monitor): (State, Arc<dyn Monitor>) = (self.state().await, Arc::new(Silent));
         let clock = Clock::fixed(now() - ago);
         let request = BackupRequest {

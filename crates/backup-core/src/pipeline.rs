@@ -38,10 +38,10 @@ use writer::{RawExtent, Writer};
 /// What a pack is charged: its plaintext and its sealed form.
 const PACK_CHARGE_BYTES: usize = 2 * MAX_PLAIN_BYTES;
 /// Packs that are sealed or on their way at once: few enough that a queue is as long after 100 MB as after 1 TB, and
-/// enough to keep a far store busy.
-const FLIGHT: usize = 6;
-/// Packs that are sealed at once: each needs some 10 MiB beside its own, and four outrun any disk and network.
-const SEALS: usize = 4;
+/// enough to seal one while another is sealed and a third is on its way. More made the peak drift with the length of a run.
+const FLIGHT: usize = 3;
+/// Packs that are sealed at once: each needs some 10 MiB beside its own.
+const SEALS: usize = 2;
 
 /// Remembers which chunks lie in which object, for the next run. Losing an entry costs a second upload, nothing else.
 #[async_trait]

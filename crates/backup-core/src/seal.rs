@@ -45,7 +45,7 @@ const STORED_BUFFER_BYTES: usize = MAX_PLAIN_BYTES + (MAX_PLAIN_BYTES >> 6) + 40
 /// ```compile_fail
 /// use backup_core::seal::{Sealer, Sealed};
 /// let key: age::x25519::Recipient = age::x25519::Identity::generate().to_public();
-/// let sealed: Sealed = Sealed { name: todo!(), bytes: b"plaintext".to_vec().into(), plain_bytes: 9 };
+/// let sealed: Sealed = Sealed { name: backup_core::id::Hash256([0; 32]), bytes: b"plaintext".to_vec().into(), plain_bytes: 9 };
 /// assert_eq!(sealed.plain_bytes(), 9);
 /// # Ok::<(), backup_core::seal::SealError>(())
 /// ```

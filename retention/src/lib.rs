@@ -1,6 +1,6 @@
 //! What to keep and why.
 //!
-//! [`plan`] takes a [`Policy`], what is known of a source's [`History`] in one vault, and two clocks, and says of every
+//! [`plan()`] takes a [`Policy`], what is known of a source's [`History`] in one vault, and two clocks, and says of every
 //! snapshot whether it is kept or expired and of every generation whether it may be deleted, each with reasons. It
 //! is arithmetic and nothing else: no file, no network, no clock, no order of input matters. It deletes nothing;
 //! it is the caller who acts on a plan, in the two runs that the protocol asks for.

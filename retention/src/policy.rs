@@ -39,7 +39,7 @@ pub enum PolicyError {
 }
 
 impl Policy {
-    /// Refuses what can not be meant. [`crate::plan`] is safe without this check: it keeps the newest snapshot anyway.
+    /// Refuses what can not be meant. [`crate::plan()`] is safe without this check: it keeps the newest snapshot anyway.
     pub fn check(&self) -> Result<(), PolicyError> {
         if self.min == 0 {
             return Err(PolicyError::NoMinimum);

@@ -146,7 +146,7 @@ impl Sealer {
         Ok(Self { recipient, level, scratch: Arc::default(), buffers: Arc::default() })
     }
 
-    /// As [`Sealer::seal_buffer`], of a copy.
+    /// Seals a copy of `plain`: compresses, decodes again and compares, encrypts, names. CPU work: call it off the async threads.
     pub fn seal(&self, plain: &[u8]) -> Result<Sealed, SealError> {
         let mut buffer = self.buffer();
         buffer.extend_from_slice(plain);

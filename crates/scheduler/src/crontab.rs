@@ -4,7 +4,7 @@
 //! copies a line: 0 and 7 are Sunday, and where both day fields are restricted a day matches if *either* does. The
 //! `cron` crate, which does the calendar arithmetic, means something else by the same text (seconds first, Sunday is
 //! 1, both day fields must match, a time skipped by daylight saving is no time at all). So its parser never sees
-//! what was written: [`field`] reads that, and the crate gets plain lists of numbers, one schedule for each side of the
+//! what was written: `field` reads that, and the crate gets plain lists of numbers, one schedule for each side of the
 //! *either*, to be asked about naive local time only.
 //!
 //! Local time becomes an instant here, once, by two rules that lose no run and make none run twice: a time that

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// This snapshot
     #[arg(value_name = "ID", group = "which", conflicts_with = "source")]
     pub(crate) id: Option<String>,
-    /// Each source's newest snapshot in all vaults that answer [default]
+    /// Each source's newest snapshot in all vaults that answer: the default
     #[arg(long, group = "which")]
     pub(crate) latest: bool,
     /// The newest snapshot that is not later: RFC 3339, `YYYY-MM-DD [HH:MM]`, yesterday, -36h

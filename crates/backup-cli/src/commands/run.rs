@@ -187,9 +187,11 @@ async fn store(
     let mut open = usable(session, &work.vaults, report).await;
     let Some(first) = open.first() else { return Err(report.first_vault_error()) };
     report.vault = Some(first.name().to_owned());
+    let run = report.run.clone();
+    let captures = Captures { session, work, vault: first, key, state, run: &run };
     for source in &work.sources {
         let begun = session.cx.clock.now();
-        let end = with_retries(session, work, first, key, state, source, &report.run).await;
+        let end = captures.with_retries(source).await;
         let seconds = (session.cx.clock.now() - begun).num_seconds();
         report.sources.push(match end {
             Ok(committed) => SourceReport::stored(&source.name, &committed, seconds),
@@ -240,64 +242,61 @@ fn room(vault: &str, space: FreeSpace, reserve: Reserve) -> Result<(), CliError>
     Err(CliError::new(Exit::Failed, message).hint("make room, or see what may go with `backup prune`"))
 }
 
-async fn with_retries(
-    session: &Session<'_>,
-    work: &Work<'_>,
-    vault: &Vault,
-    key: &HostKey,
-    state: &State,
-    source: &config::Source,
-    run: &str,
-) -> Result<Committed, CliError> {
-    let (times, mut pause) = work.retries();
-    let mut attempt = 0;
-    loop {
-        let error = match capture(session, work, vault, key, state, source, run).await {
-            Ok(committed) => return Ok(committed),
-            Err(error) => error,
-        };
-        if attempt == times || !matches!(error.exit(), Exit::Failed) {
-            return Err(error);
-        }
-        attempt += 1;
-        let text = format!("source `{}`: attempt {attempt} failed: {}", source.name, error.message());
-        session.cx.printer.warn(&text, &format!("the next attempt begins in {} s", pause.as_secs()));
-        tokio::time::sleep(pause).await;
-        pause *= 2;
-    }
+/// Where the captures of one run go, and who makes them.
+struct Captures<'a> {
+    session: &'a Session<'a>,
+    work: &'a Work<'a>,
+    vault: &'a Vault,
+    key: &'a HostKey,
+    state: &'a State,
+    run: &'a str,
 }
 
-async fn capture(
-    session: &Session<'_>,
-    work: &Work<'_>,
-    vault: &Vault,
-    key: &HostKey,
-    state: &State,
-    source: &config::Source,
-    run: &str,
-) -> Result<Committed, CliError> {
-    let config = &session.config;
-    let engine = crate::session::engine(source)?;
-    let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
-    let secret = matches!(&source.kind, config::SourceKind::Files(files) if files.secret);
-    let request = BackupRequest {
-        stack: config.stack.clone(),
-        source: source.name.clone(),
-        run: run.to_owned(),
-        recipients: config.keys.recipients.clone(),
-        period: source.generation.to_string().parse()?,
-        level: LEVEL,
-        // Half for packs; the rest is what the program, the known chunks and a database's rows need.
-        budget_bytes: memory / 2,
-        cpus: std::thread::available_parallelism().map_or(2, usize::from),
-        secret,
-        next_due: work.next_due(session.cx.clock.now()),
-        config: config.show_json(config::View::Full),
-        tool: TOOL.to_owned(),
-    };
-    let host = Host { key, state, clock: &session.cx.clock, monitor: &session.monitor };
-    let committed: Result<Committed, BackupError> = backup(vault, host, &request, engine.as_ref()).await;
-    Ok(committed?)
+impl Captures<'_> {
+    async fn with_retries(&self, source: &config::Source) -> Result<Committed, CliError> {
+        let (times, mut pause) = self.work.retries();
+        let mut attempt = 0;
+        loop {
+            let error = match self.once(source).await {
+                Ok(committed) => return Ok(committed),
+                Err(error) => error,
+            };
+            if attempt == times || !matches!(error.exit(), Exit::Failed) {
+                return Err(error);
+            }
+            attempt += 1;
+            let text = format!("source `{}`: attempt {attempt} failed: {}", source.name, error.message());
+            self.session.cx.printer.warn(&text, &format!("the next attempt begins in {} s", pause.as_secs()));
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    async fn once(&self, source: &config::Source) -> Result<Committed, CliError> {
+        let config = &self.session.config;
+        let engine = crate::session::engine(source)?;
+        let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
+        let secret = matches!(&source.kind, config::SourceKind::Files(files) if files.secret);
+        let request = BackupRequest {
+            stack: config.stack.clone(),
+            source: source.name.clone(),
+            run: self.run.to_owned(),
+            recipients: config.keys.recipients.clone(),
+            period: source.generation.to_string().parse()?,
+            level: LEVEL,
+            // Half for packs; the rest is what the program, the known chunks and a database's rows need.
+            budget_bytes: memory / 2,
+            cpus: std::thread::available_parallelism().map_or(2, usize::from),
+            secret,
+            next_due: self.work.next_due(self.session.cx.clock.now()),
+            config: config.show_json(config::View::Full),
+            tool: TOOL.to_owned(),
+        };
+        let host =
+            Host { key: self.key, state: self.state, clock: &self.session.cx.clock, monitor: &self.session.monitor };
+        let committed: Result<Committed, BackupError> = backup(self.vault, host, &request, engine.as_ref()).await;
+        Ok(committed?)
+    }
 }
 
 fn run_id(now: DateTime<Utc>) -> String {

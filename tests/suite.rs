@@ -19,5 +19,7 @@ mod suite {
     mod roundtrip;
     mod stack;
     mod store_conformance;
+    mod store_credentials;
     mod store_faults;
+    mod store_keys;
 }

@@ -23,6 +23,7 @@ use backup_core::source::files::{
 };
 use backup_core::source::{FinishedStream, Sink, SinkError, StreamError, StreamReader, StreamWriter, Streams};
 use bytes::Bytes;
+use harness::tools::Tmpfs;
 use rustix::fs::{CWD, Mode, XattrFlags};
 
 type Hook = Arc<dyn Fn(usize) + Send + Sync>;
@@ -643,29 +644,6 @@ async fn into_dir_refuses_what_is_not_empty() {
     assert!(matches!(put(&stored, &into_dir(&link)).await, Err(RestoreError::Exists { .. })));
 }
 
-/// A small file system of its own, unmounted at the end.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(dir: &Path, size: &str) -> Option<Self> {
-        fs::create_dir_all(dir).unwrap();
-        let size = format!("size={size}");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir).output();
-        done.is_ok_and(|done| done.status.success()).then(|| Self(dir.to_owned()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "a skip is said aloud")]
-fn skipped(what: &str, why: &str) {
-    eprintln!("SKIPPED: {what}: {why}");
-}
-
 #[tokio::test]
 async fn a_full_disk_and_a_mount_point_as_targets() {
     let place = tempfile::tempdir().unwrap();
@@ -677,15 +655,13 @@ async fn a_full_disk_and_a_mount_point_as_targets() {
     let stored = take(&[&root]).await;
     let before = tree(&root);
     fs::remove_dir_all(&root).unwrap();
-    let Some(small) = Mounted::new(&root, "1m") else {
-        return skipped("a full disk as target", "no right to mount a tmpfs");
-    };
+    let Some(small) = Tmpfs::mount(&root, "size=1m", "a full disk as target") else { return };
     let error = put(&stored, &original()).await.unwrap_err();
     let RestoreError::Io { what: "write", source, .. } = &error else { panic!("{error}") };
     assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
     assert_eq!(names(&root), Vec::<String>::new(), "the stage is gone, its space too");
     drop(small);
-    let _large = Mounted::new(&root, "8m").unwrap();
+    let _large = Tmpfs::mount(&root, "size=8m", "a mount point as target").unwrap();
     put(&stored, &original()).await.unwrap();
     assert_eq!(tree(&root), before, "a mount point gets its content and its own owner, mode and time");
     let replace = RestoreOptions { replace: true, ..original() };
@@ -704,9 +680,7 @@ async fn hard_links_between_file_systems_become_copies() {
     let stored = take(&[&one, &two]).await;
     fs::remove_dir_all(&one).unwrap();
     fs::remove_dir_all(&two).unwrap();
-    let Some(_mount) = Mounted::new(&two, "1m") else {
-        return skipped("hard links between file systems", "no right to mount a tmpfs");
-    };
+    let Some(_mount) = Tmpfs::mount(&two, "size=1m", "hard links between file systems") else { return };
     let restored = put(&stored, &original()).await.unwrap();
     assert_eq!(fs::read(two.join("x")).unwrap(), b"shared");
     assert_eq!(fs::metadata(one.join("x")).unwrap().nlink(), 1);

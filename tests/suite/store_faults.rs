@@ -12,6 +12,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use harness::proxy::{Fault, Proxy};
 use harness::s3::S3Server;
+use harness::tools::Tmpfs;
 use sha2::{Digest as _, Sha256};
 
 use super::store_conformance::{options, path};
@@ -121,32 +122,11 @@ async fn a_body_that_is_always_damaged_is_not_left_behind() {
     assert_eq!(store.list(None).await.unwrap(), []);
 }
 
-/// A small file system in memory; unmounted when dropped.
-struct Tmpfs(tempfile::TempDir);
-
-impl Tmpfs {
-    fn mount(options: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mut mount = std::process::Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir.path());
-        mount.output().is_ok_and(|done| done.status.success()).then(|| Self(dir))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_is_full_and_shows_nothing_half_written() {
-    let Some(disk) = Tmpfs::mount("size=1m") else {
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "SKIPPED: full disk: mounting a tmpfs needs root");
-        return;
-    };
-    let store = LocalStore::open(disk.0.path(), LocalOptions::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = Tmpfs::mount(dir.path(), "size=1m", "a full disk under a store") else { return };
+    let store = LocalStore::open(dir.path(), LocalOptions::default()).unwrap();
     store.put(&path("a"), body(300_000), PutMode::CreateOnly).await.unwrap();
     let before = store.free_space().await.unwrap();
     assert_eq!(before.total_bytes, 1 << 20);
@@ -200,6 +180,71 @@ async fn connections_that_close_or_stall_are_tried_again() {
     let retries = heard.retries();
     assert_eq!(line.proxy.left(), 0, "not every fault was met");
     assert!(retries.iter().any(|(_, why)| why.starts_with("no answer within")), "{retries:?}");
+}
+
+/// Short times: a second for an attempt, and half a MiB a second for its bytes.
+async fn slow_line(faults: impl IntoIterator<Item = Fault>) -> Line {
+    let mut line = line(faults).await;
+    let mut through = line.server.bucket.clone();
+    through.endpoint = line.proxy.endpoint();
+    let mut short = options(&through, "v");
+    short.retry.attempt = Duration::from_secs(1);
+    short.retry.bytes_per_second = 512 << 10;
+    short.retry.total = Duration::from_secs(10);
+    line.store = S3Store::connect(short, line.heard.clone()).await.unwrap();
+    line
+}
+
+#[tokio::test]
+async fn a_large_body_on_a_slow_line_arrives_at_the_first_attempt() {
+    const BYTES: usize = 6 << 20;
+    let line = slow_line([Fault::Slow(2 << 20)]).await;
+    let begun = Instant::now();
+    line.store.put(&path("a"), body(BYTES), PutMode::Replace).await.unwrap();
+    assert!(begun.elapsed() > Duration::from_secs(2), "it was not slow: {:?}", begun.elapsed());
+    line.proxy.close_open();
+    line.proxy.script([Fault::Slow(2 << 20)]);
+    assert_eq!(line.store.get(&path("a"), BYTES as u64).await.unwrap(), body(BYTES));
+    assert!(begun.elapsed() > Duration::from_secs(4), "it was not slow: {:?}", begun.elapsed());
+    assert_eq!(line.heard.retries(), [], "longer than an attempt without bytes may take, and never silent");
+    assert_eq!((line.proxy.left(), line.proxy.requests("PUT"), line.proxy.requests("GET")), (0, 1, 1));
+}
+
+#[tokio::test]
+async fn a_body_on_a_line_that_is_too_slow_is_given_up() {
+    let mut line = slow_line(std::iter::repeat_n(Fault::Slow(20 << 10), 100)).await;
+    let mut through = line.server.bucket.clone();
+    through.endpoint = line.proxy.endpoint();
+    let mut short = options(&through, "v");
+    short.retry.attempt = Duration::from_millis(500);
+    short.retry.bytes_per_second = 1 << 20;
+    short.retry.total = Duration::from_secs(1);
+    line.store = S3Store::connect(short, line.heard.clone()).await.unwrap();
+    let error = line.store.put(&path("a"), body(1 << 20), PutMode::Replace).await.unwrap_err();
+    let StoreError::Failed { attempts: 2.., reason, .. } = &error else { panic!("{error}") };
+    assert!(reason.starts_with("no answer within"), "{error}");
+}
+
+#[tokio::test]
+async fn bodies_that_stop_moving_are_found_and_sent_again() {
+    // Larger than what the kernel takes at once.
+    const BYTES: usize = 24 << 20;
+    let line = slow_line([]).await;
+    let mut through = line.server.bucket.clone();
+    through.endpoint = line.proxy.endpoint();
+    let mut short = options(&through, "v");
+    short.retry.attempt = Duration::from_secs(2);
+    // 10 s for the whole body: what is found is the silence.
+    short.retry.bytes_per_second = 3 << 20;
+    let store = S3Store::connect(short, line.heard.clone()).await.unwrap();
+    line.proxy.script([Fault::StallUpstream(1 << 20)]);
+    store.put(&path("a"), body(BYTES), PutMode::Replace).await.unwrap();
+    line.proxy.close_open();
+    line.proxy.script([Fault::StallDownstream(1 << 20)]);
+    assert_eq!(store.get(&path("a"), BYTES as u64).await.unwrap(), body(BYTES));
+    assert_eq!(line.proxy.left(), 0, "not every fault was met");
+    let retries: Vec<String> = line.heard.retries().into_iter().map(|(_, why)| why).collect();
+    assert_eq!(retries, ["nothing moved for 3.3 s", "nothing moved for 2.0 s"]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Bytes are forwarded unchanged, so signatures stay valid when the proxy's address is the endpoint that was signed.
 //! Each new connection takes the next [`Fault`] of the script; when the script is empty connections pass. Faults are
-//! counted in bytes, not in time, so a test that passes once passes always.
+//! counted in bytes, not in time, so a test that passes once passes always; but for [`Fault::Slow`], which is a rate.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -10,6 +10,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What happens to one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,12 @@ pub enum Fault {
     Answer503,
     /// Everything is read, nothing is ever answered.
     Stall,
+    /// After this many bytes went to the server nothing is read any more; the connection stays open.
+    StallUpstream(u64),
+    /// After this many bytes went to the client nothing is sent any more; the connection stays open.
+    StallDownstream(u64),
+    /// Not more than this many bytes a second, either way.
+    Slow(u64),
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +44,15 @@ struct Shared {
     heads: Mutex<Vec<String>>,
     connections: AtomicUsize,
     stopping: AtomicBool,
+}
+
+impl Shared {
+    /// Holds a connection that stands still. Nothing is read from it, so nobody says when its client goes away.
+    fn wait_for_the_end(&self) {
+        while !self.stopping.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 /// A running proxy. Dropping it closes everything.
@@ -157,19 +173,32 @@ fn forward(shared: &Arc<Shared>, client: &TcpStream, server: SocketAddr, fault: 
     upstream.set_nodelay(true)?;
     lock(&shared.open).push(upstream.try_clone()?);
     let (up_limit, down_limit) = match fault {
-        Fault::CutUpstream(bytes) => (bytes, u64::MAX),
-        Fault::CutDownstream(bytes) => (u64::MAX, bytes),
+        Fault::CutUpstream(bytes) | Fault::StallUpstream(bytes) => (bytes, u64::MAX),
+        Fault::CutDownstream(bytes) | Fault::StallDownstream(bytes) => (u64::MAX, bytes),
         _ => (u64::MAX, u64::MAX),
     };
     let (from_server, to_client) = (upstream.try_clone()?, client.try_clone()?);
+    let inner = Arc::clone(shared);
     let down = std::thread::spawn(move || {
-        let _ = io::copy(&mut (&from_server).take(down_limit), &mut &to_client);
+        let _ = match fault {
+            Fault::Slow(rate) => io::copy(&mut &from_server, &mut Slow { sink: &to_client, rate }),
+            _ => io::copy(&mut (&from_server).take(down_limit), &mut &to_client),
+        };
+        if let Fault::StallDownstream(_) = fault {
+            inner.wait_for_the_end();
+        }
         let _ = to_client.shutdown(Shutdown::Both);
         let _ = from_server.shutdown(Shutdown::Both);
     });
     let damage = if let Fault::DamageBodies(bodies) = fault { bodies } else { 0 };
     let mut requests = Requests { damage, ..Requests::default() };
-    let done = watch(shared, client, &mut &upstream, &mut requests, up_limit, false);
+    let done = match fault {
+        Fault::Slow(rate) => watch(shared, client, &mut Slow { sink: &upstream, rate }, &mut requests, up_limit, false),
+        _ => watch(shared, client, &mut &upstream, &mut requests, up_limit, false),
+    };
+    if let Fault::StallUpstream(_) = fault {
+        shared.wait_for_the_end();
+    }
     // A client that has said everything may still wait for an answer; one that is cut off does not.
     let _ = upstream.shutdown(if up_limit == u64::MAX { Shutdown::Write } else { Shutdown::Both });
     if up_limit != u64::MAX {
@@ -177,6 +206,25 @@ fn forward(shared: &Arc<Shared>, client: &TcpStream, server: SocketAddr, fault: 
     }
     let _ = down.join();
     done
+}
+
+/// Takes what it is given at a rate, in pieces of which there are many a second.
+struct Slow<'a> {
+    sink: &'a TcpStream,
+    rate: u64,
+}
+
+impl Write for Slow<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let piece = usize::try_from(self.rate / 50).unwrap_or(usize::MAX).clamp(1, bytes.len().max(1));
+        let written = self.sink.write(&bytes[..piece.min(bytes.len())])?;
+        std::thread::sleep(Duration::from_nanos(written as u64 * 1_000_000_000 / self.rate.max(1)));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
 }
 
 /// Forwards at most `limit` bytes from `client` to `sink`, taking down the head of each request. With `one_request`

@@ -1,8 +1,10 @@
 //! An S3 server in this process: s3s-fs over a temporary directory, on 127.0.0.1 and a free port.
 //!
 //! What it is good for: signatures and checksums are verified, answers have S3's codes. What it is not (measured):
-//! its `If-None-Match` is not atomic; a body refused for its checksum stays on its disk; keys over about 150 bytes fail,
-//! because it makes a file name from the whole key; there is no versioning and no object lock.
+//! its `If-None-Match` is not atomic; a body refused for its checksum stays on its disk; there is no versioning and no
+//! object lock. Keys of more than about 150 bytes are made to work by [`long_keys`].
+
+mod long_keys;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,9 +28,6 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 /// The authority that signed the certificate of [`S3Server::start_tls`], PEM.
 pub const CA_PEM: &str = include_str!("../tls/ca.pem");
-
-/// Longest key that s3s-fs can store.
-pub const MAX_KEY_BYTES: usize = 150;
 
 /// A bucket that answers, and the keys for it.
 #[derive(Debug, Clone)]
@@ -139,7 +138,7 @@ impl Drop for S3Server {
 pub fn service(root: &Path, bucket: &str, access_key: &str, secret_key: &str) -> io::Result<S3Service> {
     std::fs::create_dir_all(root.join(bucket))?;
     let files = s3s_fs::FileSystem::new(root).map_err(|error| io::Error::other(format!("{error:?}")))?;
-    let mut builder = S3ServiceBuilder::new(files);
+    let mut builder = S3ServiceBuilder::new(long_keys::LongKeys::new(files, root));
     builder.set_auth(SimpleAuth::from_single(access_key, secret_key));
     Ok(builder.build())
 }

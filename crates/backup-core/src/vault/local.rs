@@ -2,7 +2,9 @@
 //!
 //! What is promised and why it holds: a body is written to a file of its own in `.tmp`, synced, and renamed into place,
 //! so a reader sees nothing or the whole. Names become durable when their directory is synced, which is done once per
-//! directory at the barrier ([`Store::sync`]). The syncs of bodies run on several threads, because each of them waits
+//! directory at the barrier ([`Store::sync`]). Barriers come one after the other and each runs to its end even when its
+//! caller is gone: so none returns while another still syncs what it relies on, and none is forgotten half-way. Deletions
+//! wait for barriers, which would miss the folders that they remove. The syncs of bodies run on several threads, because each of them waits
 //! for the disk. After a failed sync the kernel may have dropped the data and marked the pages clean, so asking again can
 //! answer `Ok` for bytes that are gone: the first such error is remembered and every later write or barrier fails.
 //!
@@ -21,7 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use rustix::io::Errno;
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 
 use self::tree::{ReadError, Tree, WriteError, Written};
 use super::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
@@ -57,6 +59,8 @@ pub struct LocalStore {
     inner: Arc<Inner>,
     writers: Arc<Semaphore>,
     threads: usize,
+    /// Written by a barrier, read by deletions.
+    barrier: Arc<RwLock<()>>,
 }
 
 #[derive(Debug)]
@@ -66,6 +70,9 @@ struct Inner {
     touched: Mutex<Touched>,
     /// The first failed sync, in words.
     broken: Mutex<Option<String>>,
+    /// The next sync of folders waits until the other end speaks or is gone.
+    #[cfg(test)]
+    gate: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
 }
 
 /// Directories whose names are not known to be durable: relative paths, the root is empty.
@@ -102,8 +109,16 @@ impl LocalStore {
         // Best effort: on a read-only vault there is nothing to clean, and a restore must work from there.
         let _ = tree.remove_stale(options.stale_after);
         let threads = options.threads.max(1);
-        let inner = Inner { root: path.to_owned(), tree, touched: Mutex::default(), broken: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner), writers: Arc::new(Semaphore::new(threads)), threads })
+        let inner = Inner {
+            root: path.to_owned(),
+            tree,
+            touched: Mutex::default(),
+            broken: Mutex::default(),
+            #[cfg(test)]
+            gate: Mutex::default(),
+        };
+        let writers = Arc::new(Semaphore::new(threads));
+        Ok(Self { inner: Arc::new(inner), writers, threads, barrier: Arc::default() })
     }
 
     /// Room left, for the reserve that a run must not eat into.
@@ -127,6 +142,28 @@ impl LocalStore {
             Err(join) => Err(self.inner.failed(action, path, join.to_string())),
         }
     }
+}
+
+/// Syncs what was touched so far, on `threads` threads. Waits for all of them, so that no sync still runs after the answer.
+async fn barrier(inner: Arc<Inner>, threads: usize) -> Result<(), StoreError> {
+    // Looked at here: the barrier before may have failed while this one waited for it.
+    inner.whole("sync", ".")?;
+    let touched = std::mem::take(&mut *lock(&inner.touched));
+    let mut tasks = Vec::new();
+    for (dirs, may_be_gone) in [(touched.written, false), (touched.seen, true)] {
+        let dirs: Vec<String> = dirs.into_iter().collect();
+        for part in dirs.chunks(dirs.len().div_ceil(threads).max(1)) {
+            let (part, inner) = (part.to_vec(), Arc::clone(&inner));
+            tasks.push(tokio::task::spawn_blocking(move || inner.sync(&part, may_be_gone)));
+        }
+    }
+    let mut answer = Ok(());
+    for task in tasks {
+        // A thread that did not come to its end has synced nobody knows what.
+        let done = task.await.unwrap_or_else(|join| Err(inner.broke(".", &io::Error::other(join))));
+        answer = answer.and(done);
+    }
+    answer
 }
 
 impl Inner {
@@ -188,6 +225,10 @@ impl Inner {
     }
 
     fn sync(&self, dirs: &[String], may_be_gone: bool) -> Result<(), StoreError> {
+        #[cfg(test)]
+        if let Some(gate) = { lock(&self.gate).take() } {
+            let _ = gate.recv();
+        }
         for dir in dirs {
             match self.tree.sync_dir(dir) {
                 Err(error) if may_be_gone && error.kind() == io::ErrorKind::NotFound => {}
@@ -269,7 +310,9 @@ impl Store for LocalStore {
 
     async fn delete(&self, path: &StorePath) -> Result<(), StoreError> {
         let wanted = path.clone();
+        let no_barrier = Arc::clone(&self.barrier).read_owned().await;
         self.blocking("delete", path.as_str(), move |inner| {
+            let _no_barrier = no_barrier;
             let kept = inner.tree.delete(&wanted).map_err(|e| inner.error("delete", wanted.as_str(), &e))?;
             let mut touched = lock(&inner.touched);
             // Folders that this deletion emptied and removed are not missing at the barrier.
@@ -284,18 +327,14 @@ impl Store for LocalStore {
     }
 
     async fn sync(&self) -> Result<(), StoreError> {
-        self.inner.whole("sync", ".")?;
-        let touched = std::mem::take(&mut *lock(&self.inner.touched));
-        let mut tasks = Vec::new();
-        for (dirs, may_be_gone) in [(touched.written, false), (touched.seen, true)] {
-            let dirs: Vec<String> = dirs.into_iter().collect();
-            for part in dirs.chunks(dirs.len().div_ceil(self.threads).max(1)) {
-                let part = part.to_vec();
-                tasks.push(self.blocking("sync", ".", move |inner| inner.sync(&part, may_be_gone)));
-            }
-        }
-        // All of them are waited for, so that no sync still runs after the answer.
-        futures::future::join_all(tasks).await.into_iter().collect()
+        let (inner, threads) = (Arc::clone(&self.inner), self.threads);
+        let alone = Arc::clone(&self.barrier).write_owned().await;
+        // On a task of its own: a caller that is dropped must not leave syncs behind that nobody waits for.
+        let task = tokio::spawn(async move {
+            let _alone = alone;
+            barrier(inner, threads).await
+        });
+        task.await.unwrap_or_else(|join| Err(self.inner.broke(".", &io::Error::other(join))))
     }
 
     async fn now(&self) -> Result<DateTime<Utc>, StoreError> {

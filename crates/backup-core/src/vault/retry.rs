@@ -2,18 +2,24 @@
 //!
 //! Exponential backoff with full jitter: the pause before attempt *n* + 1 is drawn evenly from zero to
 //! `base` · 2ⁿ⁻¹, at most `cap`, so that many clients that failed together do not come back together. Two clocks bound
-//! it: `attempt` for one try, `total` for the whole call. What is not worth another try comes out at once
+//! it: `attempt` for one try, `total` for the whole call, each longer by the time that the call's bytes take at the slowest
+//! rate that is put up with. So a large body on a slow line arrives, and one whose bytes stop moving is still found
+//! ([`Progress`]). What is not worth another try comes out at once
 //! ([`Failure::Final`]): a refused credential does not become valid by repetition, and repeating it can lock an account.
 //! Each failure that is tried again is told to the monitor. Time here is the monotonic clock, never the wall clock.
 
+mod progress;
+
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use self::progress::{BUFFERED_BYTES, Progress};
 use crate::monitor::{Event, Monitor};
 
 /// How long and how often.
@@ -23,19 +29,28 @@ pub struct RetryPolicy {
     pub base: Duration,
     /// Upper bound of every pause.
     pub cap: Duration,
-    /// How long one attempt may take.
+    /// How long one attempt may take beside its bytes, and how long nothing may move in it.
     pub attempt: Duration,
-    /// How long the call may take with all its attempts and pauses.
+    /// The slowest rate that is put up with: `bytes / bytes_per_second` is added to the time of an attempt.
+    pub bytes_per_second: u64,
+    /// How long the call may take with all its attempts and pauses, beside [`RetryPolicy::WHOLE_ATTEMPTS`] times what its
+    /// bytes take at the slowest rate.
     pub total: Duration,
 }
 
+impl RetryPolicy {
+    /// 64 KiB/s a connection: 5 GiB a day, under which no backup of use gets done.
+    pub const BYTES_PER_SECOND: u64 = 64 << 10;
+}
+
 impl Default for RetryPolicy {
-    /// 200 ms doubling to 10 s; a minute for an attempt, three for the call.
+    /// 200 ms doubling to 10 s; a minute for an attempt, three for the call, and the bytes at 64 KiB/s.
     fn default() -> Self {
         Self {
             base: Duration::from_millis(200),
             cap: Duration::from_secs(10),
             attempt: Duration::from_mins(1),
+            bytes_per_second: Self::BYTES_PER_SECOND,
             total: Duration::from_mins(3),
         }
     }
@@ -52,8 +67,14 @@ pub enum Failure<E> {
 
 /// An attempt had no end within its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no answer within {:.1} s", .0.as_secs_f64())]
-pub struct NoAnswer(pub Duration);
+pub enum TimeUp {
+    /// It took longer than its bytes should.
+    #[error("no answer within {:.1} s", .0.as_secs_f64())]
+    NoAnswer(Duration),
+    /// It had begun to move bytes, and moved none for so long.
+    #[error("nothing moved for {:.1} s", .0.as_secs_f64())]
+    Stalled(Duration),
+}
 
 /// The call failed for good.
 #[derive(Debug)]
@@ -111,29 +132,71 @@ impl Retry {
 
     /// Runs `attempt` (given its number, from 1) until it succeeds, fails for good, or time is up. `what` names the
     /// call and its object for the monitor. An attempt that runs out of time is dropped, then counted as a failure.
-    pub async fn run<T, E, F, Fut>(&self, what: &str, mut attempt: F) -> Result<T, GaveUp<E>>
+    pub async fn run<T, E, F, Fut>(&self, what: &str, attempt: F) -> Result<T, GaveUp<E>>
     where
         F: FnMut(u32) -> Fut,
         Fut: Future<Output = Result<T, Failure<E>>>,
-        E: fmt::Display + From<NoAnswer>,
+        E: fmt::Display + From<TimeUp>,
     {
-        let deadline = Instant::now() + self.policy.total;
+        self.run_moving(what, &Progress::default(), attempt).await
+    }
+
+    /// [`Retry::run`] for a call that moves many bytes, and tells `progress` of them.
+    pub async fn run_moving<T, E, F, Fut>(
+        &self,
+        what: &str,
+        progress: &Progress,
+        mut attempt: F,
+    ) -> Result<T, GaveUp<E>>
+    where
+        F: FnMut(u32) -> Fut,
+        Fut: Future<Output = Result<T, Failure<E>>>,
+        E: fmt::Display + From<TimeUp>,
+    {
+        let begun = Instant::now();
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let allowed = self.policy.attempt.min(deadline.saturating_duration_since(Instant::now()));
-            let error = match tokio::time::timeout(allowed, attempt(attempts)).await {
+            progress.restart();
+            let error = match self.in_time(progress, begun, attempt(attempts)).await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(Failure::Final(error))) => return Err(GaveUp { attempts, error }),
                 Ok(Err(Failure::Again(error))) => error,
-                Err(_elapsed) => NoAnswer(allowed).into(),
+                Err(up) => up.into(),
             };
             let pause = self.pause(attempts);
-            if Instant::now() + pause >= deadline {
+            if Instant::now() + pause >= progress.deadline(&self.policy, begun) {
                 return Err(GaveUp { attempts, error });
             }
             self.monitor.event(Event::Retry { what: what.to_owned(), why: error.to_string(), attempt: attempts });
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One attempt of a call that began at `begun`. Its time grows while bytes move, so it is looked at again whenever
+    /// it would have been up.
+    async fn in_time<T>(
+        &self,
+        progress: &Progress,
+        begun: Instant,
+        work: impl Future<Output = T>,
+    ) -> Result<T, TimeUp> {
+        let started = Instant::now();
+        let mut work = pin!(work);
+        let limit = || {
+            let limit = progress.limit(&self.policy, started);
+            let deadline = progress.deadline(&self.policy, begun);
+            if deadline < limit.at { (deadline, None) } else { (limit.at, limit.silence) }
+        };
+        loop {
+            if let Ok(done) = tokio::time::timeout_at(limit().0, &mut work).await {
+                return Ok(done);
+            }
+            match limit() {
+                (at, _) if at > Instant::now() => {}
+                (_, Some(silence)) => return Err(TimeUp::Stalled(silence)),
+                (_, None) => return Err(TimeUp::NoAnswer(started.elapsed())),
+            }
         }
     }
 
@@ -159,8 +222,8 @@ mod tests {
             f.write_str(&self.0)
         }
     }
-    impl From<NoAnswer> for Said {
-        fn from(value: NoAnswer) -> Self {
+    impl From<TimeUp> for Said {
+        fn from(value: TimeUp) -> Self {
             Self(value.to_string())
         }
     }
@@ -179,6 +242,7 @@ mod tests {
             base: Duration::from_millis(1),
             cap: Duration::from_millis(4),
             attempt: Duration::from_millis(50),
+            bytes_per_second: 1000,
             total: Duration::from_millis(total_ms),
         };
         (Retry::new(policy, Jitter::seeded(7), heard.clone()), heard)
@@ -224,6 +288,51 @@ mod tests {
         let gave_up = retry.run::<(), Said, _, _>("x", |_| std::future::pending()).await.unwrap_err();
         assert!(gave_up.attempts >= 2, "{}", gave_up.attempts);
         assert!(gave_up.error.0.starts_with("no answer within"), "{}", gave_up.error);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_moves_may_take_longer_and_one_that_stops_is_cut_off() {
+        let (mut retry, heard) = quick(1000);
+        (retry.policy.attempt, retry.policy.bytes_per_second) = (Duration::from_millis(300), 100);
+        let progress = Progress::default();
+        let (progress, ended) = (&progress, Instant::now());
+        let answer = retry
+            .run_moving("x", progress, async |n| {
+                progress.expect(1000);
+                progress.received();
+                if n == 1 {
+                    std::future::pending::<()>().await;
+                }
+                // Twice the time of an attempt, and never silent for long.
+                for _ in 0..30 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    progress.received();
+                }
+                Ok::<_, Failure<Said>>(n)
+            })
+            .await
+            .unwrap();
+        assert_eq!(answer, 2);
+        assert!(ended.elapsed() > Duration::from_millis(600 + 300));
+        let why = "nothing moved for 0.3 s".to_owned();
+        assert_eq!(*heard.0.lock().unwrap(), [Event::Retry { what: "x".to_owned(), why, attempt: 1 }]);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_drips_for_ever_is_cut_off() {
+        let (retry, _) = quick(200);
+        let progress = Progress::default();
+        let gave_up = retry
+            .run_moving::<(), Said, _, _>("x", &progress, async |_| {
+                progress.expect(50);
+                loop {
+                    progress.received();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await
+            .unwrap_err();
+        assert!(gave_up.attempts >= 2, "{gave_up:?}");
     }
 
     #[test]

@@ -3,7 +3,11 @@
 //! Why a `put` can be believed: the body travels with `x-amz-checksum-sha256`, computed here from the caller's bytes, and
 //! the server refuses what does not match. Whether an endpoint really checks is seen by [`S3Store::probe`]; for one that
 //! does not, [`S3Store::with_readback`] reads every body back and compares it. `CreateOnly` is a HEAD before the PUT;
-//! `If-None-Match` is an extra where the endpoint was seen to honour it, because some answer 200 and overwrite.
+//! `If-None-Match` is an extra where the endpoint was seen to honour it, because some answer 200 and overwrite. There it
+//! goes with every PUT, because a bucket's policy may demand it; only a name that is taken and is to be replaced is then
+//! asked for without.
+//!
+//! How long an attempt may take depends on its bytes, and on whether they move: see [`Progress`].
 //!
 //! Once a PUT was sent, later attempts of the same call do not look again: an endpoint may keep a body that it refused,
 //! and a look would take it for a finished one. A body that is refused to the end is deleted for the same reason.
@@ -16,6 +20,7 @@ mod client;
 mod credentials;
 mod error;
 mod probe;
+mod sending;
 
 use std::fmt;
 use std::future::Future;
@@ -37,7 +42,8 @@ pub use self::probe::{Probe, Versioning};
 
 use self::client::DateHeader;
 use self::error::{Kind, Refusal, judge, judge_body};
-use super::retry::{Failure, GaveUp, Jitter, Retry, RetryPolicy};
+use self::sending::Sending;
+use super::retry::{Failure, GaveUp, Jitter, Progress, Retry, RetryPolicy};
 use super::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 use crate::monitor::Monitor;
 
@@ -67,6 +73,9 @@ pub struct S3Options {
 }
 
 impl S3Options {
+    /// Longest prefix: S3 knows keys of up to 1024 bytes, and a path of [`StorePath::MAX_BYTES`] and a `/` follow.
+    pub const MAX_PREFIX_BYTES: usize = 1024 - 1 - StorePath::MAX_BYTES;
+
     /// Options with the usual times, path style, no prefix and the system's certificates.
     pub fn new(
         endpoint: impl Into<String>,
@@ -142,7 +151,7 @@ impl S3Store {
         self
     }
 
-    /// Adds `If-None-Match: *` to create-only PUTs: for endpoints that were seen to honour it.
+    /// Adds `If-None-Match: *` to PUTs: for endpoints that were seen to honour it.
     #[must_use]
     pub fn with_if_none_match(mut self, if_none_match: bool) -> Self {
         self.if_none_match = if_none_match;
@@ -158,7 +167,22 @@ impl S3Store {
         F: FnMut(u32) -> Fut,
         Fut: Future<Output = Result<T, Failure<Refusal>>>,
     {
-        let answer = self.retry.run(&format!("{action} `{path}` in {}", self.name), attempt).await;
+        self.call_moving(action, path, &Progress::default(), attempt).await
+    }
+
+    /// [`S3Store::call`] for bodies.
+    async fn call_moving<T, F, Fut>(
+        &self,
+        action: &'static str,
+        path: &str,
+        progress: &Progress,
+        attempt: F,
+    ) -> Result<T, GaveUp<Refusal>>
+    where
+        F: FnMut(u32) -> Fut,
+        Fut: Future<Output = Result<T, Failure<Refusal>>>,
+    {
+        let answer = self.retry.run_moving(&format!("{action} `{path}` in {}", self.name), progress, attempt).await;
         if answer.is_ok() {
             self.bucket_seen.store(true, Ordering::Relaxed);
         }
@@ -220,7 +244,9 @@ impl S3Store {
         body: Bytes,
         sha256_base64: &str,
         if_none_match: bool,
+        progress: &Arc<Progress>,
     ) -> Result<(), Failure<Refusal>> {
+        let sending = Sending::new(body.clone(), Arc::clone(progress));
         let asked = self
             .client
             .put_object()
@@ -229,12 +255,35 @@ impl S3Store {
             .checksum_sha256(sha256_base64)
             .set_if_none_match(if_none_match.then(|| "*".to_owned()))
             .body(ByteStream::from(body))
+            .customize()
+            .interceptor(sending)
             .send();
         Box::pin(asked).await.map_err(judge)?;
         Ok(())
     }
 
-    async fn get_once(&self, path: &str, limit_bytes: u64) -> Result<Bytes, Failure<Refusal>> {
+    /// Writes over what is there. A policy may allow nobody to; then a body that is already this one is as good: an earlier
+    /// attempt, whose answer was lost, may have written it.
+    async fn overwrite_once(
+        &self,
+        path: &StorePath,
+        key: &str,
+        body: &Bytes,
+        sha256_base64: &str,
+        progress: &Arc<Progress>,
+    ) -> Result<(), Failure<Refusal>> {
+        let denied = match self.put_once(key, body.clone(), sha256_base64, false, progress).await {
+            Err(Failure::Final(refusal)) if matches!(refusal.kind, Kind::Denied { .. }) => refusal,
+            other => return other,
+        };
+        match self.get_once(path.as_str(), body.len() as u64, progress).await {
+            Ok(found) if found == *body => Ok(()),
+            Err(Failure::Again(refusal)) => Err(Failure::Again(refusal)),
+            _ => Err(Failure::Final(denied)),
+        }
+    }
+
+    async fn get_once(&self, path: &str, limit_bytes: u64, progress: &Progress) -> Result<Bytes, Failure<Refusal>> {
         let asked = self.client.get_object().bucket(&self.bucket).key(self.key(path)).send();
         let mut answer = match Box::pin(asked).await.map_err(judge) {
             Err(Failure::Final(refusal)) if matches!(refusal.kind, Kind::NoKey) => {
@@ -253,11 +302,13 @@ impl S3Store {
         if announced > limit_bytes {
             return Err(too_large());
         }
+        progress.expect(announced);
         let mut body = BytesMut::with_capacity(usize::try_from(announced).map_err(|_| too_large())?);
         while let Some(piece) = answer.body.try_next().await.map_err(|error| judge_body(&error))? {
             if (body.len() + piece.len()) as u64 > limit_bytes {
                 return Err(too_large());
             }
+            progress.received();
             body.extend_from_slice(&piece);
         }
         if body.len() as u64 != announced {
@@ -344,7 +395,7 @@ impl Store for S3Store {
     async fn put(&self, path: &StorePath, body: Bytes, mode: PutMode) -> Result<PutOutcome, StoreError> {
         let (key, checksum) = (self.key(path.as_str()), sha256_base64(&body));
         let (sent, digest_refused) = (AtomicBool::new(false), AtomicBool::new(false));
-        let create = mode == PutMode::CreateOnly;
+        let (create, progress) = (mode == PutMode::CreateOnly, Arc::new(Progress::default()));
         let attempt = async |_| {
             if create
                 && !sent.load(Ordering::Relaxed)
@@ -353,26 +404,29 @@ impl Store for S3Store {
                 return Ok(Put::There { bytes: there.bytes });
             }
             sent.store(true, Ordering::Relaxed);
-            let conditional = create && self.if_none_match && !digest_refused.load(Ordering::Relaxed);
-            match self.put_once(&key, body.clone(), &checksum, conditional).await {
-                Ok(()) => {}
+            let written = match self.put_once(&key, body.clone(), &checksum, self.if_none_match, &progress).await {
                 Err(Failure::Final(taken)) if matches!(taken.kind, Kind::Taken) => {
-                    let there = self.head_once(path).await?;
-                    return there.map(|there| Put::There { bytes: there.bytes }).ok_or(Failure::Again(taken));
+                    if create && !digest_refused.load(Ordering::Relaxed) {
+                        let there = self.head_once(path).await?;
+                        return there.map(|there| Put::There { bytes: there.bytes }).ok_or(Failure::Again(taken));
+                    }
+                    // To be replaced: by the caller's wish, or because it is what was refused from this call.
+                    self.overwrite_once(path, &key, &body, &checksum, &progress).await
                 }
-                Err(Failure::Again(refusal)) => {
-                    digest_refused.fetch_or(matches!(refusal.kind, Kind::Digest), Ordering::Relaxed);
-                    return Err(Failure::Again(refusal));
-                }
-                Err(refused) => return Err(refused),
+                other => other,
+            };
+            if let Err(Failure::Again(refusal)) = &written {
+                digest_refused.fetch_or(matches!(refusal.kind, Kind::Digest), Ordering::Relaxed);
             }
-            if self.readback && self.get_once(path.as_str(), body.len() as u64).await? != body {
+            written?;
+            if self.readback && self.get_once(path.as_str(), body.len() as u64, &progress).await? != body {
                 let reason = "what was read back is not what was written".to_owned();
+                digest_refused.store(true, Ordering::Relaxed);
                 return Err(Failure::Again(Refusal { kind: Kind::Digest, reason }));
             }
             Ok(Put::Created)
         };
-        match self.call("write", path.as_str(), attempt).await {
+        match self.call_moving("write", path.as_str(), &progress, attempt).await {
             Ok(Put::Created) => Ok(PutOutcome::Created),
             Ok(Put::There { bytes }) if bytes == body.len() as u64 => Ok(PutOutcome::AlreadyThere),
             Ok(Put::There { bytes }) => Err(StoreError::Exists {
@@ -392,7 +446,9 @@ impl Store for S3Store {
     }
 
     async fn get(&self, path: &StorePath, limit_bytes: u64) -> Result<Bytes, StoreError> {
-        let answer = self.call("read", path.as_str(), |_| self.get_once(path.as_str(), limit_bytes)).await;
+        let progress = Progress::default();
+        let attempt = |_| self.get_once(path.as_str(), limit_bytes, &progress);
+        let answer = self.call_moving("read", path.as_str(), &progress, attempt).await;
         answer.map_err(|gave_up| self.error("read", path.as_str(), gave_up))
     }
 

@@ -9,6 +9,7 @@ use super::text::{Resolved, label, parse, path, refused, url, word};
 use super::{Context, count, secret};
 use crate::config::check::secret_hint;
 use crate::config::error::Problem;
+use crate::vault::s3::S3Options;
 use crate::vault::store::StorePath;
 
 const LOCKS: [(&str, Lock); 3] =
@@ -74,6 +75,14 @@ fn s3(cx: &Context, spanned: &Spanned<raw::S3>, vault: &raw::Vault, at: &str, na
         ));
     }
     let prefix = raw.prefix.as_ref().map_or("", |text| text.get_ref().trim_matches('/'));
+    if let (true, Some(text)) = (prefix.len() > S3Options::MAX_PREFIX_BYTES, &raw.prefix) {
+        let why = format!(
+            "has {} bytes of at most {}: with a path of the vault after it a key would exceed S3's 1024",
+            prefix.len(),
+            S3Options::MAX_PREFIX_BYTES
+        );
+        return Err(refused(text.span(), &key("prefix"), why, Some("choose a shorter prefix")));
+    }
     if let (false, None, Some(text)) = (prefix.is_empty(), StorePath::new(prefix), &raw.prefix) {
         let why = "is not a path of `A-Z`, `a-z`, `0-9`, `.`, `_`, `-` and `/`".to_owned();
         return Err(refused(text.span(), &key("prefix"), why, None));

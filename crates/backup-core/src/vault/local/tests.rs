@@ -116,6 +116,79 @@ async fn a_barrier_survives_folders_that_were_only_seen_or_were_deleted_by_us() 
     store.sync().await.unwrap();
 }
 
+/// A store with one body in `gen`, and a barrier over it that is under way and waits for the sender.
+async fn in_a_barrier() -> (tempfile::TempDir, Arc<LocalStore>, std::sync::mpsc::Sender<()>, JoinHandle) {
+    let dir = tempfile::tempdir().unwrap();
+    // One thread: it waits before the first folder.
+    let options = LocalOptions { threads: 1, ..LocalOptions::default() };
+    let store = Arc::new(LocalStore::open(dir.path(), options).unwrap());
+    store.put(&path("gen/a"), Bytes::from_static(b"x"), PutMode::CreateOnly).await.unwrap();
+    let (open_gate, gate) = std::sync::mpsc::channel();
+    *lock(&store.inner.gate) = Some(gate);
+    let first = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.sync().await }
+    });
+    while lock(&store.inner.gate).is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    (dir, store, open_gate, first)
+}
+
+type JoinHandle = tokio::task::JoinHandle<Result<(), StoreError>>;
+
+/// Long enough for a barrier that waits for nothing.
+const A_WHILE: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn a_barrier_waits_for_the_one_before_it_and_for_its_failure() {
+    let (_dir, store, open_gate, first) = in_a_barrier().await;
+    let mut second = store.sync();
+    assert!(tokio::time::timeout(A_WHILE, &mut second).await.is_err(), "returned before its body was durable");
+    drop(open_gate);
+    second.await.unwrap();
+    first.await.unwrap().unwrap();
+
+    let (dir, store, open_gate, first) = in_a_barrier().await;
+    fs::remove_dir_all(dir.path().join("gen")).unwrap();
+    let second = tokio::spawn(async move { store.sync().await });
+    drop(open_gate);
+    for answer in [first.await.unwrap(), second.await.unwrap()] {
+        assert!(matches!(answer.unwrap_err(), StoreError::Failed { action: "sync", .. }));
+    }
+}
+
+#[tokio::test]
+async fn a_barrier_whose_caller_is_gone_is_not_forgotten() {
+    let (_dir, store, open_gate, first) = in_a_barrier().await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let mut second = store.sync();
+    assert!(tokio::time::timeout(A_WHILE, &mut second).await.is_err(), "returned before its body was durable");
+    drop(open_gate);
+    second.await.unwrap();
+
+    let (dir, store, open_gate, first) = in_a_barrier().await;
+    first.abort();
+    fs::remove_dir_all(dir.path().join("gen")).unwrap();
+    drop(open_gate);
+    let error = store.sync().await.unwrap_err();
+    assert!(matches!(error, StoreError::Failed { action: "sync", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_deleted_during_a_barrier_does_not_break_it() {
+    let (dir, store, open_gate, first) = in_a_barrier().await;
+    let at = path("gen/a");
+    let mut deleted = store.delete(&at);
+    assert!(tokio::time::timeout(A_WHILE, &mut deleted).await.is_err(), "deleted under a barrier");
+    drop(open_gate);
+    deleted.await.unwrap();
+    first.await.unwrap().unwrap();
+    store.sync().await.unwrap();
+    assert!(!dir.path().join("gen").exists());
+}
+
 #[test]
 fn every_folder_above_is_synced_too() {
     let (_dir, store) = open();

@@ -40,6 +40,17 @@ pub enum S3OpenError {
         /// As given.
         bucket: String,
     },
+    /// The prefix is longer than [`S3Options::MAX_PREFIX_BYTES`].
+    #[error(
+        "a prefix of {prefix_bytes} bytes in bucket `{bucket}` is too long: at most {}, because a key has at most 1024",
+        S3Options::MAX_PREFIX_BYTES
+    )]
+    Prefix {
+        /// In which bucket.
+        bucket: String,
+        /// Length of the prefix.
+        prefix_bytes: usize,
+    },
     /// The certificates cannot be read.
     #[error("certificates of the authority for {endpoint} are not usable: {reason}")]
     Ca {
@@ -55,6 +66,10 @@ pub(super) async fn build(options: &S3Options) -> Result<Client, S3OpenError> {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
     if options.bucket.is_empty() || !options.bucket.bytes().all(good) {
         return Err(S3OpenError::Bucket { bucket: options.bucket.clone() });
+    }
+    let prefix_bytes = options.prefix.as_ref().map_or(0, |prefix| prefix.as_str().len());
+    if prefix_bytes > S3Options::MAX_PREFIX_BYTES {
+        return Err(S3OpenError::Prefix { bucket: options.bucket.clone(), prefix_bytes });
     }
     let region = Region::new(options.region.clone());
     let credentials = match &options.credentials {

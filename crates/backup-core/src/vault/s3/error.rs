@@ -10,7 +10,7 @@ use std::fmt;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use crate::vault::retry::{Failure, NoAnswer};
+use crate::vault::retry::{Failure, TimeUp};
 
 /// Longest text of a server that is repeated.
 const MESSAGE_CHARS: usize = 200;
@@ -51,8 +51,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl From<NoAnswer> for Refusal {
-    fn from(value: NoAnswer) -> Self {
+impl From<TimeUp> for Refusal {
+    fn from(value: TimeUp) -> Self {
         Self::other(value.to_string())
     }
 }

@@ -2,11 +2,15 @@
 //!
 //! The probe writes small bodies under one fixed name below `_probe/` (no stack can have that name), and removes them again
 //! if it may. Credentials without the right to delete are the better ones: what they leave is this one name, and neither a
-//! body left there nor another host's probe at the same time is taken for this probe's own.
+//! body left there nor another host's probe at the same time is taken for this probe's own. Each PUT says
+//! `If-None-Match: *` first, because the policy of a bucket may demand it; where it is demanded and nothing may be deleted,
+//! the body that must be refused goes to a name of its own, which leaves nothing on an endpoint that does refuse it.
+
+use std::sync::Arc;
 
 use super::error::{Kind, Refusal, judge};
 use super::{S3Store, sha256_base64};
-use crate::vault::retry::Failure;
+use crate::vault::retry::{Failure, Progress};
 use crate::vault::store::StoreError;
 use bytes::Bytes;
 
@@ -43,9 +47,21 @@ pub enum Versioning {
     Unknown(String),
 }
 
+/// What an endpoint said to a PUT of the probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Stored,
+    /// There is a body, and the condition was honoured.
+    Taken,
+    /// The body does not match its checksum.
+    Digest,
+    /// A request with a condition is no request.
+    NotUnderstood,
+}
+
 impl S3Store {
-    /// Tries the endpoint. Costs seven small requests, and four more where `If-None-Match` is ignored; needs the right to write under the prefix; to delete is tried
-    /// and not needed.
+    /// Tries the endpoint. Costs six or seven small requests, and four more where `If-None-Match` is ignored; needs the
+    /// right to write under the prefix; to delete is tried and not needed.
     pub async fn probe(&self) -> Result<Probe, StoreError> {
         let random = getrandom::u64().map_err(|error| StoreError::Failed {
             action: "write",
@@ -62,47 +78,83 @@ impl S3Store {
     }
 
     async fn probe_at(&self, path: &str, key: &str, random: u64) -> Result<Probe, StoreError> {
-        // Told apart from what an earlier probe left.
-        let refused = Bytes::from(format!("refused {random:016x}\n"));
-        let wrong = sha256_base64(b"another body");
-        let checksums_verified = self
-            .call("write", path, async |_| match self.put_once(key, refused.clone(), &wrong, false).await {
-                Ok(()) => Ok(false),
-                Err(Failure::Again(Refusal { kind: Kind::Digest, .. })) => Ok(true),
-                Err(other) => Err(other),
-            })
-            .await
-            .map_err(|gave_up| self.error("write", path, gave_up))?;
-        let kept = self
-            .call("read", path, async |_| match self.get_once(path, 1024).await {
-                Ok(found) => Ok(found == refused),
-                Err(Failure::Final(Refusal { kind: Kind::NoKey, .. })) => Ok(false),
-                Err(other) => Err(other),
-            })
-            .await
-            .map_err(|gave_up| self.error("read", path, gave_up))?;
+        let (checksums_verified, kept) = self.probe_checksums(path, key, random).await?;
         let body = Bytes::from_static(b"probe\n");
         let right = sha256_base64(&body);
         let mut if_none_match = false;
         for _ in 0..CONDITIONAL_TRIES {
-            self.call("write", path, |_| self.put_once(key, body.clone(), &right, false))
-                .await
-                .map_err(|gave_up| self.error("write", path, gave_up))?;
-            if_none_match = self
-                .call("write", path, async |_| match self.put_once(key, body.clone(), &right, true).await {
-                    Err(Failure::Final(Refusal { kind: Kind::Taken, .. })) => Ok(true),
-                    // Refused as a whole (501, 400): then it protects nothing either.
-                    Ok(()) | Err(Failure::Final(Refusal { kind: Kind::Other, .. })) => Ok(false),
-                    Err(other) => Err(other),
-                })
-                .await
-                .map_err(|gave_up| self.error("write", path, gave_up))?;
+            // Two creations of one name: the second must be refused, and the first as well where a body was left.
+            for _ in 0..2 {
+                if_none_match |= match self.probe_put(path, key, &body, &right, true).await? {
+                    Answer::Taken => true,
+                    Answer::Stored | Answer::Digest => false,
+                    // It protects nothing then.
+                    Answer::NotUnderstood => break,
+                };
+            }
             if if_none_match {
                 break;
             }
         }
         let versioning = self.versioning().await?;
         Ok(Probe { checksums_verified, refused_body_kept: checksums_verified && kept, if_none_match, versioning })
+    }
+
+    /// Whether a body with a wrong checksum is refused, and whether it is there nevertheless.
+    async fn probe_checksums(&self, path: &str, key: &str, random: u64) -> Result<(bool, bool), StoreError> {
+        // Told apart from what an earlier probe left.
+        let refused = Bytes::from(format!("refused {random:016x}\n"));
+        let wrong = sha256_base64(b"another body");
+        let mut answer = self.probe_put(path, key, &refused, &wrong, true).await?;
+        if matches!(answer, Answer::Taken | Answer::NotUnderstood) {
+            // An earlier probe left its body, or the header is unknown here: written over.
+            answer = match self.probe_put(path, key, &refused, &wrong, false).await {
+                // The condition is demanded, so only a name that nobody has used will do.
+                Err(StoreError::Denied { .. }) if matches!(answer, Answer::Taken) => {
+                    let path = format!("{PATH}-{random:016x}");
+                    let key = self.key(&path);
+                    let answer = self.probe_put(&path, &key, &refused, &wrong, true).await?;
+                    let kept = self.probe_kept(&path, &refused).await?;
+                    let _ = self.call("delete", &path, |_| self.delete_once(&key)).await;
+                    return Ok((matches!(answer, Answer::Digest), kept));
+                }
+                other => other?,
+            };
+        }
+        Ok((matches!(answer, Answer::Digest), self.probe_kept(path, &refused).await?))
+    }
+
+    async fn probe_put(
+        &self,
+        path: &str,
+        key: &str,
+        body: &Bytes,
+        sha256_base64: &str,
+        if_none_match: bool,
+    ) -> Result<Answer, StoreError> {
+        let progress = Arc::new(Progress::default());
+        self.call("write", path, async |_| {
+            match self.put_once(key, body.clone(), sha256_base64, if_none_match, &progress).await {
+                Ok(()) => Ok(Answer::Stored),
+                Err(Failure::Final(Refusal { kind: Kind::Taken, .. })) => Ok(Answer::Taken),
+                Err(Failure::Again(Refusal { kind: Kind::Digest, .. })) => Ok(Answer::Digest),
+                // Refused as a whole (501, 400).
+                Err(Failure::Final(Refusal { kind: Kind::Other, .. })) if if_none_match => Ok(Answer::NotUnderstood),
+                Err(other) => Err(other),
+            }
+        })
+        .await
+        .map_err(|gave_up| self.error("write", path, gave_up))
+    }
+
+    async fn probe_kept(&self, path: &str, refused: &Bytes) -> Result<bool, StoreError> {
+        self.call("read", path, async |_| match self.get_once(path, 1024, &Progress::default()).await {
+            Ok(found) => Ok(found == *refused),
+            Err(Failure::Final(Refusal { kind: Kind::NoKey, .. })) => Ok(false),
+            Err(other) => Err(other),
+        })
+        .await
+        .map_err(|gave_up| self.error("read", path, gave_up))
     }
 
     async fn versioning(&self) -> Result<Versioning, StoreError> {
@@ -128,9 +180,10 @@ impl S3Store {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
     use crate::monitor::Silent;
@@ -140,11 +193,26 @@ mod tests {
     /// What the server holds, and the lines that asked.
     #[derive(Default)]
     struct Held {
-        body: Option<Vec<u8>>,
+        bodies: BTreeMap<String, Vec<u8>>,
         asked: Vec<String>,
+        ways: Ways,
     }
 
-    /// An endpoint that checks bodies, honours `If-None-Match` and lets nobody delete. One request a connection.
+    /// In what servers differ.
+    #[derive(Clone, Copy, PartialEq, Eq, Default)]
+    enum Ways {
+        /// Checks the body, then the condition.
+        #[default]
+        Usual,
+        /// Its policy denies a PUT without the condition; checks the condition, then the body.
+        Demanding,
+        /// The same, and believes every checksum.
+        DemandingBlind,
+        /// Answers 501 to the condition.
+        Old,
+    }
+
+    /// An endpoint that lets nobody delete. One request a connection.
     fn answer(stream: &TcpStream, held: &Mutex<Held>) {
         let mut reader = BufReader::new(stream);
         let mut head = Vec::new();
@@ -165,15 +233,23 @@ mod tests {
         reader.read_exact(&mut body).unwrap();
         let error = |code: &str| format!("<Error><Code>{code}</Code></Error>").into_bytes();
         let mut held = held.lock().unwrap();
+        let name = head[0].split([' ', '?']).nth(1).unwrap().to_owned();
+        let (ways, conditional) = (held.ways, header("if-none-match").is_some());
+        let demanding = matches!(ways, Ways::Demanding | Ways::DemandingBlind);
+        let wrong = ways != Ways::DemandingBlind && header("x-amz-checksum-sha256") != Some(sha256_base64(&body));
+        let taken = conditional && held.bodies.contains_key(&name);
         let (status, answer) = match head[0].split(' ').next().unwrap() {
-            "PUT" if header("x-amz-checksum-sha256") != Some(sha256_base64(&body)) => (400, error("BadDigest")),
-            "PUT" if header("if-none-match").is_some() && held.body.is_some() => (412, error("PreconditionFailed")),
+            "PUT" if demanding && !conditional => (403, error("AccessDenied")),
+            "PUT" if conditional && ways == Ways::Old => (501, error("NotImplemented")),
+            "PUT" if demanding && taken => (412, error("PreconditionFailed")),
+            "PUT" if wrong => (400, error("BadDigest")),
+            "PUT" if taken => (412, error("PreconditionFailed")),
             "PUT" => {
-                held.body = Some(body);
+                held.bodies.insert(name, body);
                 (200, Vec::new())
             }
             "GET" if head[0].contains("?versioning") => (200, b"<VersioningConfiguration/>".to_vec()),
-            "GET" => held.body.clone().map_or_else(|| (404, error("NoSuchKey")), |body| (200, body)),
+            "GET" => held.bodies.get(&name).map_or_else(|| (404, error("NoSuchKey")), |body| (200, body.clone())),
             _ => (403, error("AccessDenied")),
         };
         held.asked.push(head[0].clone());
@@ -183,11 +259,11 @@ mod tests {
         stream.write_all(&answer).unwrap();
     }
 
-    #[tokio::test]
-    async fn a_denied_deletion_fails_nothing_and_what_is_left_misleads_no_later_probe() {
+    /// A store before such a server.
+    async fn before(ways: Ways) -> (S3Store, Arc<Mutex<Held>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let held = Arc::new(Mutex::new(Held::default()));
+        let held = Arc::new(Mutex::new(Held { ways, ..Held::default() }));
         let server = held.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -198,23 +274,63 @@ mod tests {
         let credentials =
             S3Credentials::Static { access_key_id: "key".to_owned(), secret_access_key, session_token: None };
         let options = S3Options::new(endpoint, "b", "us-east-1", credentials);
-        let store = S3Store::connect(options, Arc::new(Silent)).await.unwrap();
-        let expected = Probe {
-            checksums_verified: true,
-            refused_body_kept: false,
-            if_none_match: true,
-            versioning: Versioning::Off,
-        };
+        (S3Store::connect(options, Arc::new(Silent)).await.unwrap(), held)
+    }
+
+    const EXPECTED: Probe =
+        Probe { checksums_verified: true, refused_body_kept: false, if_none_match: true, versioning: Versioning::Off };
+
+    #[tokio::test]
+    async fn a_denied_deletion_fails_nothing_and_what_is_left_misleads_no_later_probe() {
+        let (store, held) = before(Ways::Usual).await;
         for _ in 0..2 {
-            assert_eq!(store.probe().await.unwrap(), expected);
-            assert!(held.lock().unwrap().body.is_some(), "nobody could delete it");
+            assert_eq!(store.probe().await.unwrap(), EXPECTED);
+            assert_eq!(held.lock().unwrap().bodies.len(), 1, "nobody could delete it");
         }
         let asked = &held.lock().unwrap().asked;
         assert_eq!(asked.iter().filter(|line| line.starts_with("DELETE ")).count(), 2, "{asked:?}");
         let written = asked.iter().filter(|line| line.starts_with("PUT "));
         assert!(
-            written.clone().count() == 6 && written.clone().all(|line| line.contains("/b/_probe/body")),
+            written.clone().count() == 6 && written.clone().all(|line| line.contains("/b/_probe/body?")),
             "{asked:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_demands_the_condition_is_no_obstacle() {
+        let (store, held) = before(Ways::Demanding).await;
+        for _ in 0..3 {
+            assert_eq!(store.probe().await.unwrap(), EXPECTED);
+        }
+        assert_eq!(held.lock().unwrap().bodies.len(), 1, "a refused body leaves nothing");
+        let (blind, held) = before(Ways::DemandingBlind).await;
+        for _ in 0..2 {
+            assert_eq!(blind.probe().await.unwrap(), Probe { checksums_verified: false, ..EXPECTED });
+        }
+        assert_eq!(held.lock().unwrap().bodies.len(), 2, "here the second probe could not but leave its body");
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_does_not_know_the_condition_is_asked_without() {
+        let (store, _) = before(Ways::Old).await;
+        for _ in 0..2 {
+            assert_eq!(store.probe().await.unwrap(), Probe { if_none_match: false, ..EXPECTED });
+        }
+    }
+
+    #[tokio::test]
+    async fn bodies_are_written_under_a_policy_that_demands_the_condition() {
+        use crate::vault::store::{PutMode, PutOutcome, Store, StorePath};
+        let (store, held) = before(Ways::Demanding).await;
+        let (at, body) = (StorePath::new("s/a").unwrap(), Bytes::from_static(b"body"));
+        let plain = store.put(&at, body.clone(), PutMode::Replace).await.unwrap_err();
+        assert!(matches!(plain, StoreError::Denied { .. }), "{plain}");
+        let store = store.with_if_none_match(true);
+        assert_eq!(store.put(&at, body.clone(), PutMode::Replace).await.unwrap(), PutOutcome::Created);
+        // The same again, as after an answer that was lost; and what the policy is there for.
+        assert_eq!(store.put(&at, body.clone(), PutMode::Replace).await.unwrap(), PutOutcome::Created);
+        let other = store.put(&at, Bytes::from_static(b"BODY"), PutMode::Replace).await.unwrap_err();
+        assert!(matches!(other, StoreError::Denied { action: "write", .. }), "{other}");
+        assert_eq!(held.lock().unwrap().bodies["/b/s/a"], *body);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backup_core::config::Config;
-use backup_core::id::{Hash256, ObjectName, SourceName, StackName};
+use backup_core::id::{Hash256, SourceName, StackName};
 use backup_core::monitor::Silent;
 use backup_core::vault::document::MarkKind;
 use backup_core::vault::layout::{GenerationDir, GenerationId, SnapshotId, Volume, mark, receipt, signature_of};
@@ -31,7 +31,7 @@ fn longest_paths() -> Vec<StorePath> {
     let generation = GenerationId::new("2026-11-21".parse().unwrap(), "28d".parse().unwrap(), "age1x");
     let dir = GenerationDir { stack: stack.clone(), source: source.clone(), id: generation };
     vec![
-        dir.object(&ObjectName(Hash256::of(b"x"))),
+        dir.object(&Hash256::of(b"x")),
         signature_of(&dir.file("generation.json")),
         signature_of(&dir.file("deleting.json")),
         dir.snapshot(&id, ".json.sig"),
@@ -104,7 +104,7 @@ fn a_configured_prefix_that_makes_keys_too_long_is_refused_where_it_stands() {
     config(prefix(S3Options::MAX_PREFIX_BYTES).as_str()).unwrap();
     for bytes in [S3Options::MAX_PREFIX_BYTES + 1, 900, 1100] {
         let error = config(&"abc/".repeat(bytes)[..bytes].replace("abc/abc", "abcdabc")).unwrap_err();
-        let said = error.message();
+        let said = error.to_string();
         assert!(said.contains("`vault.far.s3.prefix`"), "{said}");
         assert!(said.contains("of at most 511") && said.contains("1024"), "{said}");
     }

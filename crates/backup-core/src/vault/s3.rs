@@ -182,7 +182,9 @@ impl S3Store {
         F: FnMut(u32) -> Fut,
         Fut: Future<Output = Result<T, Failure<Refusal>>>,
     {
-        let answer = self.retry.run_moving(&format!("{action} `{path}` in {}", self.name), progress, attempt).await;
+        let what = format!("{action} `{path}` in {}", self.name);
+        // On the heap: else every caller's future holds the whole of a request, and its type all types below it.
+        let answer = Box::pin(self.retry.run_moving(&what, progress, attempt)).await;
         if answer.is_ok() {
             self.bucket_seen.store(true, Ordering::Relaxed);
         }

@@ -71,7 +71,7 @@ impl S3Store {
             reason: error.to_string(),
         })?;
         let key = self.key(PATH);
-        let seen = self.probe_at(PATH, &key, random).await;
+        let seen = Box::pin(self.probe_at(PATH, &key, random)).await;
         // Best effort: the next probe writes over what is left.
         let _ = self.call("delete", PATH, |_| self.delete_once(&key)).await;
         seen

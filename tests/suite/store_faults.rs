@@ -182,29 +182,26 @@ async fn connections_that_close_or_stall_are_tried_again() {
     assert!(retries.iter().any(|(_, why)| why.starts_with("no answer within")), "{retries:?}");
 }
 
-/// Short times: a second for an attempt, and half a MiB a second for its bytes.
-async fn slow_line(faults: impl IntoIterator<Item = Fault>) -> Line {
-    let mut line = line(faults).await;
+/// A store over the line with connections of its own, so that the next fault is taken by its first request.
+async fn afresh(line: &Line, attempt_ms: u64, bytes_per_second: u64, total_ms: u64) -> S3Store {
     let mut through = line.server.bucket.clone();
     through.endpoint = line.proxy.endpoint();
     let mut short = options(&through, "v");
-    short.retry.attempt = Duration::from_secs(1);
-    short.retry.bytes_per_second = 512 << 10;
-    short.retry.total = Duration::from_secs(10);
-    line.store = S3Store::connect(short, line.heard.clone()).await.unwrap();
-    line
+    short.retry.attempt = Duration::from_millis(attempt_ms);
+    short.retry.bytes_per_second = bytes_per_second;
+    short.retry.total = Duration::from_millis(total_ms);
+    S3Store::connect(short, line.heard.clone()).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_large_body_on_a_slow_line_arrives_at_the_first_attempt() {
     const BYTES: usize = 6 << 20;
-    let line = slow_line([Fault::Slow(2 << 20)]).await;
+    let line = line([Fault::Slow(2 << 20), Fault::Slow(2 << 20)]).await;
     let begun = Instant::now();
-    line.store.put(&path("a"), body(BYTES), PutMode::Replace).await.unwrap();
+    let slow = async || afresh(&line, 1000, 512 << 10, 10_000).await;
+    slow().await.put(&path("a"), body(BYTES), PutMode::Replace).await.unwrap();
     assert!(begun.elapsed() > Duration::from_secs(2), "it was not slow: {:?}", begun.elapsed());
-    line.proxy.close_open();
-    line.proxy.script([Fault::Slow(2 << 20)]);
-    assert_eq!(line.store.get(&path("a"), BYTES as u64).await.unwrap(), body(BYTES));
+    assert_eq!(slow().await.get(&path("a"), BYTES as u64).await.unwrap(), body(BYTES));
     assert!(begun.elapsed() > Duration::from_secs(4), "it was not slow: {:?}", begun.elapsed());
     assert_eq!(line.heard.retries(), [], "longer than an attempt without bytes may take, and never silent");
     assert_eq!((line.proxy.left(), line.proxy.requests("PUT"), line.proxy.requests("GET")), (0, 1, 1));
@@ -212,15 +209,9 @@ async fn a_large_body_on_a_slow_line_arrives_at_the_first_attempt() {
 
 #[tokio::test]
 async fn a_body_on_a_line_that_is_too_slow_is_given_up() {
-    let mut line = slow_line(std::iter::repeat_n(Fault::Slow(20 << 10), 100)).await;
-    let mut through = line.server.bucket.clone();
-    through.endpoint = line.proxy.endpoint();
-    let mut short = options(&through, "v");
-    short.retry.attempt = Duration::from_millis(500);
-    short.retry.bytes_per_second = 1 << 20;
-    short.retry.total = Duration::from_secs(1);
-    line.store = S3Store::connect(short, line.heard.clone()).await.unwrap();
-    let error = line.store.put(&path("a"), body(1 << 20), PutMode::Replace).await.unwrap_err();
+    let line = line(std::iter::repeat_n(Fault::Slow(20 << 10), 100)).await;
+    let store = afresh(&line, 500, 1 << 20, 1000).await;
+    let error = store.put(&path("a"), body(1 << 20), PutMode::Replace).await.unwrap_err();
     let StoreError::Failed { attempts: 2.., reason, .. } = &error else { panic!("{error}") };
     assert!(reason.starts_with("no answer within"), "{error}");
 }
@@ -229,19 +220,11 @@ async fn a_body_on_a_line_that_is_too_slow_is_given_up() {
 async fn bodies_that_stop_moving_are_found_and_sent_again() {
     // Larger than what the kernel takes at once.
     const BYTES: usize = 24 << 20;
-    let line = slow_line([]).await;
-    let mut through = line.server.bucket.clone();
-    through.endpoint = line.proxy.endpoint();
-    let mut short = options(&through, "v");
-    short.retry.attempt = Duration::from_secs(2);
+    let line = line([Fault::StallUpstream(1 << 20), Fault::Pass, Fault::StallDownstream(1 << 20)]).await;
     // 10 s for the whole body: what is found is the silence.
-    short.retry.bytes_per_second = 3 << 20;
-    let store = S3Store::connect(short, line.heard.clone()).await.unwrap();
-    line.proxy.script([Fault::StallUpstream(1 << 20)]);
-    store.put(&path("a"), body(BYTES), PutMode::Replace).await.unwrap();
-    line.proxy.close_open();
-    line.proxy.script([Fault::StallDownstream(1 << 20)]);
-    assert_eq!(store.get(&path("a"), BYTES as u64).await.unwrap(), body(BYTES));
+    let store = async || afresh(&line, 2000, 3 << 20, 60_000).await;
+    store().await.put(&path("a"), body(BYTES), PutMode::Replace).await.unwrap();
+    assert_eq!(store().await.get(&path("a"), BYTES as u64).await.unwrap(), body(BYTES));
     assert_eq!(line.proxy.left(), 0, "not every fault was met");
     let retries: Vec<String> = line.heard.retries().into_iter().map(|(_, why)| why).collect();
     assert_eq!(retries, ["nothing moved for 3.3 s", "nothing moved for 2.0 s"]);

@@ -14,13 +14,13 @@ use harness::s3::S3Server;
 
 use super::store_conformance::{options, path};
 
-/// A prefix of so many bytes, in parts that are as long as a part may be.
-fn prefix(bytes: usize) -> StorePath {
+/// A path of so many bytes, in parts that are as long as a part may be.
+fn long(bytes: usize) -> String {
     let mut text = "x".repeat(bytes);
     for at in (StorePath::MAX_PART_BYTES..bytes - 1).step_by(StorePath::MAX_PART_BYTES + 1) {
         text.replace_range(at..=at, "/");
     }
-    path(&text)
+    text
 }
 
 /// The longest path of each form that FORMAT.md knows.
@@ -50,16 +50,16 @@ fn the_longest_path_of_the_layout_is_known() {
 #[tokio::test]
 async fn the_longest_keys_are_written_read_listed_and_deleted() {
     let server = S3Server::start().unwrap();
-    let mut long = options(&server.bucket, "");
-    long.prefix = Some(prefix(S3Options::MAX_PREFIX_BYTES));
-    long.page_names = 3;
-    let store = S3Store::connect(long, Arc::new(Silent)).await.unwrap().with_readback(true);
+    let mut given = options(&server.bucket, "");
+    given.prefix = Some(path(&long(S3Options::MAX_PREFIX_BYTES)));
+    given.page_names = 3;
+    let store = S3Store::connect(given, Arc::new(Silent)).await.unwrap().with_readback(true);
     let probe = store.probe().await.unwrap();
     assert!(probe.checksums_verified && probe.if_none_match, "{probe:?}");
     let store = store.with_if_none_match(true);
     // And the longest that the contract knows: 1024 bytes with the prefix.
     let mut paths = longest_paths();
-    paths.push(prefix(StorePath::MAX_BYTES));
+    paths.push(path(&long(StorePath::MAX_BYTES)));
     paths.sort();
     for path in &paths {
         let body = Bytes::from(path.to_string());
@@ -83,9 +83,9 @@ async fn the_longest_keys_are_written_read_listed_and_deleted() {
 #[tokio::test]
 async fn a_prefix_that_makes_keys_too_long_is_refused() {
     let server = S3Server::start().unwrap();
-    let mut long = options(&server.bucket, "");
-    long.prefix = Some(prefix(S3Options::MAX_PREFIX_BYTES + 1));
-    let error = S3Store::connect(long, Arc::new(Silent)).await.unwrap_err();
+    let mut given = options(&server.bucket, "");
+    given.prefix = Some(path(&long(S3Options::MAX_PREFIX_BYTES + 1)));
+    let error = S3Store::connect(given, Arc::new(Silent)).await.unwrap_err();
     assert!(matches!(error, S3OpenError::Prefix { prefix_bytes: 512, .. }), "{error}");
     assert!(error.to_string().contains("512 bytes") && error.to_string().contains("at most 511"), "{error}");
 }
@@ -101,10 +101,11 @@ fn a_configured_prefix_that_makes_keys_too_long_is_refused_where_it_stands() {
         );
         Config::parse(&text, std::path::Path::new("/t.toml")).map(drop)
     };
-    config(prefix(S3Options::MAX_PREFIX_BYTES).as_str()).unwrap();
+    config(&long(S3Options::MAX_PREFIX_BYTES)).unwrap();
     for bytes in [S3Options::MAX_PREFIX_BYTES + 1, 900, 1100] {
-        let error = config(&"abc/".repeat(bytes)[..bytes].replace("abc/abc", "abcdabc")).unwrap_err();
-        let said = error.to_string();
+        let error = config(&long(bytes)).unwrap_err();
+        assert_eq!(error.line, Some(8));
+        let said = error.problem.to_string();
         assert!(said.contains("`vault.far.s3.prefix`"), "{said}");
         assert!(said.contains("of at most 511") && said.contains("1024"), "{said}");
     }

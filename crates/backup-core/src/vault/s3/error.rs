@@ -75,10 +75,23 @@ where
             if reason.contains("invalid peer certificate") {
                 return Failure::Final(Refusal::other(reason));
             }
-            Failure::Again(Refusal::other(reason))
+            without_credentials(&reason).unwrap_or_else(|| Failure::Again(Refusal::other(reason)))
         }
         _ => Failure::Final(Refusal::other(chain(&error))),
     }
+}
+
+/// Judges a request that was never sent, because nobody knew whom to send it for. The text that names each place where
+/// was looked is left out: it is long, and it is not ours. A place that did not answer (a role's server) may answer later.
+fn without_credentials(reason: &str) -> Option<Failure<Refusal>> {
+    let reason = if reason.contains("the credentials provider was not properly configured") {
+        "the credentials of AWS's tools on this machine are configured in a way that they cannot read"
+    } else if reason.contains("the credential provider was not enabled") {
+        "no credentials were found where AWS's tools look: variables `AWS_…`, a profile, a role of this machine"
+    } else {
+        return None;
+    };
+    Some(Failure::Final(Refusal { kind: Kind::Denied { code_known: true }, reason: reason.to_owned() }))
 }
 
 /// Judges a body that stopped on its way.

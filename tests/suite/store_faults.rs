@@ -198,7 +198,7 @@ async fn a_large_body_on_a_slow_line_arrives_at_the_first_attempt() {
     const BYTES: usize = 6 << 20;
     let line = line([Fault::Slow(2 << 20), Fault::Slow(2 << 20)]).await;
     let begun = Instant::now();
-    let slow = async || afresh(&line, 1000, 512 << 10, 10_000).await;
+    let slow = async || afresh(&line, 2000, 512 << 10, 20_000).await;
     slow().await.put(&path("a"), body(BYTES), PutMode::Replace).await.unwrap();
     assert!(begun.elapsed() > Duration::from_secs(2), "it was not slow: {:?}", begun.elapsed());
     assert_eq!(slow().await.get(&path("a"), BYTES as u64).await.unwrap(), body(BYTES));

@@ -33,8 +33,8 @@ pub struct RetryPolicy {
     pub attempt: Duration,
     /// The slowest rate that is put up with: `bytes / bytes_per_second` is added to the time of an attempt.
     pub bytes_per_second: u64,
-    /// How long the call may take with all its attempts and pauses, beside [`RetryPolicy::WHOLE_ATTEMPTS`] times what its
-    /// bytes take at the slowest rate.
+    /// How long the call may take with all its attempts and pauses. Time that attempts take is added, up to
+    /// [`RetryPolicy::WHOLE_ATTEMPTS`] times what the call's bytes take at the slowest rate.
     pub total: Duration,
 }
 
@@ -154,18 +154,20 @@ impl Retry {
         E: fmt::Display + From<TimeUp>,
     {
         let begun = Instant::now();
-        let mut attempts = 0;
+        let (mut attempts, mut spent) = (0, Duration::ZERO);
         loop {
             attempts += 1;
             progress.restart();
+            let started = Instant::now();
             let error = match self.in_time(progress, begun, attempt(attempts)).await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(Failure::Final(error))) => return Err(GaveUp { attempts, error }),
                 Ok(Err(Failure::Again(error))) => error,
                 Err(up) => up.into(),
             };
+            spent += started.elapsed();
             let pause = self.pause(attempts);
-            if Instant::now() + pause >= progress.deadline(&self.policy, begun) {
+            if Instant::now() + pause >= progress.patience(&self.policy, begun, spent) {
                 return Err(GaveUp { attempts, error });
             }
             self.monitor.event(Event::Retry { what: what.to_owned(), why: error.to_string(), attempt: attempts });
@@ -293,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_that_moves_may_take_longer_and_one_that_stops_is_cut_off() {
         let (mut retry, heard) = quick(1000);
-        (retry.policy.attempt, retry.policy.bytes_per_second) = (Duration::from_millis(300), 100);
+        (retry.policy.attempt, retry.policy.bytes_per_second) = (Duration::from_millis(600), 100);
         let progress = Progress::default();
         let (progress, ended) = (&progress, Instant::now());
         let answer = retry
@@ -304,7 +306,7 @@ mod tests {
                     std::future::pending::<()>().await;
                 }
                 // Twice the time of an attempt, and never silent for long.
-                for _ in 0..30 {
+                for _ in 0..60 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     progress.received();
                 }
@@ -313,9 +315,23 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(answer, 2);
-        assert!(ended.elapsed() > Duration::from_millis(600 + 300));
-        let why = "nothing moved for 0.3 s".to_owned();
+        assert!(ended.elapsed() > Duration::from_millis(600 + 1200));
+        let why = "nothing moved for 0.6 s".to_owned();
         assert_eq!(*heard.0.lock().unwrap(), [Event::Retry { what: "x".to_owned(), why, attempt: 1 }]);
+    }
+
+    #[tokio::test]
+    async fn attempts_that_fail_fast_get_no_time_for_their_bytes() {
+        let (retry, _) = quick(60);
+        let (progress, begun) = (Progress::default(), Instant::now());
+        let attempt = async |_| {
+            progress.expect(100_000);
+            Err(Failure::Again(Said("busy".into())))
+        };
+        let gave_up = retry.run_moving::<(), _, _, _>("x", &progress, attempt).await.unwrap_err();
+        assert!(gave_up.attempts > 2, "{}", gave_up.attempts);
+        // Twice 100 s otherwise.
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     }
 
     #[tokio::test]

@@ -94,14 +94,25 @@ impl Progress {
         }
     }
 
-    /// When the call that began at `begun` is given up.
+    /// How much longer the call may take for its bytes.
+    fn allowance(&self, policy: &RetryPolicy) -> Duration {
+        policy.time_for(self.seen().most_bytes) * RetryPolicy::WHOLE_ATTEMPTS
+    }
+
+    /// When an attempt of the call that began at `begun` is cut off at the latest.
     pub(super) fn deadline(&self, policy: &RetryPolicy, begun: Instant) -> Instant {
-        begun + policy.total + policy.time_for(self.seen().most_bytes) * RetryPolicy::WHOLE_ATTEMPTS
+        begun + policy.total + self.allowance(policy)
+    }
+
+    /// Until when the call that began at `begun`, and has spent so much time in its attempts, may be tried again. Attempts
+    /// that fail fast get no time for bytes that they did not move.
+    pub(super) fn patience(&self, policy: &RetryPolicy, begun: Instant, spent: Duration) -> Instant {
+        begun + policy.total + spent.min(self.allowance(policy))
     }
 }
 
 impl RetryPolicy {
-    /// For so many attempts at the slowest rate the total leaves room, beside [`RetryPolicy::total`].
+    /// For the bytes of so many attempts a call gets time beside [`RetryPolicy::total`], as far as its attempts need it.
     pub const WHOLE_ATTEMPTS: u32 = 2;
 
     /// What `bytes` take at the slowest rate that is put up with.
@@ -141,6 +152,8 @@ mod tests {
         let limit = progress.limit(&POLICY, started);
         assert_eq!((seconds(limit), limit.silence), (74, None), "the whole may take 10 + 64 seconds");
         assert_eq!((progress.deadline(&POLICY, started) - started).as_secs(), 30 + 2 * 64);
+        let patience = |spent| (progress.patience(&POLICY, started, Duration::from_secs(spent)) - started).as_secs();
+        assert_eq!([0, 5, 500].map(patience), [30, 35, 30 + 2 * 64]);
         progress.restart();
         assert_eq!(seconds(progress.limit(&POLICY, started)), 10);
         assert_eq!((progress.deadline(&POLICY, started) - started).as_secs(), 30 + 2 * 64);

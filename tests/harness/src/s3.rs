@@ -2,7 +2,7 @@
 //!
 //! What it is good for: signatures and checksums are verified, answers have S3's codes. What it is not (measured):
 //! its `If-None-Match` is not atomic; a body refused for its checksum stays on its disk; there is no versioning and no
-//! object lock. Keys of more than about 150 bytes are made to work by [`long_keys`].
+//! object lock. Keys of more than about 150 bytes are made to work by the module `long_keys`.
 
 mod long_keys;
 

@@ -71,7 +71,8 @@ impl Pruning {
         let what = format!("vault `{}`, source `{}`", self.vault, self.source);
         let frozen = self.plan.iter().flat_map(|plan| &plan.frozen);
         let frozen = frozen.map(|freeze| format!("{what}: nothing expires: {freeze}"));
-        frozen.chain(self.error.iter().flat_map(|error| told(&what, error))).collect()
+        let foreign = self.plan.iter().flat_map(|plan| &plan.foreign).map(|text| format!("{what}: {text}"));
+        frozen.chain(foreign).chain(self.error.iter().flat_map(|error| told(&what, error))).collect()
     }
 
     /// For `--json`.
@@ -99,7 +100,7 @@ impl Pruning {
         };
         json!({
             "vault": self.vault, "source": self.source, "keep": self.keep.as_ref().map(policy_text), "frozen": frozen,
-            "generations": generations, "done": self.done.iter().map(done).collect::<Vec<_>>(),
+            "foreign": plan.map(|plan| &plan.foreign), "generations": generations, "done": self.done.iter().map(done).collect::<Vec<_>>(),
             "error": self.error.as_ref().map(CliError::to_json),
         })
     }

@@ -11,6 +11,7 @@
 //! does not know. Whatever is not understood keeps its generation. Until `deleting.json` is written, [`undo`] takes it all back.
 
 pub mod history;
+pub(crate) mod notice;
 
 use std::collections::BTreeSet;
 
@@ -23,6 +24,7 @@ use crate::signature::{HostKey, Signers};
 use crate::vault::document::{ExpiredDoc, FORMAT, PruneStage, ReceiptDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::{Vault, VaultError};
+use notice::Notice;
 
 /// Least time between announcing and deleting, by the store's clock.
 pub const GRACE: TimeDelta = TimeDelta::hours(24);
@@ -86,6 +88,8 @@ pub struct PrunePlan {
     pub frozen: Vec<Freeze>,
     /// Each generation, oldest first.
     pub steps: Vec<Step>,
+    /// What lies where an announcement belongs and is not believed, in words: it is not obeyed.
+    pub foreign: Vec<String>,
     newest: Option<SnapshotId>,
     store_now: DateTime<Utc>,
     request: PruneRequest,
@@ -113,7 +117,7 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
     let clocks = Clocks { store: store_now, host: request.host_now };
     let plan = retention::plan(&request.policy, &seen.history, clocks, request.timezone);
     let newest = seen.newest;
-    let mut steps = Vec::new();
+    let (mut steps, mut foreign) = (Vec::new(), Vec::new());
     for dir in seen.generations {
         let decision = plan.generations.iter().find(|decision| decision.id == dir.id.as_str());
         let snapshots: Vec<(SnapshotId, String)> = plan
@@ -126,7 +130,17 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
         let reason =
             decision.map_or_else(|| "keep: it is not understood".to_owned(), retention::GenerationDecision::text);
         let mut snapshots = snapshots;
-        let action = match begun(vault, signers, &dir).await? {
+        // A document that nobody pinned signed must neither make us delete nor keep us from it.
+        let mut believed = async |stage| match notice::read(vault, signers, &dir, stage).await? {
+            Notice::Foreign(text) => {
+                foreign.push(text);
+                Ok::<Option<ExpiredDoc>, VaultError>(None)
+            }
+            Notice::None => Ok(None),
+            Notice::Signed(doc) => Ok(Some(doc)),
+        };
+        let announced = believed(PruneStage::Expired).await?;
+        let action = match believed(PruneStage::Deleting).await? {
             Some(begun) => {
                 // Snapshots go before their objects: one that is still listed is whole, and may have become wanted (a pin,
                 // a commit in the last moment, an old document that was put back).
@@ -142,12 +156,12 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
             }
             // Objects without a snapshot may be those of a replicator that is still at work.
             None if snapshots.is_empty() && delete && is_fresh(vault, &dir, store_now).await? => Action::Keep,
-            None => action(vault, signers, &dir, delete, &snapshots, newest.as_ref(), store_now).await?,
+            None => action(announced.as_ref(), delete, &snapshots, newest.as_ref(), store_now),
         };
         steps.push(Step { dir, action, reason, snapshots });
     }
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
-    Ok(PrunePlan { frozen, steps, newest, store_now, request: request.clone() })
+    Ok(PrunePlan { frozen, steps, foreign, newest, store_now, request: request.clone() })
 }
 
 /// Whether anything in a generation is younger than three days.
@@ -156,42 +170,27 @@ async fn is_fresh(vault: &Vault, dir: &GenerationDir, now: DateTime<Utc>) -> Res
     Ok(newest.is_some_and(|newest| now - newest < TimeDelta::days(3)))
 }
 
-/// The document of a deletion that began. Believed only when signed: an unsigned one must not make us delete.
-async fn begun(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Result<Option<ExpiredDoc>, VaultError> {
-    let path = dir.file(PruneStage::Deleting.file());
-    if !vault.exists(&path).await? {
-        return Ok(None);
-    }
-    Ok(Some(vault.get_signed::<ExpiredDoc>(&path, signers).await?.doc))
-}
-
-async fn action(
-    vault: &Vault,
-    signers: &Signers,
-    dir: &GenerationDir,
+fn action(
+    announced: Option<&ExpiredDoc>,
     delete: bool,
     snapshots: &[(SnapshotId, String)],
     newest: Option<&SnapshotId>,
     now: DateTime<Utc>,
-) -> Result<Action, VaultError> {
-    let document = |stage: PruneStage| dir.file(stage.file());
-    if !vault.exists(&document(PruneStage::Expired)).await? {
-        return Ok(if delete { Action::Announce } else { Action::Keep });
-    }
-    let announced = vault.get_signed::<ExpiredDoc>(&document(PruneStage::Expired), signers).await?.doc;
+) -> Action {
+    let Some(announced) = announced else { return if delete { Action::Announce } else { Action::Keep } };
     let named: BTreeSet<&SnapshotId> = announced.snapshots.iter().map(|(id, _)| id).collect();
     let found: BTreeSet<&SnapshotId> = snapshots.iter().map(|(id, _)| id).collect();
     if !delete || named != found {
-        return Ok(Action::Withdraw);
+        return Action::Withdraw;
     }
     let until = announced.at + GRACE;
     if now < until {
-        return Ok(Action::Wait { reason: format!("announced; may be deleted from {} on", until.format("%F %R UTC")) });
+        return Action::Wait { reason: format!("announced; may be deleted from {} on", until.format("%F %R UTC")) };
     }
     if newest.is_none_or(|newest| *newest <= announced.newest) {
-        return Ok(Action::Wait { reason: format!("announced; waits for a snapshot newer than {}", announced.newest) });
+        return Action::Wait { reason: format!("announced; waits for a snapshot newer than {}", announced.newest) };
     }
-    Ok(Action::Delete)
+    Action::Delete
 }
 
 /// Does what the plan says.
@@ -321,12 +320,19 @@ async fn remove_document(vault: &Vault, dir: &GenerationDir, stage: PruneStage) 
     vault.sync().await
 }
 
-/// Takes back every announcement of a source that has not become a deletion. Gives the generations.
-pub async fn undo(vault: &Vault, stack: &StackName, source: &SourceName) -> Result<Vec<GenerationDir>, VaultError> {
+/// Takes back every announcement of a source that has not become a deletion, also what is not believed. Gives the
+/// generations.
+pub async fn undo(
+    vault: &Vault,
+    signers: &Signers,
+    stack: &StackName,
+    source: &SourceName,
+) -> Result<Vec<GenerationDir>, VaultError> {
     let mut undone = Vec::new();
     for dir in vault.generations(stack, source).await? {
-        let deleting = vault.exists(&dir.file(PruneStage::Deleting.file())).await?;
-        if !deleting && vault.exists(&dir.file(PruneStage::Expired.file())).await? {
+        let deleting = notice::read(vault, signers, &dir, PruneStage::Deleting).await?;
+        let expired = vault.exists(&dir.file(PruneStage::Expired.file())).await?;
+        if matches!(deleting, Notice::Foreign(_)) || (expired && matches!(deleting, Notice::None)) {
             withdraw(vault, &dir).await?;
             undone.push(dir);
         }

@@ -11,8 +11,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::id::{ObjectName, SourceName, StackName};
 use crate::monitor::{Event, Monitor};
+use crate::prune::notice;
 use crate::signature::Signers;
-use crate::vault::document::{GenerationDoc, MarkDoc, PruneStage, SnapshotDoc};
+use crate::vault::document::{GenerationDoc, MarkDoc, SnapshotDoc};
 use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{GenerationDir, SnapshotId};
 use crate::vault::store::{PutMode, StoreError};
@@ -148,7 +149,9 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
     };
     let signed = from.get_signed::<SnapshotDoc>(&dir.snapshot(id, ".json"), signers).await.map_err(failed)?;
     let (lines, stored) = from.get_inventory(&signed.doc).await.map_err(failed)?;
-    refuse_if_pruned(to, dir, id).await?;
+    for text in refuse_if_pruned(route, dir, id).await? {
+        monitor.event(Event::Warning { text });
+    }
     let generation = dir.file("generation.json");
     if !to.exists(&generation).await.map_err(failed)? {
         let signed = from.get_signed::<GenerationDoc>(&generation, signers).await.map_err(failed)?;
@@ -180,7 +183,7 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
     to.put_inventory_verbatim(&signed.doc, stored).await.map_err(failed)?;
     to.put_verbatim(&signed).await.map_err(failed)?;
     let whole = is_whole(to, &signed.doc, &lines).await.map_err(failed)?;
-    let pruned = refuse_if_pruned(to, dir, id).await.err();
+    let pruned = refuse_if_pruned(route, dir, id).await.err();
     let lost =
         pruned.or_else(|| (!whole).then(|| ReplicateError::Pruned { snapshot: id.clone(), to: to.name().to_owned() }));
     if let Some(lost) = lost {
@@ -201,13 +204,17 @@ async fn is_whole(to: &Vault, doc: &SnapshotDoc, lines: &[InventoryLine]) -> Res
     Ok(whole && to.exists(&dir.file("generation.json")).await?)
 }
 
-async fn refuse_if_pruned(to: &Vault, dir: &GenerationDir, id: &SnapshotId) -> Result<(), ReplicateError> {
-    for stage in [PruneStage::Expired, PruneStage::Deleting] {
-        if to.exists(&dir.file(stage.file())).await? {
-            return Err(ReplicateError::Pruned { snapshot: id.clone(), to: to.name().to_owned() });
-        }
+/// Gives what lies at the destination where an announcement belongs and is not believed.
+async fn refuse_if_pruned(
+    route: Route<'_>,
+    dir: &GenerationDir,
+    id: &SnapshotId,
+) -> Result<Vec<String>, ReplicateError> {
+    let standing = notice::standing(route.to, route.signers, dir).await?;
+    if standing.pruned {
+        return Err(ReplicateError::Pruned { snapshot: id.clone(), to: route.to.name().to_owned() });
     }
-    Ok(())
+    Ok(standing.foreign)
 }
 
 /// Marks are facts about a snapshot; a vault that has the snapshot should have them too. One that is not believed stays behind.

@@ -1,14 +1,16 @@
 //! Copies from vault to vault: newest first, verbatim, taken up again, and nothing that is not believed.
 
+use std::sync::Arc;
+
 use backup_core::replicate::{ReplicateError, Replicated, Route, replicate};
 use backup_core::vault::Vault;
-use backup_core::vault::document::{MarkDoc, MarkKind, SnapshotDoc};
+use backup_core::vault::document::{MarkDoc, MarkKind, PruneStage, SnapshotDoc};
 use backup_core::vault::memory::MemoryStore;
 use backup_core::vault::store::{PutMode, Store};
 use chrono::TimeDelta;
 
 use super::watch::{Fault, Watch, is_commit};
-use super::world::{Script, World, make_vault};
+use super::world::{Script, Told, World, announcement, forgeries, host_key, make_vault};
 
 struct Pair {
     world: World,
@@ -161,11 +163,34 @@ async fn what_nobody_pinned_signed_is_not_spread_and_hinders_nothing() {
 
 #[tokio::test]
 async fn a_generation_that_the_destination_removes_gets_nothing() {
-    let pair = Pair::new().await;
-    let expired = pair.docs[0].dir().file("expired.json");
-    pair.there.memory.put(&expired, "{}".into(), PutMode::Replace).await.unwrap();
-    // Fails without `refuse_if_pruned` in `copy`.
-    let ended = pair.copy_all().await;
-    assert!(matches!(&ended, Err(ReplicateError::Pruned { .. })), "{ended:?}");
-    assert_eq!(pair.whole().await, 2);
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+        let pair = Pair::new().await;
+        for (path, body) in announcement(&pair.docs[0], stage, &pair.world.key) {
+            pair.there.memory.put(&path, body.into(), PutMode::Replace).await.unwrap();
+        }
+        // Fails without `refuse_if_pruned` in `copy`.
+        let ended = pair.copy_all().await;
+        assert!(matches!(&ended, Err(ReplicateError::Pruned { .. })), "{ended:?}");
+        assert_eq!(pair.whole().await, 2);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_pinned_announced_keeps_no_copy_away() {
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+        for forgery in forgeries(&Pair::new().await.docs[0], stage, &host_key(1)) {
+            let mut pair = Pair::new().await;
+            let told = Arc::new(Told::default());
+            pair.world.monitor = told.clone();
+            let dir = pair.docs[0].dir();
+            for (path, body) in forgery {
+                let name = path.as_str().rsplit('/').next().unwrap();
+                pair.there.memory.put(&dir.file(name), body.into(), PutMode::Replace).await.unwrap();
+            }
+            // Fails where `standing` believes what lies there.
+            pair.copy_all().await.unwrap();
+            assert_eq!(pair.whole().await, 3);
+            assert_eq!(told.count("foreign or unsigned mark"), 1, "{stage:?}");
+        }
+    }
 }

@@ -61,11 +61,12 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
 async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result<Exit, CliError> {
     let (vaults, quiet) = session.vaults(only, true).await?;
     let mut end = silent::report(cx, &vaults, &quiet)?;
+    let signers = session.signers()?;
     let mut undone: Vec<(String, GenerationDir)> = Vec::new();
     for vault in &vaults {
         let sources: Vec<SourceName> = session.config.sources.iter().map(|source| source.name.clone()).collect();
         for source in sources {
-            match backup_core::prune::undo(vault, session.stack(), &source).await {
+            match backup_core::prune::undo(vault, &signers, session.stack(), &source).await {
                 Ok(dirs) => undone.extend(dirs.into_iter().map(|dir| (vault.name().to_owned(), dir))),
                 Err(error) => {
                     let error = CliError::from(error);
@@ -99,6 +100,9 @@ fn pruning_text(pruning: &Pruning) -> String {
         text.push_str("  not planned, see above\n\n");
         return text;
     };
+    for foreign in &plan.foreign {
+        let _ = writeln!(text, "  {foreign}");
+    }
     for freeze in &plan.frozen {
         let _ = writeln!(text, "  nothing expires: {freeze}");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backup_core::backup::{BackupError, BackupRequest, Committed, Host, backup};
 use backup_core::config::{self, Job, Place, Reserve, Step};
 use backup_core::id::SourceName;
-use backup_core::signature::HostKey;
+use backup_core::signature::{HostKey, Signers};
 use backup_core::state::{RunRecord, State};
 use backup_core::vault::Vault;
 use backup_core::vault::local::{FreeSpace, LocalOptions, LocalStore};
@@ -188,7 +188,8 @@ async fn store(
     let Some(first) = open.first() else { return Err(report.first_vault_error()) };
     report.vault = Some(first.name().to_owned());
     let run = report.run.clone();
-    let captures = Captures { session, work, vault: first, key, state, run: &run };
+    let signers = session.signers()?;
+    let captures = Captures { session, work, vault: first, key, signers: &signers, state, run: &run };
     for source in &work.sources {
         let begun = session.cx.clock.now();
         let end = captures.with_retries(source).await;
@@ -248,6 +249,7 @@ struct Captures<'a> {
     work: &'a Work<'a>,
     vault: &'a Vault,
     key: &'a HostKey,
+    signers: &'a Signers,
     state: &'a State,
     run: &'a str,
 }
@@ -292,8 +294,13 @@ impl Captures<'_> {
             config: config.show_json(config::View::Full),
             tool: TOOL.to_owned(),
         };
-        let host =
-            Host { key: self.key, state: self.state, clock: &self.session.cx.clock, monitor: &self.session.monitor };
+        let host = Host {
+            key: self.key,
+            signers: self.signers,
+            state: self.state,
+            clock: &self.session.cx.clock,
+            monitor: &self.session.monitor,
+        };
         let committed: Result<Committed, BackupError> = backup(self.vault, host, &request, engine.as_ref()).await;
         Ok(committed?)
     }

@@ -16,6 +16,8 @@ use crate::vault::store::StorePath;
 use crate::vault::{Signed, Vault, VaultError};
 use crate::verify;
 
+use super::notice;
+
 /// What was read.
 #[derive(Debug)]
 pub struct Seen {
@@ -137,7 +139,7 @@ pub(crate) async fn removed(
 fn believed<T>(result: Result<T, VaultError>) -> Result<Option<T>, VaultError> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error @ VaultError::Store { .. }) => Err(error),
-        Err(_) => Ok(None),
+        Err(error) if notice::is_refused(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }

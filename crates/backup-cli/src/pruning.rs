@@ -13,7 +13,7 @@ use backup_core::signature::HostKey;
 use backup_core::vault::Vault;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use retention::{Clocks, History, Policy, Span, Stamp};
+use retention::{Clocks, History, Policy, Reason, SnapshotDecision, Span, Stamp};
 use serde_json::{Value, json};
 
 use crate::commands::silent;
@@ -115,6 +115,7 @@ pub(crate) fn word(action: &Action) -> &'static str {
         Action::Withdraw => "withdraw",
         Action::Delete => "delete",
         Action::Resume => "resume",
+        Action::Sweep => "sweep",
     }
 }
 
@@ -123,19 +124,20 @@ pub(crate) fn exit(prunings: &[Pruning]) -> Exit {
     prunings.iter().filter_map(|pruning| pruning.error.as_ref()).fold(Exit::Done, |end, e| end.worse(e.as_part()))
 }
 
-/// Plans, and with a key also acts, for every configured source in `vaults` (or `only` one of them).
+/// Plans, and with a key also acts, for each of `sources` in those of `vaults` that `acts` names.
 ///
-/// `vaults` should be all that answer: a configured vault that is not among them counts as holding nothing. Errors: only
+/// `vaults` should be all that answer, also those that are left alone: a configured vault that is not among them counts as holding nothing. Errors: only
 /// what keeps everything from starting (the signers); a vault that fails on the way is named in the result.
 pub(crate) async fn prune(
     session: &Session<'_>,
     vaults: &[Vault],
-    only: Option<&str>,
+    acts: &(dyn Fn(&str) -> bool + Sync),
+    sources: &[&config::Source],
     key: Option<&HostKey>,
 ) -> Result<Vec<Pruning>, CliError> {
     let signers = session.signers()?;
     let mut all = Vec::new();
-    for source in &session.config.sources {
+    for source in sources {
         let mut seen: BTreeMap<&str, History> = BTreeMap::new();
         for vault in vaults {
             // A vault that cannot be read holds nothing; if it is to be pruned itself, the plan meets the same error.
@@ -143,7 +145,7 @@ pub(crate) async fn prune(
                 seen.insert(vault.name(), read.history);
             }
         }
-        for vault in vaults.iter().filter(|vault| only.is_none_or(|only| only == vault.name())) {
+        for vault in vaults.iter().filter(|vault| acts(vault.name())) {
             let keep = session.config.vault(vault.name()).and_then(|vault| vault.keep);
             let mut pruning = Pruning {
                 vault: vault.name().to_owned(),
@@ -184,11 +186,24 @@ pub(crate) async fn prune(
     Ok(all)
 }
 
-/// Prunes all vaults that answer, as a step of a run.
-pub(crate) async fn apply_all(session: &Session<'_>) -> Result<StepReport, CliError> {
+/// Prunes as a step of a run: the job's `sources`, in the vaults that it fills (`own`). The others are read only: what they
+/// hold decides what may go, and one that does not answer makes more stay.
+pub(crate) async fn follow(
+    session: &Session<'_>,
+    sources: &[&config::Source],
+    own: &[&config::Vault],
+) -> Result<StepReport, CliError> {
     let key = session.host_key()?;
-    let (vaults, silent) = session.vaults(None, true).await?;
-    let prunings = prune(session, &vaults, None, Some(&key)).await?;
+    let acts = |name: &str| own.iter().any(|vault| vault.name == name);
+    let (mut vaults, mut silent) = (Vec::new(), Vec::new());
+    for vault in &session.config.vaults {
+        match session.vault(vault, acts(&vault.name)).await {
+            Ok(open) => vaults.push(open),
+            Err(error) if acts(&vault.name) => silent.push((vault.name.clone(), error)),
+            Err(_) => {}
+        }
+    }
+    let prunings = prune(session, &vaults, &acts, sources, Some(&key)).await?;
     let end = silent.iter().fold(exit(&prunings), |end, (_, error)| end.worse(error.as_part()));
     let problems = prunings.iter().flat_map(Pruning::problems).chain(silent::lines(&silent)).collect();
     Ok(StepReport { step: Step::Prune, exit: end, found: prunings.iter().map(Pruning::to_json).collect(), problems })
@@ -209,17 +224,25 @@ fn promised<'a>(
             .get(other.name.as_str())
             .map(|history| history.stamps.iter().filter(|s| s.complete).map(|s| s.id.clone()).collect())
             .unwrap_or_default();
-        match &other.keep {
-            // No policy promises everything.
-            None => promised.extend(union.stamps.iter().map(|s| &s.id).filter(|id| !held.contains(*id)).cloned()),
-            Some(keep) => {
-                let policy = policy(keep, source.generation);
-                let plan = retention::plan(&policy, &union, Clocks { store: now, host: now }, timezone);
-                promised.extend(plan.kept_but_absent(&held));
-            }
-        }
+        let policy = other.keep.as_ref().map(|keep| policy(keep, source.generation));
+        promised.extend(kept(policy.as_ref(), &union, now, timezone, true).difference(&held).cloned());
     }
     promised
+}
+
+/// The snapshots that a policy keeps in a vault that holds all of `history`; without a policy, all. With `frozen` also those
+/// that it keeps only because nothing expires now: deleting is final, and a copy is not made for that reason alone.
+pub(crate) fn kept(
+    policy: Option<&Policy>,
+    history: &History,
+    now: DateTime<Utc>,
+    timezone: Tz,
+    frozen: bool,
+) -> BTreeSet<String> {
+    let Some(policy) = policy else { return history.stamps.iter().map(|stamp| stamp.id.clone()).collect() };
+    let plan = retention::plan(policy, history, Clocks { store: now, host: now }, timezone);
+    let named = |decision: &SnapshotDecision| decision.keep && (frozen || decision.reasons != [Reason::Frozen]);
+    plan.snapshots.into_iter().filter(named).map(|decision| decision.id).collect()
 }
 
 /// The snapshots of all vaults, each once: with every mark that any vault has, whole if it is whole anywhere, and stored
@@ -258,19 +281,7 @@ mod tests {
     }
 
     fn stamp(age_days: i64) -> Stamp {
-        let data = now() - TimeDelta::days(age_days);
-        Stamp {
-            id: format!("{age_days}d"),
-            generation: "g".to_owned(),
-            data,
-            stored: data,
-            pinned: false,
-            suspect: false,
-            accepted: false,
-            checked: false,
-            restored: false,
-            complete: true,
-        }
+        Stamp::whole(format!("{age_days}d"), "g".to_owned(), now() - TimeDelta::days(age_days))
     }
 
     fn history(ages_days: impl IntoIterator<Item = i64>) -> History {

@@ -66,6 +66,8 @@ pub enum Action {
     Delete,
     /// A deletion began and was interrupted: go on.
     Resume,
+    /// A deletion was interrupted before its very last file: of the generation only that signature is left.
+    Sweep,
 }
 
 /// The plan for one generation.
@@ -154,6 +156,7 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
                     Action::Resume
                 }
             }
+            None if is_swept(vault, &dir).await? => Action::Sweep,
             // Objects without a snapshot may be those of a replicator that is still at work.
             None if snapshots.is_empty() && delete && is_fresh(vault, &dir, store_now).await? => Action::Keep,
             None => action(announced.as_ref(), delete, &snapshots, newest.as_ref(), store_now),
@@ -205,6 +208,7 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec
                 vault.put_signed(&doc, key).await?;
             }
             Action::Withdraw => withdraw(vault, &step.dir).await?,
+            Action::Sweep => delete(vault, &mut result).await?,
             Action::Delete => {
                 let Some(doc) = document(plan, step, PruneStage::Deleting, key) else { continue };
                 vault.put_signed(&doc, key).await?;
@@ -270,27 +274,41 @@ async fn put_receipt(vault: &Vault, plan: &PrunePlan, step: &Step, key: &HostKey
     vault.put_signed(&receipt, key).await.map(drop)
 }
 
-/// Snapshots first, so that nothing is listed whose objects are going; then objects; then the rest, `deleting.json` last.
+/// At which place a file of a generation is deleted; `None` for what this program does not make.
+fn rank(dir: &GenerationDir, path: &str) -> Option<u8> {
+    let rest = &path[dir.dir().as_str().len() + 1..];
+    let name = rest.rsplit('/').next().unwrap_or(rest);
+    Some(match rest.split('/').next()? {
+        "snapshots" if name.ends_with(".json") => 0,
+        "snapshots" if name.ends_with(".json.sig") || name.ends_with(".inventory.zst") => 1,
+        "objects" => match name.parse() {
+            Ok(object) if dir.object(&object).as_str() == path => 2,
+            _ => return None,
+        },
+        "generation.json" | "generation.json.sig" => 3,
+        "expired.json" | "expired.json.sig" => 4,
+        "deleting.json" => 5,
+        "deleting.json.sig" => LAST,
+        _ => return None,
+    })
+}
+
+/// The signature of `deleting.json` goes last: the document must not lie there without one, or the deletion would not be
+/// taken up again.
+const LAST: u8 = 6;
+
+/// Whether of all the files of this program only that signature is left.
+async fn is_swept(vault: &Vault, dir: &GenerationDir) -> Result<bool, VaultError> {
+    let files = vault.list(&dir.dir()).await?;
+    let ranks: BTreeSet<u8> = files.iter().filter_map(|entry| rank(dir, entry.path.as_str())).collect();
+    Ok(ranks == BTreeSet::from([LAST]))
+}
+
+/// Snapshots first, so that nothing is listed whose objects are going; then objects; then the rest, `deleting.json` and its signature last.
 async fn delete(vault: &Vault, result: &mut Done) -> Result<(), VaultError> {
     let dir = result.dir.clone();
     let mut files = vault.list(&dir.dir()).await?;
-    let rank = |path: &str| {
-        let rest = &path[dir.dir().as_str().len() + 1..];
-        let name = rest.rsplit('/').next().unwrap_or(rest);
-        Some(match rest.split('/').next()? {
-            "snapshots" if name.ends_with(".json") => 0,
-            "snapshots" if name.ends_with(".json.sig") || name.ends_with(".inventory.zst") => 1,
-            "objects" => match name.parse() {
-                Ok(object) if dir.object(&object).as_str() == path => 2,
-                _ => return None,
-            },
-            "generation.json" | "generation.json.sig" => 3,
-            "expired.json" | "expired.json.sig" => 4,
-            "deleting.json.sig" => 6,
-            "deleting.json" => 5,
-            _ => return None,
-        })
-    };
+    let rank = |path: &str| rank(&dir, path);
     result.strangers = files.iter().filter(|entry| rank(entry.path.as_str()).is_none()).count() as u64;
     files.retain(|entry| rank(entry.path.as_str()).is_some());
     files.sort_by_key(|entry| rank(entry.path.as_str()));

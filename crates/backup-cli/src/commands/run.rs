@@ -128,6 +128,11 @@ impl<'a> Work<'a> {
         Ok(Self { job, sources, vaults, others, deadline })
     }
 
+    /// All vaults that this run fills.
+    fn filled(&self) -> Vec<&'a config::Vault> {
+        self.vaults.iter().chain(&self.others).copied().collect()
+    }
+
     fn retries(&self) -> (u32, Duration) {
         self.job
             .map_or((0, Duration::ZERO), |job| (job.retry.times, Duration::from_secs(job.retry.backoff.as_seconds())))
@@ -168,7 +173,7 @@ async fn everything(
         let end = match *step {
             // It widened what was copied.
             Step::Replicate => continue,
-            Step::Prune => pruning::apply_all(session).await,
+            Step::Prune => pruning::follow(session, &work.sources, &work.filled()).await,
             Step::Verify { read_data, full } => verify::follow(session, read_data, full).await,
         };
         report.followed(*step, end);

@@ -9,8 +9,9 @@ use chrono::{DateTime, Utc};
 use retention::{Generation, History, Span, Stamp};
 
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
+use crate::replicate;
 use crate::signature::Signers;
-use crate::vault::document::{MarkDoc, MarkKind, ReceiptDoc, SnapshotDoc};
+use crate::vault::document::{MarkKind, ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::StorePath;
 use crate::vault::{Signed, Vault, VaultError};
@@ -37,7 +38,8 @@ pub async fn read(
     source: &SourceName,
     promised_elsewhere: &BTreeSet<String>,
 ) -> Result<Seen, VaultError> {
-    let marks = marks(vault, signers, stack, source).await?;
+    let marks = replicate::marks(vault, signers, stack, source).await?;
+    let marks = marks.signed.values().map(|mark| (mark.doc.document, mark.doc.mark.word())).collect();
     let generations = vault.generations(stack, source).await?;
     let mut history = History { promised_elsewhere: promised_elsewhere.clone(), ..History::default() };
     let mut documents = Vec::new();
@@ -100,21 +102,6 @@ async fn stored_instants(vault: &Vault, dir: &GenerationDir) -> Result<HashMap<S
 async fn is_complete(vault: &Vault, doc: &SnapshotDoc, objects: &HashMap<ObjectName, u64>) -> Result<bool, VaultError> {
     let inventory = believed(vault.get_inventory(doc).await)?;
     Ok(inventory.is_some_and(|(lines, _)| lines.iter().all(|line| objects.get(&line.name) == Some(&line.bytes))))
-}
-
-async fn marks(
-    vault: &Vault,
-    signers: &Signers,
-    stack: &StackName,
-    source: &SourceName,
-) -> Result<BTreeSet<(Hash256, &'static str)>, VaultError> {
-    let mut marks = BTreeSet::new();
-    for path in vault.marks(stack, source).await? {
-        if let Some(mark) = believed(vault.get_signed::<MarkDoc>(&path, signers).await)? {
-            marks.insert((mark.doc.document, mark.doc.mark.word()));
-        }
-    }
-    Ok(marks)
 }
 
 /// Data instants of the snapshots that a signed receipt says were removed.

@@ -134,7 +134,7 @@ impl Host {
     }
 
     async fn state(&self) -> State {
-        State::open(&self.path("state")).await.unwrap()
+        State::open(&self.path("state"), &"s".parse().unwrap()).await.unwrap()
     }
 
     async fn local(&self) -> Vault {

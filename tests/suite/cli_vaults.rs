@@ -69,3 +69,39 @@ fn a_jobs_prune_acts_on_its_own_sources_in_the_vaults_that_it_fills() {
     assert_eq!(pruned("own"), [at("local")]);
     assert_eq!(pruned("fills"), [at("local"), at("offsite")]);
 }
+
+#[test]
+fn verify_ends_like_restore_where_the_signer_is_unknown() {
+    let host = host(SOURCE);
+    host.good(&["run"]);
+    let other = Host::new();
+    fs::copy(other.path("signers"), host.path("signers")).unwrap();
+    assert_eq!(host.run(&["verify"]).code, 12);
+    assert_eq!(host.run(&["restore", "--latest", "--into-dir", "out", "--identity", "ops.txt"]).code, 12);
+}
+
+#[test]
+fn what_verify_found_damaged_is_not_held() {
+    let host = host(SOURCE);
+    host.good(&["run"]);
+    let marks = ending(&host, "offsite", "vault.json");
+    assert_eq!(marks.len(), 1);
+    let held = || host.good(&["prune", "--json"]).json()["plans"].to_string().matches("promised").count();
+    let before = held();
+    let object =
+        files_below(&host.path("offsite")).into_iter().find(|path| path.to_str().unwrap().contains("/objects/"));
+    let object = object.unwrap();
+    let good = fs::read(&object).unwrap();
+    let mut bad = good.clone();
+    bad[30] ^= 1;
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, bad).unwrap();
+    assert_eq!(held(), before, "the listing shows nothing");
+    assert_eq!(host.run(&["verify", "--read-data", "1/1"]).code, 4);
+    // Fails if `verify` remembers nothing, or `prune` does not ask.
+    assert_eq!(held(), before + 1, "{}", host.run(&["prune", "--json"]).out);
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, good).unwrap();
+    host.good(&["verify"]);
+    assert_eq!(held(), before, "good again");
+}

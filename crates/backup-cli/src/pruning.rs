@@ -11,6 +11,7 @@ use backup_core::id::SourceName;
 use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, history};
 use backup_core::signature::HostKey;
 use backup_core::vault::Vault;
+use backup_core::vault::layout::GenerationDir;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use retention::{Clocks, History, Policy, Reason, SnapshotDecision, Span, Stamp};
@@ -136,12 +137,23 @@ pub(crate) async fn prune(
     key: Option<&HostKey>,
 ) -> Result<Vec<Pruning>, CliError> {
     let signers = session.signers()?;
+    let mut known: BTreeMap<&str, BTreeSet<(GenerationDir, String)>> = BTreeMap::new();
+    if session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists()) {
+        let state = session.state().await?;
+        for vault in vaults {
+            known.insert(vault.name(), state.damaged(vault.id()).await?);
+        }
+    }
+    let none = BTreeSet::new();
+    let damaged = |vault: &Vault| known.get(vault.name()).unwrap_or(&none);
     let mut all = Vec::new();
     for source in sources {
         let mut seen: BTreeMap<&str, History> = BTreeMap::new();
         for vault in vaults {
             // A vault that cannot be read holds nothing; if it is to be pruned itself, the plan meets the same error.
-            if let Ok(read) = history::read(vault, &signers, session.stack(), &source.name, &BTreeSet::new()).await {
+            let found =
+                history::read(vault, &signers, session.stack(), &source.name, &BTreeSet::new(), damaged(vault)).await;
+            if let Ok(read) = found {
                 seen.insert(vault.name(), read.history);
             }
         }
@@ -165,6 +177,7 @@ pub(crate) async fn prune(
                     timezone: session.config.timezone,
                     host_now: now,
                     promised_elsewhere: promised(others, source, &seen, now, session.config.timezone),
+                    damaged: damaged(vault).clone(),
                     tool: TOOL.to_owned(),
                 };
                 match prune::plan(vault, &signers, &request).await {

@@ -44,6 +44,8 @@ pub struct PruneRequest {
     pub host_now: DateTime<Utc>,
     /// Snapshots that another vault's policy promises and does not hold.
     pub promised_elsewhere: BTreeSet<String>,
+    /// What a verification found damaged in this vault: objects and snapshots, by name. It takes nobody's place.
+    pub damaged: BTreeSet<(GenerationDir, String)>,
     /// Name and version of this program.
     pub tool: String,
 }
@@ -115,7 +117,9 @@ pub struct Done {
 /// Makes the plan. Reads only.
 pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> Result<PrunePlan, VaultError> {
     let store_now = vault.now().await?;
-    let seen = history::read(vault, signers, &request.stack, &request.source, &request.promised_elsewhere).await?;
+    let seen =
+        history::read(vault, signers, &request.stack, &request.source, &request.promised_elsewhere, &request.damaged)
+            .await?;
     let clocks = Clocks { store: store_now, host: request.host_now };
     let plan = retention::plan(&request.policy, &seen.history, clocks, request.timezone);
     let newest = seen.newest;

@@ -36,6 +36,7 @@ fn request(world: &World) -> PruneRequest {
         timezone: chrono_tz::UTC,
         host_now: world.host.now(),
         promised_elsewhere: BTreeSet::new(),
+        damaged: BTreeSet::new(),
         tool: "backup 0".to_owned(),
     }
 }

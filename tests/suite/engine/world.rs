@@ -183,7 +183,7 @@ impl World {
             signers: Signers::pin_fingerprint(&key.fingerprint()),
             key,
             identities: Identities::parse(identity.to_string().expose_secret().as_bytes(), None).unwrap(),
-            state: State::open(dir.path()).await.unwrap(),
+            state: State::open(dir.path(), &"shop".parse().unwrap()).await.unwrap(),
             host,
             store,
             request: BackupRequest {
@@ -222,7 +222,7 @@ impl World {
     /// The host's state is lost.
     pub(crate) async fn lose_state(&mut self) {
         self.dir = tempfile::tempdir().unwrap();
-        self.state = State::open(self.dir.path()).await.unwrap();
+        self.state = State::open(self.dir.path(), &"shop".parse().unwrap()).await.unwrap();
     }
 
     pub(crate) async fn history(&self) -> Vec<(GenerationDir, SnapshotId)> {

@@ -62,7 +62,7 @@ impl Scene {
         let store = LocalStore::open(&at("vault"), LocalOptions::default()).unwrap();
         let vault = Vault::open("local", Arc::new(store), None).await.unwrap();
         vault.put_recover(RECOVER, &key).await.unwrap();
-        let state = State::open(&at("state")).await.unwrap();
+        let state = State::open(&at("state"), &STACK.parse().unwrap()).await.unwrap();
         Some(Self { dir, key, vault, recipients, state })
     }
 

@@ -55,7 +55,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let _locks = work
         .sources
         .iter()
-        .map(|source| RunLock::take(session.state_dir()?, &source.name))
+        .map(|source| RunLock::take(session.state_dir()?, session.stack(), &source.name))
         .collect::<Result<Vec<_>, _>>()?;
     let started = cx.clock.now();
     let mut record =

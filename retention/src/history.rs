@@ -38,6 +38,22 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// A whole snapshot of the instant `data`, stored at that instant, without a mark and with nothing against it.
+    pub fn whole(id: String, generation: String, data: DateTime<Utc>) -> Self {
+        Self {
+            id,
+            generation,
+            data,
+            stored: data,
+            pinned: false,
+            suspect: false,
+            accepted: false,
+            checked: false,
+            restored: false,
+            complete: true,
+        }
+    }
+
     /// Its place in time: the earlier of the two instants, since neither clock may push it into the future.
     pub(crate) fn early(&self) -> DateTime<Utc> {
         self.data.min(self.stored)

@@ -12,7 +12,7 @@ use backup_core::backup::{BackupRequest, Host as Maker, backup};
 use backup_core::clock::Clock;
 use backup_core::id::{Hash256, VaultId};
 use backup_core::monitor::{Monitor, Silent};
-use backup_core::signature::HostKey;
+use backup_core::signature::{HostKey, Signers};
 use backup_core::source::files::FilesOptions;
 use backup_core::state::{RunRecord, State};
 use backup_core::vault::Vault;
@@ -134,7 +134,7 @@ impl Host {
     }
 
     async fn state(&self) -> State {
-        State::open(&self.path("state")).await.unwrap()
+        State::open(&self.path("state"), &"s".parse().unwrap()).await.unwrap()
     }
 
     async fn local(&self) -> Vault {
@@ -171,7 +171,8 @@ impl Host {
             config: Value::Null,
             tool: "test".to_owned(),
         };
-        let maker = Maker { key: &key, state: &state, clock: &clock, monitor: &monitor };
+        let signers = Signers::pin_fingerprint(&key.fingerprint());
+        let maker = Maker { key: &key, signers: &signers, state: &state, clock: &clock, monitor: &monitor };
         let made = backup(&vault, maker, &request, &FilesOptions::new(vec![self.path("data")])).await.unwrap();
         made.snapshot.doc.id.to_string()
     }

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use backup_core::id::SourceName;
+use backup_core::id::{SourceName, StackName};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::CliError;
@@ -14,9 +14,9 @@ use crate::exit::Exit;
 pub(crate) struct RunLock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl RunLock {
-    /// Takes the lock of a source, or says that another run has it.
-    pub(crate) fn take(state: &Path, source: &SourceName) -> Result<Self, CliError> {
-        let path = state.join(format!("{source}.lock"));
+    /// Takes the lock of a stack's source, or says that another run has it.
+    pub(crate) fn take(state: &Path, stack: &StackName, source: &SourceName) -> Result<Self, CliError> {
+        let path = state.join(format!("{stack}.{source}.lock"));
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| {
             CliError::caused(Exit::Failed, format!("cannot open the lock `{}`", path.display()), &error)
                 .hint("check the folder of `state` and the rights of this user")
@@ -26,5 +26,22 @@ impl RunLock {
             Err(_) => Err(CliError::new(Exit::Running, format!("another run of source `{source}` is under way"))
                 .hint("wait for it; `backup runs` shows it")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_run_per_stack_and_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| name.parse::<StackName>().unwrap());
+        let source: SourceName = "db".parse().unwrap();
+        let held = RunLock::take(dir.path(), &one, &source).unwrap();
+        assert_eq!(RunLock::take(dir.path(), &one, &source).err().map(|error| error.exit()), Some(Exit::Running));
+        assert!(RunLock::take(dir.path(), &two, &source).is_ok(), "another stack in the same folder");
+        drop(held);
+        assert!(RunLock::take(dir.path(), &one, &source).is_ok());
     }
 }

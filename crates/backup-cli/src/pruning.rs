@@ -11,9 +11,10 @@ use backup_core::id::SourceName;
 use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, history};
 use backup_core::signature::HostKey;
 use backup_core::vault::Vault;
+use backup_core::vault::layout::GenerationDir;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use retention::{Clocks, History, Policy, Span, Stamp};
+use retention::{Clocks, History, Policy, Reason, SnapshotDecision, Span, Stamp};
 use serde_json::{Value, json};
 
 use crate::commands::silent;
@@ -71,7 +72,8 @@ impl Pruning {
         let what = format!("vault `{}`, source `{}`", self.vault, self.source);
         let frozen = self.plan.iter().flat_map(|plan| &plan.frozen);
         let frozen = frozen.map(|freeze| format!("{what}: nothing expires: {freeze}"));
-        frozen.chain(self.error.iter().flat_map(|error| told(&what, error))).collect()
+        let foreign = self.plan.iter().flat_map(|plan| &plan.foreign).map(|text| format!("{what}: {text}"));
+        frozen.chain(foreign).chain(self.error.iter().flat_map(|error| told(&what, error))).collect()
     }
 
     /// For `--json`.
@@ -99,7 +101,7 @@ impl Pruning {
         };
         json!({
             "vault": self.vault, "source": self.source, "keep": self.keep.as_ref().map(policy_text), "frozen": frozen,
-            "generations": generations, "done": self.done.iter().map(done).collect::<Vec<_>>(),
+            "foreign": plan.map(|plan| &plan.foreign), "generations": generations, "done": self.done.iter().map(done).collect::<Vec<_>>(),
             "error": self.error.as_ref().map(CliError::to_json),
         })
     }
@@ -114,6 +116,7 @@ pub(crate) fn word(action: &Action) -> &'static str {
         Action::Withdraw => "withdraw",
         Action::Delete => "delete",
         Action::Resume => "resume",
+        Action::Sweep => "sweep",
     }
 }
 
@@ -122,27 +125,39 @@ pub(crate) fn exit(prunings: &[Pruning]) -> Exit {
     prunings.iter().filter_map(|pruning| pruning.error.as_ref()).fold(Exit::Done, |end, e| end.worse(e.as_part()))
 }
 
-/// Plans, and with a key also acts, for every configured source in `vaults` (or `only` one of them).
+/// Plans, and with a key also acts, for each of `sources` in those of `vaults` that `acts` names.
 ///
-/// `vaults` should be all that answer: a configured vault that is not among them counts as holding nothing. Errors: only
+/// `vaults` should be all that answer, also those that are left alone: a configured vault that is not among them counts as holding nothing. Errors: only
 /// what keeps everything from starting (the signers); a vault that fails on the way is named in the result.
 pub(crate) async fn prune(
     session: &Session<'_>,
     vaults: &[Vault],
-    only: Option<&str>,
+    acts: &(dyn Fn(&str) -> bool + Sync),
+    sources: &[&config::Source],
     key: Option<&HostKey>,
 ) -> Result<Vec<Pruning>, CliError> {
     let signers = session.signers()?;
+    let mut known: BTreeMap<&str, BTreeSet<(GenerationDir, String)>> = BTreeMap::new();
+    if session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists()) {
+        let state = session.state().await?;
+        for vault in vaults {
+            known.insert(vault.name(), state.damaged(vault.id()).await?);
+        }
+    }
+    let none = BTreeSet::new();
+    let damaged = |vault: &Vault| known.get(vault.name()).unwrap_or(&none);
     let mut all = Vec::new();
-    for source in &session.config.sources {
+    for source in sources {
         let mut seen: BTreeMap<&str, History> = BTreeMap::new();
         for vault in vaults {
             // A vault that cannot be read holds nothing; if it is to be pruned itself, the plan meets the same error.
-            if let Ok(read) = history::read(vault, &signers, session.stack(), &source.name, &BTreeSet::new()).await {
+            let found =
+                history::read(vault, &signers, session.stack(), &source.name, &BTreeSet::new(), damaged(vault)).await;
+            if let Ok(read) = found {
                 seen.insert(vault.name(), read.history);
             }
         }
-        for vault in vaults.iter().filter(|vault| only.is_none_or(|only| only == vault.name())) {
+        for vault in vaults.iter().filter(|vault| acts(vault.name())) {
             let keep = session.config.vault(vault.name()).and_then(|vault| vault.keep);
             let mut pruning = Pruning {
                 vault: vault.name().to_owned(),
@@ -162,6 +177,7 @@ pub(crate) async fn prune(
                     timezone: session.config.timezone,
                     host_now: now,
                     promised_elsewhere: promised(others, source, &seen, now, session.config.timezone),
+                    damaged: damaged(vault).clone(),
                     tool: TOOL.to_owned(),
                 };
                 match prune::plan(vault, &signers, &request).await {
@@ -183,11 +199,24 @@ pub(crate) async fn prune(
     Ok(all)
 }
 
-/// Prunes all vaults that answer, as a step of a run.
-pub(crate) async fn apply_all(session: &Session<'_>) -> Result<StepReport, CliError> {
+/// Prunes as a step of a run: the job's `sources`, in the vaults that it fills (`own`). The others are read only: what they
+/// hold decides what may go, and one that does not answer makes more stay.
+pub(crate) async fn follow(
+    session: &Session<'_>,
+    sources: &[&config::Source],
+    own: &[&config::Vault],
+) -> Result<StepReport, CliError> {
     let key = session.host_key()?;
-    let (vaults, silent) = session.vaults(None, true).await?;
-    let prunings = prune(session, &vaults, None, Some(&key)).await?;
+    let acts = |name: &str| own.iter().any(|vault| vault.name == name);
+    let (mut vaults, mut silent) = (Vec::new(), Vec::new());
+    for vault in &session.config.vaults {
+        match session.vault(vault, acts(&vault.name)).await {
+            Ok(open) => vaults.push(open),
+            Err(error) if acts(&vault.name) => silent.push((vault.name.clone(), error)),
+            Err(_) => {}
+        }
+    }
+    let prunings = prune(session, &vaults, &acts, sources, Some(&key)).await?;
     let end = silent.iter().fold(exit(&prunings), |end, (_, error)| end.worse(error.as_part()));
     let problems = prunings.iter().flat_map(Pruning::problems).chain(silent::lines(&silent)).collect();
     Ok(StepReport { step: Step::Prune, exit: end, found: prunings.iter().map(Pruning::to_json).collect(), problems })
@@ -208,17 +237,25 @@ fn promised<'a>(
             .get(other.name.as_str())
             .map(|history| history.stamps.iter().filter(|s| s.complete).map(|s| s.id.clone()).collect())
             .unwrap_or_default();
-        match &other.keep {
-            // No policy promises everything.
-            None => promised.extend(union.stamps.iter().map(|s| &s.id).filter(|id| !held.contains(*id)).cloned()),
-            Some(keep) => {
-                let policy = policy(keep, source.generation);
-                let plan = retention::plan(&policy, &union, Clocks { store: now, host: now }, timezone);
-                promised.extend(plan.kept_but_absent(&held));
-            }
-        }
+        let policy = other.keep.as_ref().map(|keep| policy(keep, source.generation));
+        promised.extend(kept(policy.as_ref(), &union, now, timezone, true).difference(&held).cloned());
     }
     promised
+}
+
+/// The snapshots that a policy keeps in a vault that holds all of `history`; without a policy, all. With `frozen` also those
+/// that it keeps only because nothing expires now: deleting is final, and a copy is not made for that reason alone.
+pub(crate) fn kept(
+    policy: Option<&Policy>,
+    history: &History,
+    now: DateTime<Utc>,
+    timezone: Tz,
+    frozen: bool,
+) -> BTreeSet<String> {
+    let Some(policy) = policy else { return history.stamps.iter().map(|stamp| stamp.id.clone()).collect() };
+    let plan = retention::plan(policy, history, Clocks { store: now, host: now }, timezone);
+    let named = |decision: &SnapshotDecision| decision.keep && (frozen || decision.reasons != [Reason::Frozen]);
+    plan.snapshots.into_iter().filter(named).map(|decision| decision.id).collect()
 }
 
 /// The snapshots of all vaults, each once: with every mark that any vault has, whole if it is whole anywhere, and stored
@@ -257,19 +294,7 @@ mod tests {
     }
 
     fn stamp(age_days: i64) -> Stamp {
-        let data = now() - TimeDelta::days(age_days);
-        Stamp {
-            id: format!("{age_days}d"),
-            generation: "g".to_owned(),
-            data,
-            stored: data,
-            pinned: false,
-            suspect: false,
-            accepted: false,
-            checked: false,
-            restored: false,
-            complete: true,
-        }
+        Stamp::whole(format!("{age_days}d"), "g".to_owned(), now() - TimeDelta::days(age_days))
     }
 
     fn history(ages_days: impl IntoIterator<Item = i64>) -> History {

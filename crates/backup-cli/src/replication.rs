@@ -9,16 +9,17 @@ use std::fmt::Write as _;
 
 use backup_core::catalogue::{self, Listed};
 use backup_core::config;
-use backup_core::id::SourceName;
-use backup_core::replicate::{ReplicateError, Route, replicate};
+use backup_core::id::{Hash256, SourceName};
+use backup_core::monitor::Event;
+use backup_core::replicate::{Marks, ReplicateError, Route, marks, replicate, replicate_marks};
 use backup_core::signature::Signers;
-use backup_core::vault::document::MarkKind;
-use backup_core::vault::layout::{self, SnapshotId};
+use backup_core::vault::document::{MarkKind, SnapshotDoc};
+use backup_core::vault::layout::SnapshotId;
 use backup_core::vault::store::StoreError;
-use backup_core::vault::{Vault, VaultError};
+use backup_core::vault::{Signed, Vault, VaultError};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use retention::{Clocks, History, Policy, Reason, Stamp};
+use retention::{History, Policy, Stamp};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -101,8 +102,14 @@ pub(crate) struct Lack {
 pub(crate) struct Work {
     /// The newest of each source and vault first, then the backlog, newest first.
     pub(crate) lacks: Vec<Lack>,
-    /// Vaults that could not be listed.
+    /// Vaults that could not be read.
     pub(crate) silent: Vec<(String, SourceName, CliError)>,
+    /// Snapshots that a vault lists and that are not believed there.
+    pub(crate) refused: Vec<(String, SourceName, CliError)>,
+    /// The marks of each source, by vault.
+    marks: BTreeMap<SourceName, BTreeMap<String, Marks>>,
+    /// The only vault that gets anything.
+    into: Option<String>,
 }
 
 /// Copies into each of `vaults` (opened for writing) what it lacks of `sources` and others of `vaults` have.
@@ -114,91 +121,140 @@ pub(crate) async fn fill(
     sources: &[SourceName],
 ) -> Result<Vec<Lane>, CliError> {
     let signers = session.signers()?;
-    let work = survey(session, vaults, sources, None).await;
+    let work = survey(session, vaults, &signers, sources, None).await;
     Ok(copy(session, vaults, &signers, work).await)
 }
 
 /// Lists what is lacking; with `into`, in that vault only. Reads only.
+///
+/// Names say what is there and prove nothing: what a policy would keep is asked of the signed documents and marks alone. A
+/// planted name of the year 2999 would otherwise make everything else too old to be copied.
 pub(crate) async fn survey(
     session: &Session<'_>,
     vaults: &[Vault],
+    signers: &Signers,
     sources: &[SourceName],
     into: Option<&str>,
 ) -> Work {
-    let (mut newest, mut backlog, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+    let mut work = Work { into: into.map(str::to_owned), ..Work::default() };
+    let mut backlog = Vec::new();
     for name in sources {
         let Some(source) = session.config.source(name.as_str()) else { continue };
         let (listed, failed) = catalogue::snapshots(vaults, session.stack(), name).await;
         // A vault that cannot be listed would seem to lack everything.
-        let deaf: BTreeSet<String> = failed.iter().map(|(vault, _)| vault.clone()).collect();
-        silent.extend(failed.into_iter().map(|(vault, error)| (vault, name.clone(), error.into())));
-        let marks = marks(session, vaults, name).await;
-        let stamps: Vec<Stamp> = listed.iter().map(|listed| stamp(listed, &marks)).collect();
-        let into_all = vaults.iter().filter(|to| into.is_none_or(|into| into == to.name()));
-        for to in into_all.filter(|to| !deaf.contains(to.name())) {
+        let mut deaf: BTreeSet<String> = failed.iter().map(|(vault, _)| vault.clone()).collect();
+        work.silent.extend(failed.into_iter().map(|(vault, error)| (vault, name.clone(), error.into())));
+        for vault in vaults {
+            if deaf.contains(vault.name()) {
+                continue;
+            }
+            match marks(vault, signers, session.stack(), name).await {
+                Ok(found) => {
+                    for reason in found.foreign.values() {
+                        session.monitor.event(Event::Warning { text: format!("foreign or unsigned mark: {reason}") });
+                    }
+                    work.marks.entry(name.clone()).or_default().insert(vault.name().to_owned(), found);
+                }
+                Err(error) => {
+                    deaf.insert(vault.name().to_owned());
+                    work.silent.push((vault.name().to_owned(), name.clone(), error.into()));
+                }
+            }
+        }
+        let into_all =
+            || vaults.iter().filter(|to| into.is_none_or(|into| into == to.name()) && !deaf.contains(to.name()));
+        let has = |listed: &Listed, to: &Vault| listed.vaults.iter().any(|has| has.id() == to.id());
+        if into_all().all(|to| listed.iter().all(|listed| has(listed, to))) {
+            continue;
+        }
+        let stamps = work.believed(name, &listed, &deaf, signers).await;
+        let history = History { stamps, ..History::default() };
+        for to in into_all() {
             let keep = session.config.vault(to.name()).and_then(|vault| vault.keep);
             let policy = keep.map(|keep| pruning::policy(&keep, source.generation));
-            let wanted = wanted(policy.as_ref(), &stamps, session.cx.clock.now(), session.config.timezone);
-            let lacking = listed.iter().rev().filter(|listed| !listed.vaults.iter().any(|has| has.id() == to.id()));
+            let wanted = wanted(policy.as_ref(), &history, session.cx.clock.now(), session.config.timezone);
             let mut first = true;
-            for listed in lacking {
+            for listed in listed.iter().rev().filter(|listed| !has(listed, to)) {
                 let wanted = wanted.contains(listed.id.as_str());
                 let lack = Lack { to: to.clone(), source: name.clone(), listed: listed.clone(), wanted };
-                if wanted && std::mem::take(&mut first) { newest.push(lack) } else { backlog.push(lack) }
+                if wanted && std::mem::take(&mut first) { work.lacks.push(lack) } else { backlog.push(lack) }
             }
         }
     }
-    newest.append(&mut backlog);
-    Work { lacks: newest, silent }
+    work.lacks.append(&mut backlog);
+    work
+}
+
+impl Work {
+    /// The snapshots that some vault proves, each as the first vault that can shows it, with the marks that any has.
+    async fn believed(
+        &mut self,
+        source: &SourceName,
+        listed: &[Listed],
+        deaf: &BTreeSet<String>,
+        signers: &Signers,
+    ) -> Vec<Stamp> {
+        let marked: BTreeSet<(Hash256, &str)> = self
+            .marks
+            .get(source)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .flat_map(|marks| marks.signed.values())
+            .map(|mark| (mark.doc.document, mark.doc.mark.word()))
+            .collect();
+        let mut stamps = Vec::new();
+        for listed in listed {
+            for vault in listed.vaults.iter().filter(|vault| !deaf.contains(vault.name())) {
+                let path = listed.dir.snapshot(&listed.id, ".json");
+                match vault.get_signed::<SnapshotDoc>(&path, signers).await {
+                    Ok(signed) => {
+                        stamps.push(stamp(&signed, &marked));
+                        break;
+                    }
+                    Err(error) => self.refused.push((vault.name().to_owned(), source.clone(), error.into())),
+                }
+            }
+        }
+        stamps
+    }
+
+    /// What could not be read and what is not believed.
+    pub(crate) fn errors(&self) -> impl Iterator<Item = &(String, SourceName, CliError)> {
+        self.silent.iter().chain(&self.refused)
+    }
 }
 
 /// The snapshots that a policy would keep in a vault that held all of them; without a policy, all.
 ///
 /// A plan that is frozen for a gap or a clock keeps what no rule names, because deleting is final; a copy is not made for
 /// that reason alone, or an outage long ago would bring back what was pruned since.
-fn wanted(policy: Option<&Policy>, stamps: &[Stamp], now: DateTime<Utc>, timezone: Tz) -> BTreeSet<String> {
-    let Some(policy) = policy else { return stamps.iter().map(|stamp| stamp.id.clone()).collect() };
-    let history = History { stamps: stamps.to_vec(), ..History::default() };
-    let plan = retention::plan(policy, &history, Clocks { store: now, host: now }, timezone);
-    let named = plan.snapshots.into_iter().filter(|decision| decision.keep && decision.reasons != [Reason::Frozen]);
-    named.map(|decision| decision.id).collect()
+fn wanted(policy: Option<&Policy>, history: &History, now: DateTime<Utc>, timezone: Tz) -> BTreeSet<String> {
+    pruning::kept(policy, history, now, timezone, false)
 }
 
-/// What the names alone say: believed here, because it can only add a copy of what is signed.
-fn stamp(listed: &Listed, marks: &BTreeSet<String>) -> Stamp {
-    let marked =
-        |kind: MarkKind| marks.contains(layout::mark(&listed.dir.stack, &listed.dir.source, &listed.id, kind).as_str());
+fn stamp(signed: &Signed<SnapshotDoc>, marks: &BTreeSet<(Hash256, &str)>) -> Stamp {
+    let (doc, hash) = (&signed.doc, signed.hash());
+    let marked = |kind: MarkKind| marks.contains(&(hash, kind.word()));
     Stamp {
-        id: listed.id.to_string(),
-        generation: listed.dir.id.to_string(),
-        data: listed.id.instant(),
-        stored: listed.id.instant(),
         pinned: marked(MarkKind::Pin),
-        suspect: listed.id.is_suspect(),
+        suspect: doc.suspect > 0,
         accepted: marked(MarkKind::Accept),
         checked: marked(MarkKind::Checked),
         restored: marked(MarkKind::Restored),
-        complete: true,
+        ..Stamp::whole(doc.id.to_string(), doc.generation.to_string(), doc.instant)
     }
-}
-
-/// Paths of all marks of a source. A vault that fails here fails again where it is counted.
-async fn marks(session: &Session<'_>, vaults: &[Vault], source: &SourceName) -> BTreeSet<String> {
-    let mut all = BTreeSet::new();
-    for vault in vaults {
-        let paths = vault.marks(session.stack(), source).await.unwrap_or_default();
-        all.extend(paths.into_iter().map(|path| path.to_string()));
-    }
-    all
 }
 
 /// Copies what is lacking and wanted; then the marks, between all vaults.
 pub(crate) async fn copy(session: &Session<'_>, vaults: &[Vault], signers: &Signers, work: Work) -> Vec<Lane> {
     let mut lanes = Lanes::default();
     let mut dead: BTreeSet<String> = BTreeSet::new();
-    for (vault, source, error) in work.silent {
+    for (vault, source, error) in &work.silent {
         dead.insert(vault.clone());
-        lanes.at(&vault, &vault, &source).errors.push(error);
+        lanes.at(vault, vault, source).errors.push(error.clone());
+    }
+    for (vault, source, error) in &work.refused {
+        lanes.at(vault, vault, source).errors.push(error.clone());
     }
     for lack in work.lacks.iter().filter(|lack| lack.wanted) {
         for from in &lack.listed.vaults {
@@ -212,21 +268,19 @@ pub(crate) async fn copy(session: &Session<'_>, vaults: &[Vault], signers: &Sign
             let only = |id: &SnapshotId| *id == lack.listed.id;
             let done = replicate(route, session.stack(), &lack.source, &only, false).await;
             let lane = lanes.at(from.name(), lack.to.name(), &lack.source);
-            match done {
-                Ok(done) => {
-                    lane.snapshots.extend(done.snapshots);
-                    lane.objects += done.objects;
-                    lane.bytes += done.bytes;
-                    break;
-                }
-                Err(error) => {
-                    dead.extend(silent_vault(&error));
-                    lane.errors.push(error.into());
-                }
+            lane.snapshots.extend(done.snapshots);
+            lane.objects += done.objects;
+            lane.bytes += done.bytes;
+            if done.errors.is_empty() {
+                break;
+            }
+            for error in done.errors {
+                dead.extend(silent_vault(&error));
+                lane.errors.push(error.into());
             }
         }
     }
-    marks_between(session, vaults, signers, &mut lanes, &mut dead).await;
+    marks_between(session, vaults, work, &mut lanes, &mut dead).await;
     lanes.0.into_values().collect()
 }
 
@@ -234,42 +288,43 @@ pub(crate) async fn copy(session: &Session<'_>, vaults: &[Vault], signers: &Sign
 async fn marks_between(
     session: &Session<'_>,
     vaults: &[Vault],
-    signers: &Signers,
+    work: Work,
     lanes: &mut Lanes,
     dead: &mut BTreeSet<String>,
 ) {
-    let sources: Vec<SourceName> = session.config.sources.iter().map(|source| source.name.clone()).collect();
-    for source in &sources {
-        let mut have: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-        for vault in vaults.iter().filter(|vault| !dead.contains(vault.name())) {
-            let Ok(paths) = vault.marks(session.stack(), source).await else { continue };
-            have.insert(vault.name(), paths.into_iter().map(|path| path.to_string()).collect());
-        }
-        for (from, to) in vaults.iter().flat_map(|from| vaults.iter().map(move |to| (from, to))) {
-            let (Some(given), Some(there)) = (have.get(from.name()), have.get(to.name())) else { continue };
-            if given.is_subset(there) || dead.contains(from.name()) || dead.contains(to.name()) {
-                continue;
+    for (source, mut have) in work.marks {
+        for to in vaults.iter().filter(|to| work.into.as_deref().is_none_or(|into| into == to.name())) {
+            let Some(mut there) = have.remove(to.name()) else { continue };
+            for from in vaults.iter().filter(|from| from.name() != to.name()) {
+                let Some(given) = have.get(from.name()).filter(|_| !dead.contains(to.name())) else { continue };
+                let (_, errors) = replicate_marks(given, to, &there, &session.monitor).await;
+                for error in errors {
+                    dead.extend(silent_vault(&error));
+                    lanes.at(from.name(), to.name(), &source).errors.push(error.into());
+                }
+                there.signed.extend(given.signed.clone());
             }
-            let route = Route { from, to, signers, monitor: &session.monitor };
-            if let Err(error) = replicate(route, session.stack(), source, &|_| false, false).await {
-                dead.extend(silent_vault(&error));
-                lanes.at(from.name(), to.name(), source).errors.push(error.into());
-            }
+            have.insert(to.name().to_owned(), there);
         }
     }
 }
 
 /// The vault that failed as a whole, if that is what the error says.
 fn silent_vault(error: &ReplicateError) -> Option<String> {
-    let (ReplicateError::Vault(error) | ReplicateError::Snapshot { source: error, .. }) = error else { return None };
-    match error {
-        VaultError::Store {
-            vault,
-            source:
-                StoreError::Denied { .. } | StoreError::Full { .. } | StoreError::Missing { .. } | StoreError::Failed { .. },
-        } => Some(vault.clone()),
-        _ => None,
-    }
+    let (ReplicateError::Vault(cause)
+    | ReplicateError::Snapshot { source: cause, .. }
+    | ReplicateError::Mark { source: cause, .. }) = error
+    else {
+        return None;
+    };
+    let VaultError::Store { vault, source } = cause else { return None };
+    let away = match source {
+        StoreError::Full { .. } | StoreError::Missing { .. } | StoreError::Failed { .. } => true,
+        // What must not be replaced says nothing about the rest.
+        StoreError::Denied { .. } => !matches!(error, ReplicateError::Mark { .. }),
+        _ => false,
+    };
+    away.then(|| vault.clone())
 }
 
 /// Lanes by source and vaults.
@@ -301,20 +356,9 @@ mod tests {
     use chrono::TimeDelta;
     use retention::Span;
 
-    fn stamps(ages_days: &[i64], now: DateTime<Utc>) -> Vec<Stamp> {
-        let stamp = |days: &i64| Stamp {
-            id: format!("{days}d"),
-            generation: "g".to_owned(),
-            data: now - TimeDelta::days(*days),
-            stored: now - TimeDelta::days(*days),
-            pinned: false,
-            suspect: false,
-            accepted: false,
-            checked: false,
-            restored: false,
-            complete: true,
-        };
-        ages_days.iter().map(stamp).collect()
+    fn history(ages_days: &[i64], now: DateTime<Utc>) -> History {
+        let stamp = |days: &i64| Stamp::whole(format!("{days}d"), "g".to_owned(), now - TimeDelta::days(*days));
+        History { stamps: ages_days.iter().map(stamp).collect(), ..History::default() }
     }
 
     #[test]
@@ -322,7 +366,7 @@ mod tests {
         let now: DateTime<Utc> = "2026-06-01T00:00:00Z".parse().unwrap();
         let policy = Policy { within: Span::days(7), weekly: None, monthly: None, yearly: None, min: 2 };
         let ask = |policy: Option<&Policy>, ages: &[i64]| {
-            let wanted = wanted(policy, &stamps(ages, now), now, Tz::UTC);
+            let wanted = wanted(policy, &history(ages, now), now, Tz::UTC);
             ages.iter().copied().filter(|age| wanted.contains(&format!("{age}d"))).collect::<Vec<i64>>()
         };
         assert_eq!(ask(Some(&policy), &[0, 1, 6, 7, 8, 12]), [0, 1, 6, 7]);

@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
             CliError::caused(Exit::Failed, format!("cannot make the state folder `{}`", dir.display()), &error)
                 .hint("check `state` and the rights of this user")
         })?;
-        Ok(State::open(dir).await?)
+        Ok(State::open(dir, self.stack()).await?)
     }
 
     /// The folder of the state.

@@ -20,12 +20,13 @@ use crate::manifest::{Manifest, Stream, text};
 use crate::monitor::{Event, Monitor};
 use crate::pipeline::known::Known;
 use crate::pipeline::{Pipeline, PipelineError, PipelineParts};
+use crate::prune::notice;
 use crate::seal::key::{NewKey, NewKeyError};
 use crate::seal::{SealError, Sealer};
 use crate::signature::{HostKey, Signers};
 use crate::source::{Captured, CapturedStream, Source, SourceError};
 use crate::state::{State, StateError};
-use crate::vault::document::{FORMAT, GenerationDoc, ManifestRef, PruneStage, SnapshotDoc};
+use crate::vault::document::{FORMAT, GenerationDoc, ManifestRef, SnapshotDoc};
 use crate::vault::layout::{GenerationDir, GenerationId, Period, SnapshotId, Volume};
 use crate::vault::{Signed, Vault, VaultError};
 
@@ -63,6 +64,8 @@ pub struct BackupRequest {
 pub struct Host<'a> {
     /// Signs.
     pub key: &'a HostKey,
+    /// Whose announcement of a prune is obeyed.
+    pub signers: &'a Signers,
     /// Remembers.
     pub state: &'a State,
     /// Tells the time.
@@ -166,7 +169,7 @@ pub async fn backup(
     clocks_agree(vault, started).await?;
     let generation = open_generation(vault, host, request).await?;
     let dir = generation.doc.dir();
-    refuse_if_pruned(vault, &dir).await?;
+    refuse_if_pruned(vault, host, &dir).await?;
     let pipeline = start_pipeline(vault, host, request, &generation.doc).await?;
     let captured = match capture(&pipeline, host, request, source).await {
         Ok(captured) => captured,
@@ -179,7 +182,7 @@ pub async fn backup(
     barrier(&pipeline, request).await?;
     let draft = Draft { started, generation, captured };
     let committed = commit(vault, host, request, source.kind(), &pipeline, draft).await?;
-    withdraw_if_pruned(vault, &dir, &committed).await?;
+    withdraw_if_pruned(vault, host, &dir, &committed).await?;
     host.state.set_head(&request.source, committed.snapshot.doc.id.as_str(), committed.snapshot.hash()).await?;
     Ok(committed)
 }
@@ -448,19 +451,23 @@ async fn previous(vault: &Vault, host: Host<'_>, request: &BackupRequest) -> Res
     Ok(head)
 }
 
-async fn pruned(vault: &Vault, dir: &GenerationDir) -> Result<bool, VaultError> {
-    Ok(vault.exists(&dir.file(PruneStage::Expired.file())).await?
-        || vault.exists(&dir.file(PruneStage::Deleting.file())).await?)
-}
-
-async fn refuse_if_pruned(vault: &Vault, dir: &GenerationDir) -> Result<(), BackupError> {
-    if pruned(vault, dir).await? { Err(BackupError::Pruned { generation: dir.id.clone() }) } else { Ok(()) }
+async fn refuse_if_pruned(vault: &Vault, host: Host<'_>, dir: &GenerationDir) -> Result<(), BackupError> {
+    let standing = notice::standing(vault, host.signers, dir).await?;
+    for text in standing.foreign {
+        host.monitor.event(Event::Warning { text });
+    }
+    if standing.pruned { Err(BackupError::Pruned { generation: dir.id.clone() }) } else { Ok(()) }
 }
 
 /// A prune that began between our first look and our commit may already have listed the generation without us: then the
 /// commit is taken back, and the run fails loudly, rather than leaving a snapshot whose objects are about to go.
-async fn withdraw_if_pruned(vault: &Vault, dir: &GenerationDir, committed: &Committed) -> Result<(), BackupError> {
-    if !pruned(vault, dir).await? {
+async fn withdraw_if_pruned(
+    vault: &Vault,
+    host: Host<'_>,
+    dir: &GenerationDir,
+    committed: &Committed,
+) -> Result<(), BackupError> {
+    if !notice::standing(vault, host.signers, dir).await?.pruned {
         return Ok(());
     }
     let id = &committed.snapshot.doc.id;

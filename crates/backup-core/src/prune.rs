@@ -11,6 +11,7 @@
 //! does not know. Whatever is not understood keeps its generation. Until `deleting.json` is written, [`undo`] takes it all back.
 
 pub mod history;
+pub(crate) mod notice;
 
 use std::collections::BTreeSet;
 
@@ -23,6 +24,7 @@ use crate::signature::{HostKey, Signers};
 use crate::vault::document::{ExpiredDoc, FORMAT, PruneStage, ReceiptDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::{Vault, VaultError};
+use notice::Notice;
 
 /// Least time between announcing and deleting, by the store's clock.
 pub const GRACE: TimeDelta = TimeDelta::hours(24);
@@ -42,6 +44,8 @@ pub struct PruneRequest {
     pub host_now: DateTime<Utc>,
     /// Snapshots that another vault's policy promises and does not hold.
     pub promised_elsewhere: BTreeSet<String>,
+    /// What a verification found damaged in this vault: objects and snapshots, by name. It takes nobody's place.
+    pub damaged: BTreeSet<(GenerationDir, String)>,
     /// Name and version of this program.
     pub tool: String,
 }
@@ -64,6 +68,8 @@ pub enum Action {
     Delete,
     /// A deletion began and was interrupted: go on.
     Resume,
+    /// A deletion was interrupted before its very last file: of the generation only that signature is left.
+    Sweep,
 }
 
 /// The plan for one generation.
@@ -86,6 +92,8 @@ pub struct PrunePlan {
     pub frozen: Vec<Freeze>,
     /// Each generation, oldest first.
     pub steps: Vec<Step>,
+    /// What lies where an announcement belongs and is not believed, in words: it is not obeyed.
+    pub foreign: Vec<String>,
     newest: Option<SnapshotId>,
     store_now: DateTime<Utc>,
     request: PruneRequest,
@@ -109,11 +117,13 @@ pub struct Done {
 /// Makes the plan. Reads only.
 pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> Result<PrunePlan, VaultError> {
     let store_now = vault.now().await?;
-    let seen = history::read(vault, signers, &request.stack, &request.source, &request.promised_elsewhere).await?;
+    let seen =
+        history::read(vault, signers, &request.stack, &request.source, &request.promised_elsewhere, &request.damaged)
+            .await?;
     let clocks = Clocks { store: store_now, host: request.host_now };
     let plan = retention::plan(&request.policy, &seen.history, clocks, request.timezone);
     let newest = seen.newest;
-    let mut steps = Vec::new();
+    let (mut steps, mut foreign) = (Vec::new(), Vec::new());
     for dir in seen.generations {
         let decision = plan.generations.iter().find(|decision| decision.id == dir.id.as_str());
         let snapshots: Vec<(SnapshotId, String)> = plan
@@ -126,7 +136,17 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
         let reason =
             decision.map_or_else(|| "keep: it is not understood".to_owned(), retention::GenerationDecision::text);
         let mut snapshots = snapshots;
-        let action = match begun(vault, signers, &dir).await? {
+        // A document that nobody pinned signed must neither make us delete nor keep us from it.
+        let mut believed = async |stage| match notice::read(vault, signers, &dir, stage).await? {
+            Notice::Foreign(text) => {
+                foreign.push(text);
+                Ok::<Option<ExpiredDoc>, VaultError>(None)
+            }
+            Notice::None => Ok(None),
+            Notice::Signed(doc) => Ok(Some(doc)),
+        };
+        let announced = believed(PruneStage::Expired).await?;
+        let action = match believed(PruneStage::Deleting).await? {
             Some(begun) => {
                 // Snapshots go before their objects: one that is still listed is whole, and may have become wanted (a pin,
                 // a commit in the last moment, an old document that was put back).
@@ -140,14 +160,15 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
                     Action::Resume
                 }
             }
+            None if is_swept(vault, &dir).await? => Action::Sweep,
             // Objects without a snapshot may be those of a replicator that is still at work.
             None if snapshots.is_empty() && delete && is_fresh(vault, &dir, store_now).await? => Action::Keep,
-            None => action(vault, signers, &dir, delete, &snapshots, newest.as_ref(), store_now).await?,
+            None => action(announced.as_ref(), delete, &snapshots, newest.as_ref(), store_now),
         };
         steps.push(Step { dir, action, reason, snapshots });
     }
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
-    Ok(PrunePlan { frozen, steps, newest, store_now, request: request.clone() })
+    Ok(PrunePlan { frozen, steps, foreign, newest, store_now, request: request.clone() })
 }
 
 /// Whether anything in a generation is younger than three days.
@@ -156,42 +177,27 @@ async fn is_fresh(vault: &Vault, dir: &GenerationDir, now: DateTime<Utc>) -> Res
     Ok(newest.is_some_and(|newest| now - newest < TimeDelta::days(3)))
 }
 
-/// The document of a deletion that began. Believed only when signed: an unsigned one must not make us delete.
-async fn begun(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Result<Option<ExpiredDoc>, VaultError> {
-    let path = dir.file(PruneStage::Deleting.file());
-    if !vault.exists(&path).await? {
-        return Ok(None);
-    }
-    Ok(Some(vault.get_signed::<ExpiredDoc>(&path, signers).await?.doc))
-}
-
-async fn action(
-    vault: &Vault,
-    signers: &Signers,
-    dir: &GenerationDir,
+fn action(
+    announced: Option<&ExpiredDoc>,
     delete: bool,
     snapshots: &[(SnapshotId, String)],
     newest: Option<&SnapshotId>,
     now: DateTime<Utc>,
-) -> Result<Action, VaultError> {
-    let document = |stage: PruneStage| dir.file(stage.file());
-    if !vault.exists(&document(PruneStage::Expired)).await? {
-        return Ok(if delete { Action::Announce } else { Action::Keep });
-    }
-    let announced = vault.get_signed::<ExpiredDoc>(&document(PruneStage::Expired), signers).await?.doc;
+) -> Action {
+    let Some(announced) = announced else { return if delete { Action::Announce } else { Action::Keep } };
     let named: BTreeSet<&SnapshotId> = announced.snapshots.iter().map(|(id, _)| id).collect();
     let found: BTreeSet<&SnapshotId> = snapshots.iter().map(|(id, _)| id).collect();
     if !delete || named != found {
-        return Ok(Action::Withdraw);
+        return Action::Withdraw;
     }
     let until = announced.at + GRACE;
     if now < until {
-        return Ok(Action::Wait { reason: format!("announced; may be deleted from {} on", until.format("%F %R UTC")) });
+        return Action::Wait { reason: format!("announced; may be deleted from {} on", until.format("%F %R UTC")) };
     }
     if newest.is_none_or(|newest| *newest <= announced.newest) {
-        return Ok(Action::Wait { reason: format!("announced; waits for a snapshot newer than {}", announced.newest) });
+        return Action::Wait { reason: format!("announced; waits for a snapshot newer than {}", announced.newest) };
     }
-    Ok(Action::Delete)
+    Action::Delete
 }
 
 /// Does what the plan says.
@@ -206,6 +212,7 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec
                 vault.put_signed(&doc, key).await?;
             }
             Action::Withdraw => withdraw(vault, &step.dir).await?,
+            Action::Sweep => delete(vault, &mut result).await?,
             Action::Delete => {
                 let Some(doc) = document(plan, step, PruneStage::Deleting, key) else { continue };
                 vault.put_signed(&doc, key).await?;
@@ -271,27 +278,41 @@ async fn put_receipt(vault: &Vault, plan: &PrunePlan, step: &Step, key: &HostKey
     vault.put_signed(&receipt, key).await.map(drop)
 }
 
-/// Snapshots first, so that nothing is listed whose objects are going; then objects; then the rest, `deleting.json` last.
+/// At which place a file of a generation is deleted; `None` for what this program does not make.
+fn rank(dir: &GenerationDir, path: &str) -> Option<u8> {
+    let rest = &path[dir.dir().as_str().len() + 1..];
+    let name = rest.rsplit('/').next().unwrap_or(rest);
+    Some(match rest.split('/').next()? {
+        "snapshots" if name.ends_with(".json") => 0,
+        "snapshots" if name.ends_with(".json.sig") || name.ends_with(".inventory.zst") => 1,
+        "objects" => match name.parse() {
+            Ok(object) if dir.object(&object).as_str() == path => 2,
+            _ => return None,
+        },
+        "generation.json" | "generation.json.sig" => 3,
+        "expired.json" | "expired.json.sig" => 4,
+        "deleting.json" => 5,
+        "deleting.json.sig" => LAST,
+        _ => return None,
+    })
+}
+
+/// The signature of `deleting.json` goes last: the document must not lie there without one, or the deletion would not be
+/// taken up again.
+const LAST: u8 = 6;
+
+/// Whether of all the files of this program only that signature is left.
+async fn is_swept(vault: &Vault, dir: &GenerationDir) -> Result<bool, VaultError> {
+    let files = vault.list(&dir.dir()).await?;
+    let ranks: BTreeSet<u8> = files.iter().filter_map(|entry| rank(dir, entry.path.as_str())).collect();
+    Ok(ranks == BTreeSet::from([LAST]))
+}
+
+/// Snapshots first, so that nothing is listed whose objects are going; then objects; then the rest, `deleting.json` and its signature last.
 async fn delete(vault: &Vault, result: &mut Done) -> Result<(), VaultError> {
     let dir = result.dir.clone();
     let mut files = vault.list(&dir.dir()).await?;
-    let rank = |path: &str| {
-        let rest = &path[dir.dir().as_str().len() + 1..];
-        let name = rest.rsplit('/').next().unwrap_or(rest);
-        Some(match rest.split('/').next()? {
-            "snapshots" if name.ends_with(".json") => 0,
-            "snapshots" if name.ends_with(".json.sig") || name.ends_with(".inventory.zst") => 1,
-            "objects" => match name.parse() {
-                Ok(object) if dir.object(&object).as_str() == path => 2,
-                _ => return None,
-            },
-            "generation.json" | "generation.json.sig" => 3,
-            "expired.json" | "expired.json.sig" => 4,
-            "deleting.json.sig" => 6,
-            "deleting.json" => 5,
-            _ => return None,
-        })
-    };
+    let rank = |path: &str| rank(&dir, path);
     result.strangers = files.iter().filter(|entry| rank(entry.path.as_str()).is_none()).count() as u64;
     files.retain(|entry| rank(entry.path.as_str()).is_some());
     files.sort_by_key(|entry| rank(entry.path.as_str()));
@@ -321,12 +342,19 @@ async fn remove_document(vault: &Vault, dir: &GenerationDir, stage: PruneStage) 
     vault.sync().await
 }
 
-/// Takes back every announcement of a source that has not become a deletion. Gives the generations.
-pub async fn undo(vault: &Vault, stack: &StackName, source: &SourceName) -> Result<Vec<GenerationDir>, VaultError> {
+/// Takes back every announcement of a source that has not become a deletion, also what is not believed. Gives the
+/// generations.
+pub async fn undo(
+    vault: &Vault,
+    signers: &Signers,
+    stack: &StackName,
+    source: &SourceName,
+) -> Result<Vec<GenerationDir>, VaultError> {
     let mut undone = Vec::new();
     for dir in vault.generations(stack, source).await? {
-        let deleting = vault.exists(&dir.file(PruneStage::Deleting.file())).await?;
-        if !deleting && vault.exists(&dir.file(PruneStage::Expired.file())).await? {
+        let deleting = notice::read(vault, signers, &dir, PruneStage::Deleting).await?;
+        let expired = vault.exists(&dir.file(PruneStage::Expired.file())).await?;
+        if matches!(deleting, Notice::Foreign(_)) || (expired && matches!(deleting, Notice::None)) {
             withdraw(vault, &dir).await?;
             undone.push(dir);
         }

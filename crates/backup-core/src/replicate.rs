@@ -4,6 +4,8 @@
 //! the commit's order holds in the destination as in a backup: generation, objects, barrier, inventory, signature,
 //! `snapshot.json`. What is interrupted is taken up again by the next call, because a listing tells what is there.
 
+mod marks;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -11,18 +13,21 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::id::{ObjectName, SourceName, StackName};
 use crate::monitor::{Event, Monitor};
+use crate::prune::notice;
 use crate::signature::Signers;
-use crate::vault::document::{GenerationDoc, MarkDoc, PruneStage, SnapshotDoc};
+use crate::vault::document::{GenerationDoc, SnapshotDoc};
 use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{GenerationDir, SnapshotId};
 use crate::vault::store::{PutMode, StoreError};
 use crate::vault::{Vault, VaultError};
 
+pub use marks::{Marks, marks, replicate_marks};
+
 /// Objects copied at once.
 const COPIES: usize = 6;
 
-/// What one call did for one source.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What one call did for one source, also where it failed on the way.
+#[derive(Debug, Default)]
 pub struct Replicated {
     /// Snapshots that were committed in the destination.
     pub snapshots: Vec<SnapshotId>,
@@ -32,6 +37,9 @@ pub struct Replicated {
     pub bytes: u64,
     /// Snapshots that the destination lacks and that its policy would not keep.
     pub not_wanted: u64,
+    /// What was not copied and why, in the order in which it was met. A vault that fails ends the call; what is planted
+    /// or damaged does not.
+    pub errors: Vec<ReplicateError>,
 }
 
 /// Why a snapshot was not copied.
@@ -53,6 +61,17 @@ pub enum ReplicateError {
     /// A vault could not be listed.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// A mark that is believed in the first vault could not be put into the second.
+    #[error("mark `{path}` could not be put into vault `{to}`")]
+    Mark {
+        /// Its path.
+        path: String,
+        /// The vault that lacks it, or has another in its place that is not believed.
+        to: String,
+        /// Why.
+        #[source]
+        source: VaultError,
+    },
     /// The first vault's inventory names an object that the first vault does not have.
     #[error("snapshot `{snapshot}` needs object `{object}`, which vault `{from}` does not hold")]
     Incomplete {
@@ -81,7 +100,7 @@ impl ReplicateError {
                 matches!(source, StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Exists { .. })
             }
             Self::Vault(_) => false,
-            Self::Snapshot { .. } | Self::Incomplete { .. } | Self::Pruned { .. } => true,
+            Self::Mark { .. } | Self::Snapshot { .. } | Self::Incomplete { .. } | Self::Pruned { .. } => true,
         }
     }
 }
@@ -99,25 +118,29 @@ pub struct Route<'a> {
     pub monitor: &'a Arc<dyn Monitor>,
 }
 
-/// Copies what `to` lacks of one source, newest first. `wanted` tells what the destination's policy would keep.
-/// With `newest_only` the backlog is left for a second call. A snapshot that cannot be believed or is damaged is the error
-/// after all others were copied.
+/// Copies what `to` lacks of one source, newest first. `wanted` tells what the destination's policy would keep. With
+/// `newest_only` the backlog is left for a second call. What was done is given in any case, with what failed.
 pub async fn replicate(
     route: Route<'_>,
     stack: &StackName,
     source: &SourceName,
     wanted: &(dyn Fn(&SnapshotId) -> bool + Sync),
     newest_only: bool,
-) -> Result<Replicated, ReplicateError> {
-    let have = route.to.history(stack, source).await?;
-    let mut lacking = route.from.history(stack, source).await?;
+) -> Replicated {
+    let mut done = Replicated::default();
+    let listed = async { Ok((route.to.history(stack, source).await?, route.from.history(stack, source).await?)) };
+    let (have, mut lacking) = match listed.await {
+        Ok(listed) => listed,
+        Err(error) => {
+            done.errors.push(ReplicateError::Vault(error));
+            return done;
+        }
+    };
     lacking.reverse();
     if newest_only {
         lacking.truncate(1);
     }
     lacking.retain(|at| !have.contains(at));
-    let mut done = Replicated::default();
-    let mut refused = None;
     for (dir, id) in lacking {
         if !wanted(&id) {
             done.not_wanted += 1;
@@ -129,13 +152,17 @@ pub async fn replicate(
                 done.bytes += bytes;
                 done.snapshots.push(id);
             }
-            // One that is planted or damaged must not keep the others from being copied.
-            Err(error) if error.is_of_one_snapshot() => refused = refused.or(Some(error)),
-            Err(error) => return Err(error),
+            Err(error) => {
+                // One that is planted or damaged must not keep the others from being copied.
+                let go_on = error.is_of_one_snapshot();
+                done.errors.push(error);
+                if !go_on {
+                    break;
+                }
+            }
         }
     }
-    copy_marks(route, stack, source).await?;
-    refused.map_or(Ok(done), Err)
+    done
 }
 
 async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<(u64, u64), ReplicateError> {
@@ -148,7 +175,9 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
     };
     let signed = from.get_signed::<SnapshotDoc>(&dir.snapshot(id, ".json"), signers).await.map_err(failed)?;
     let (lines, stored) = from.get_inventory(&signed.doc).await.map_err(failed)?;
-    refuse_if_pruned(to, dir, id).await?;
+    for text in refuse_if_pruned(route, dir, id).await? {
+        monitor.event(Event::Warning { text });
+    }
     let generation = dir.file("generation.json");
     if !to.exists(&generation).await.map_err(failed)? {
         let signed = from.get_signed::<GenerationDoc>(&generation, signers).await.map_err(failed)?;
@@ -180,7 +209,7 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
     to.put_inventory_verbatim(&signed.doc, stored).await.map_err(failed)?;
     to.put_verbatim(&signed).await.map_err(failed)?;
     let whole = is_whole(to, &signed.doc, &lines).await.map_err(failed)?;
-    let pruned = refuse_if_pruned(to, dir, id).await.err();
+    let pruned = refuse_if_pruned(route, dir, id).await.err();
     let lost =
         pruned.or_else(|| (!whole).then(|| ReplicateError::Pruned { snapshot: id.clone(), to: to.name().to_owned() }));
     if let Some(lost) = lost {
@@ -201,31 +230,17 @@ async fn is_whole(to: &Vault, doc: &SnapshotDoc, lines: &[InventoryLine]) -> Res
     Ok(whole && to.exists(&dir.file("generation.json")).await?)
 }
 
-async fn refuse_if_pruned(to: &Vault, dir: &GenerationDir, id: &SnapshotId) -> Result<(), ReplicateError> {
-    for stage in [PruneStage::Expired, PruneStage::Deleting] {
-        if to.exists(&dir.file(stage.file())).await? {
-            return Err(ReplicateError::Pruned { snapshot: id.clone(), to: to.name().to_owned() });
-        }
+/// Gives what lies at the destination where an announcement belongs and is not believed.
+async fn refuse_if_pruned(
+    route: Route<'_>,
+    dir: &GenerationDir,
+    id: &SnapshotId,
+) -> Result<Vec<String>, ReplicateError> {
+    let standing = notice::standing(route.to, route.signers, dir).await?;
+    if standing.pruned {
+        return Err(ReplicateError::Pruned { snapshot: id.clone(), to: route.to.name().to_owned() });
     }
-    Ok(())
-}
-
-/// Marks are facts about a snapshot; a vault that has the snapshot should have them too. One that is not believed stays behind.
-async fn copy_marks(route: Route<'_>, stack: &StackName, source: &SourceName) -> Result<(), ReplicateError> {
-    let there = route.to.marks(stack, source).await?;
-    for path in route.from.marks(stack, source).await? {
-        if there.contains(&path) {
-            continue;
-        }
-        match route.from.get_signed::<MarkDoc>(&path, route.signers).await {
-            Ok(mark) => route.to.put_verbatim(&mark).await?,
-            Err(error) => {
-                let text = format!("mark `{path}` is not copied: {error}");
-                route.monitor.event(Event::Warning { text });
-            }
-        }
-    }
-    Ok(())
+    Ok(standing.foreign)
 }
 
 fn sizes(lines: Vec<InventoryLine>) -> HashMap<ObjectName, u64> {

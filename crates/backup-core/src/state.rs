@@ -4,6 +4,7 @@
 //! with it), and the history of runs with the head of each source's chain (lost: the head is read from the vault again).
 //! Nothing here is a secret, and nothing here is needed for a restore.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use chrono::{DateTime, Utc};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
 
-use crate::id::{Hash256, ObjectName, SourceName};
+use crate::id::{Hash256, ObjectName, SourceName, StackName, VaultId};
 use crate::json;
 use crate::pipeline::Journal;
 use crate::pipeline::known::{JournalEntry, PackedChunk};
@@ -34,21 +35,47 @@ pub struct StateError {
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS generation (
-    source TEXT PRIMARY KEY, document BLOB NOT NULL, signature BLOB NOT NULL, signer TEXT NOT NULL);
+    stack TEXT NOT NULL, source TEXT NOT NULL, document BLOB NOT NULL, signature BLOB NOT NULL, signer TEXT NOT NULL,
+    PRIMARY KEY (stack, source));
 CREATE TABLE IF NOT EXISTS object (
     generation TEXT NOT NULL, name BLOB NOT NULL, stored_bytes INTEGER NOT NULL, plain_bytes INTEGER NOT NULL,
     chunks BLOB NOT NULL, PRIMARY KEY (generation, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS head (
-    source TEXT PRIMARY KEY, snapshot TEXT NOT NULL, sha256 BLOB NOT NULL);
+    stack TEXT NOT NULL, source TEXT NOT NULL, snapshot TEXT NOT NULL, sha256 BLOB NOT NULL, PRIMARY KEY (stack, source));
 CREATE TABLE IF NOT EXISTS run (
-    id TEXT PRIMARY KEY, job TEXT, started TEXT NOT NULL, finished TEXT, outcome TEXT, report TEXT);
+    id TEXT PRIMARY KEY, job TEXT, started TEXT NOT NULL, finished TEXT, outcome TEXT, report TEXT, stack TEXT);
+CREATE TABLE IF NOT EXISTS damage (
+    vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, generation TEXT NOT NULL, item TEXT NOT NULL,
+    PRIMARY KEY (vault, stack, source, generation, item)) WITHOUT ROWID;
+PRAGMA user_version = 1;
 ";
 
-/// The state of one stack on this host.
+/// Version 0 knew no stacks: two that shared a folder took each other's generation and head. A remembered generation says
+/// whose it is, and so whose the head of its source is; what cannot be told apart is dropped, because it can be lost.
+const FROM_0: [&str; 2] = [
+    "
+ALTER TABLE generation RENAME TO generation_0;
+ALTER TABLE head RENAME TO head_0;
+ALTER TABLE run ADD COLUMN stack TEXT;
+",
+    "
+INSERT INTO generation SELECT * FROM (
+    SELECT CASE WHEN json_valid(CAST(document AS TEXT)) THEN json_extract(CAST(document AS TEXT), '$.stack') END AS stack,
+        source, document, signature, signer FROM generation_0) WHERE stack IS NOT NULL;
+INSERT INTO head SELECT generation.stack, head_0.source, head_0.snapshot, head_0.sha256
+    FROM head_0 JOIN generation ON generation.source = head_0.source;
+UPDATE run SET stack = (SELECT min(stack) FROM generation) WHERE (SELECT count(DISTINCT stack) FROM generation) = 1;
+DROP TABLE generation_0;
+DROP TABLE head_0;
+",
+];
+
+/// The state of one stack on this host. Several stacks may share a folder.
 #[derive(Debug, Clone)]
 pub struct State {
     pool: SqlitePool,
     path: String,
+    stack: StackName,
 }
 
 /// One run, as remembered.
@@ -69,8 +96,8 @@ pub struct RunRecord {
 }
 
 impl State {
-    /// Opens or makes `state.sqlite` in `dir`, which must exist.
-    pub async fn open(dir: &Path) -> Result<Self, StateError> {
+    /// Opens or makes `state.sqlite` in `dir`, which must exist, for `stack`.
+    pub async fn open(dir: &Path, stack: &StackName) -> Result<Self, StateError> {
         let file = dir.join("state.sqlite");
         let path = file.display().to_string();
         let options = SqliteConnectOptions::new()
@@ -81,8 +108,8 @@ impl State {
             .busy_timeout(Duration::from_secs(30));
         let failed = |source| StateError { path: path.clone(), source };
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed)?;
-        sqlx::raw_sql(SCHEMA).execute(&pool).await.map_err(failed)?;
-        Ok(Self { pool, path })
+        migrate(&pool).await.map_err(failed)?;
+        Ok(Self { pool, path, stack: stack.clone() })
     }
 
     fn failed(&self, source: sqlx::Error) -> StateError {
@@ -91,7 +118,8 @@ impl State {
 
     /// The open generation of a source, as its document was signed.
     pub async fn generation(&self, source: &SourceName) -> Result<Option<Signed<GenerationDoc>>, StateError> {
-        let row = sqlx::query("SELECT document, signature, signer FROM generation WHERE source = ?")
+        let row = sqlx::query("SELECT document, signature, signer FROM generation WHERE stack = ? AND source = ?")
+            .bind(self.stack.as_str())
             .bind(source.as_str())
             .fetch_optional(&self.pool)
             .await
@@ -116,7 +144,8 @@ impl State {
             .execute(&self.pool)
             .await
             .map_err(|e| self.failed(e))?;
-        sqlx::query("INSERT OR REPLACE INTO generation VALUES (?, ?, ?, ?)")
+        sqlx::query("INSERT OR REPLACE INTO generation VALUES (?, ?, ?, ?, ?)")
+            .bind(self.stack.as_str())
             .bind(doc.source.as_str())
             .bind(&signed.bytes[..])
             .bind(&signed.signature[..])
@@ -158,7 +187,8 @@ impl State {
 
     /// Head of a source's chain: SHA-256 of its newest snapshot's document by this host.
     pub async fn head(&self, source: &SourceName) -> Result<Option<Hash256>, StateError> {
-        let row = sqlx::query("SELECT sha256 FROM head WHERE source = ?")
+        let row = sqlx::query("SELECT sha256 FROM head WHERE stack = ? AND source = ?")
+            .bind(self.stack.as_str())
             .bind(source.as_str())
             .fetch_optional(&self.pool)
             .await
@@ -168,7 +198,8 @@ impl State {
 
     /// Moves the head of a source's chain.
     pub async fn set_head(&self, source: &SourceName, snapshot: &str, sha256: Hash256) -> Result<(), StateError> {
-        sqlx::query("INSERT OR REPLACE INTO head VALUES (?, ?, ?)")
+        sqlx::query("INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?)")
+            .bind(self.stack.as_str())
             .bind(source.as_str())
             .bind(snapshot)
             .bind(&sha256.0[..])
@@ -178,15 +209,58 @@ impl State {
         Ok(())
     }
 
+    /// Remembers that something of a generation is damaged in a vault (an object, or a snapshot whose objects are good), or
+    /// that it is good again.
+    pub async fn set_damaged(
+        &self,
+        vault: &VaultId,
+        dir: &GenerationDir,
+        item: &str,
+        damaged: bool,
+    ) -> Result<(), StateError> {
+        let query = if damaged {
+            "INSERT OR REPLACE INTO damage VALUES (?, ?, ?, ?, ?)"
+        } else {
+            "DELETE FROM damage WHERE vault = ? AND stack = ? AND source = ? AND generation = ? AND item = ?"
+        };
+        sqlx::query(query)
+            .bind(vault.to_string())
+            .bind(dir.stack.as_str())
+            .bind(dir.source.as_str())
+            .bind(dir.id.as_str())
+            .bind(item)
+            .execute(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+
+    /// What is known to be damaged in a vault: names of objects and of snapshots, each with its generation.
+    pub async fn damaged(&self, vault: &VaultId) -> Result<BTreeSet<(GenerationDir, String)>, StateError> {
+        let rows = sqlx::query("SELECT source, generation, item FROM damage WHERE vault = ? AND stack = ?")
+            .bind(vault.to_string())
+            .bind(self.stack.as_str())
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        let entry = |row: &sqlx::sqlite::SqliteRow| {
+            let (source, id): (String, String) = (row.get(0), row.get(1));
+            let dir = GenerationDir { stack: self.stack.clone(), source: source.parse().ok()?, id: id.parse().ok()? };
+            Some((dir, row.get(2)))
+        };
+        Ok(rows.iter().filter_map(entry).collect())
+    }
+
     /// Remembers a run: once when it begins, again (same id) when it ends.
     pub async fn put_run(&self, run: &RunRecord) -> Result<(), StateError> {
-        sqlx::query("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?)")
+        sqlx::query("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)")
             .bind(&run.id)
             .bind(&run.job)
             .bind(run.started.to_rfc3339())
             .bind(run.finished.map(|t| t.to_rfc3339()))
             .bind(&run.outcome)
             .bind(&run.report)
+            .bind(self.stack.as_str())
             .execute(&self.pool)
             .await
             .map_err(|e| self.failed(e))?;
@@ -196,8 +270,10 @@ impl State {
     /// The last `limit` runs, newest first.
     pub async fn runs(&self, limit: u32) -> Result<Vec<RunRecord>, StateError> {
         let rows = sqlx::query(
-            "SELECT id, job, started, finished, outcome, report FROM run ORDER BY started DESC, id DESC LIMIT ?",
+            "SELECT id, job, started, finished, outcome, report FROM run WHERE stack = ? OR stack IS NULL
+             ORDER BY started DESC, id DESC LIMIT ?",
         )
+        .bind(self.stack.as_str())
         .bind(limit)
         .fetch_all(&self.pool)
         .await
@@ -215,6 +291,26 @@ impl State {
         };
         Ok(rows.iter().filter_map(record).collect())
     }
+}
+
+/// Makes the tables, or brings those of an older version up to date; both or nothing, and one process at a time.
+async fn migrate(pool: &SqlitePool) -> Result<(), sqlx::Error> {
+    let mut all = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *all).await?.get(0);
+    let tables: i64 =
+        sqlx::query("SELECT count(*) FROM sqlite_master WHERE name = 'generation'").fetch_one(&mut *all).await?.get(0);
+    let old = version == 0 && tables > 0;
+    if version > 0 {
+        return all.commit().await;
+    }
+    if old {
+        sqlx::raw_sql(FROM_0[0]).execute(&mut *all).await?;
+    }
+    sqlx::raw_sql(SCHEMA).execute(&mut *all).await?;
+    if old {
+        sqlx::raw_sql(FROM_0[1]).execute(&mut *all).await?;
+    }
+    all.commit().await
 }
 
 #[async_trait]
@@ -274,6 +370,61 @@ fn unpack(name: &ObjectName, plain_bytes: u32, bytes: &[u8]) -> Option<Vec<Packe
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn stacks_that_share_a_folder_do_not_share_heads() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| name.parse::<StackName>().unwrap());
+        let source: SourceName = "db".parse().unwrap();
+        let first = State::open(dir.path(), &one).await.unwrap();
+        first.set_head(&source, "s", Hash256([1; 32])).await.unwrap();
+        let run = RunRecord {
+            id: "r".into(),
+            job: None,
+            started: DateTime::UNIX_EPOCH,
+            finished: None,
+            outcome: None,
+            report: None,
+        };
+        first.put_run(&run).await.unwrap();
+        drop(first);
+        let second = State::open(dir.path(), &two).await.unwrap();
+        assert_eq!(second.head(&source).await.unwrap(), None);
+        assert_eq!(second.runs(9).await.unwrap(), []);
+        second.set_head(&source, "s", Hash256([2; 32])).await.unwrap();
+        drop(second);
+        let first = State::open(dir.path(), &one).await.unwrap();
+        assert_eq!(first.head(&source).await.unwrap(), Some(Hash256([1; 32])));
+        assert_eq!(first.runs(9).await.unwrap(), [run]);
+    }
+
+    #[tokio::test]
+    async fn the_state_of_an_older_version_is_taken_over_by_its_own_stack() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(dir.path().join("state.sqlite")).create_if_missing(true);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+        let old = r#"
+CREATE TABLE generation (source TEXT PRIMARY KEY, document BLOB NOT NULL, signature BLOB NOT NULL, signer TEXT NOT NULL);
+CREATE TABLE object (generation TEXT NOT NULL, name BLOB NOT NULL, stored_bytes INTEGER NOT NULL,
+    plain_bytes INTEGER NOT NULL, chunks BLOB NOT NULL, PRIMARY KEY (generation, name)) WITHOUT ROWID;
+CREATE TABLE head (source TEXT PRIMARY KEY, snapshot TEXT NOT NULL, sha256 BLOB NOT NULL);
+CREATE TABLE run (id TEXT PRIMARY KEY, job TEXT, started TEXT NOT NULL, finished TEXT, outcome TEXT, report TEXT);
+INSERT INTO generation VALUES ('db', CAST('{"stack": "one"}' AS BLOB), x'00', 'SHA256:x'), ('odd', x'ff', x'00', '');
+INSERT INTO head VALUES ('db', 's', zeroblob(32)), ('odd', 's', zeroblob(32));
+INSERT INTO run VALUES ('r', NULL, '2026-01-01T00:00:00Z', NULL, NULL, NULL);
+"#;
+        sqlx::raw_sql(old).execute(&pool).await.unwrap();
+        pool.close().await;
+        let [db, odd] = ["db", "odd"].map(|name| name.parse::<SourceName>().unwrap());
+        for (stack, head, runs) in
+            [("one", Some(Hash256([0; 32])), 1), ("two", None, 0), ("one", Some(Hash256([0; 32])), 1)]
+        {
+            let state = State::open(dir.path(), &stack.parse().unwrap()).await.unwrap();
+            assert_eq!(state.head(&db).await.unwrap(), head, "{stack}");
+            assert_eq!(state.head(&odd).await.unwrap(), None, "what says not whose it is can be lost");
+            assert_eq!(state.runs(9).await.unwrap().len(), runs, "{stack}");
+        }
+    }
 
     #[test]
     fn a_journal_row_with_a_wrong_bit_is_forgotten() {

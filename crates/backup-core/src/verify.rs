@@ -1,6 +1,7 @@
 //! Is what a vault holds still what was stored? Three depths, each including the one before.
 //!
-//! 1. *Listing*: signature, path, chain, inventory, and every object's presence and size. No key, no object read.
+//! 1. *Listing*: signature, path, chain, inventory, and every object's presence and size; signature, form and path of every
+//!    mark, receipt and document of a prune. No key, no object read.
 //! 2. *Hashing* (`read`): stored bytes of objects against their names; a fraction per call, rotating. No key.
 //! 3. *Checking* (`identities`): decrypted, decompressed, every stream's SHA-256. Gives the state `checked`.
 //!
@@ -12,11 +13,11 @@ use chrono::{DateTime, Utc};
 
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
 use crate::seal::key::{Identities, IdentityError};
-use crate::signature::Signers;
+use crate::signature::{SignatureError, Signers};
 use crate::snapshot::{OpenSnapshot, SnapshotError};
 use crate::source::Streams;
-use crate::vault::document::{GenerationDoc, SnapshotDoc};
-use crate::vault::layout::{GenerationDir, SnapshotId};
+use crate::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, PruneStage, ReceiptDoc, SnapshotDoc};
+use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::StoreError;
 use crate::vault::{Signed, Vault, VaultError};
 
@@ -62,6 +63,12 @@ pub struct Verified {
     pub objects: BTreeMap<(GenerationDir, ObjectName), String>,
     /// Damage that belongs to no single snapshot: a chain that does not close, a generation without its document.
     pub chain: Vec<String>,
+    /// Marks, receipts and documents of a prune that were read and believed.
+    pub documents: u64,
+    /// Those that are damaged, unsigned, wrongly signed or misplaced, in words.
+    pub unbelieved: Vec<String>,
+    /// Documents other than snapshots' whose signer is not pinned, in words: no damage, and no proof either.
+    pub foreign: Vec<String>,
 }
 
 /// What was found of one snapshot.
@@ -77,6 +84,8 @@ pub struct Verdict {
     pub document: Option<Hash256>,
     /// What is wrong; empty is good.
     pub damage: Vec<String>,
+    /// Why nothing of it is believed, where its signer is not pinned: it may be good, and the signer unknown here.
+    pub foreign: Option<String>,
     /// Why nothing was decrypted, where the identities are not those of a recipient: no damage, and no check either.
     pub locked: Option<String>,
     /// The objects that are missing or damaged, where the damage is in objects.
@@ -88,8 +97,39 @@ impl Verified {
     pub fn is_damaged(&self) -> bool {
         !self.chain.is_empty()
             || !self.objects.is_empty()
+            || !self.unbelieved.is_empty()
             || self.snapshots.iter().any(|verdict| !verdict.damage.is_empty())
     }
+
+    /// Whether anything is signed by a key that is not pinned.
+    pub fn is_foreign(&self) -> bool {
+        !self.foreign.is_empty() || self.snapshots.iter().any(|verdict| verdict.foreign.is_some())
+    }
+
+    /// Judges a mark, a receipt or a document of a prune.
+    fn document<T>(&mut self, read: Result<Signed<T>, VaultError>) -> Result<(), VaultError> {
+        match read.map_err(finding) {
+            Ok(_) => self.documents += 1,
+            Err(found) => match found? {
+                Finding::Damage(text) => self.unbelieved.push(text),
+                Finding::Foreign(text) => self.foreign.push(text),
+            },
+        }
+        Ok(())
+    }
+}
+
+/// What an error that is no failure to look says.
+enum Finding {
+    Damage(String),
+    /// The signer is not pinned.
+    Foreign(String),
+}
+
+fn finding(error: VaultError) -> Result<Finding, VaultError> {
+    let unknown = matches!(&error, VaultError::Signature { source: SignatureError::UnknownSigner { .. }, .. });
+    let text = damage_or(error)?;
+    Ok(if unknown { Finding::Foreign(text) } else { Finding::Damage(text) })
 }
 
 /// Verifies every snapshot of a source (or only `only`) in a vault. Errors are failures to look; damage is in the result.
@@ -115,7 +155,18 @@ pub async fn verify(
         if !ids.is_empty()
             && let Err(error) = vault.get_signed::<GenerationDoc>(&dir.file("generation.json"), signers).await
         {
-            verified.chain.push(damage_or(error)?);
+            match finding(error)? {
+                Finding::Damage(text) => verified.chain.push(text),
+                Finding::Foreign(text) => verified.foreign.push(text),
+            }
+        }
+        if only.is_none() {
+            for stage in [PruneStage::Expired, PruneStage::Deleting] {
+                let path = dir.file(stage.file());
+                if vault.exists(&path).await? {
+                    verified.document(vault.get_signed::<ExpiredDoc>(&path, signers).await)?;
+                }
+            }
         }
         // A stream's reader stops at its first bad object; with identities each object is hashed as well.
         let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
@@ -135,6 +186,14 @@ pub async fn verify(
         }
     }
     if only.is_none() {
+        for path in vault.marks(stack, source).await? {
+            verified.document(vault.get_signed::<MarkDoc>(&path, signers).await)?;
+        }
+        for entry in vault.list(&layout::receipts(stack, source)).await? {
+            if entry.path.as_str().ends_with(".json") {
+                verified.document(vault.get_signed::<ReceiptDoc>(&entry.path, signers).await)?;
+            }
+        }
         let removed = crate::prune::history::removed(vault, signers, stack, source).await?;
         verified.chain.extend(chain(&documents, &removed));
     }
@@ -180,13 +239,17 @@ async fn verify_snapshot(
         checked: false,
         document: None,
         damage: Vec::new(),
+        foreign: None,
         objects: BTreeSet::new(),
         locked: None,
     };
     let signed = match vault.get_signed::<SnapshotDoc>(&path, signers).await {
         Ok(signed) => signed,
         Err(error) => {
-            verdict.damage.push(damage_or(error)?);
+            match finding(error)? {
+                Finding::Damage(text) => verdict.damage.push(text),
+                Finding::Foreign(text) => verdict.foreign = Some(text),
+            }
             return Ok((verdict, None));
         }
     };

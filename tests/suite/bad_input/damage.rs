@@ -346,6 +346,6 @@ fn an_unknown_signer_is_told_by_verify() {
     let other = scene.stack.backup(&["key", "new", "--host", &scene.stack.text("operator/other_host")]).expect(0);
     fs::write(scene.stack.path("etc/allowed_signers"), other.stdout).unwrap();
     let looked = scene.verify();
-    assert_eq!(looked.code, 4, "{}", looked.all());
+    assert_eq!(looked.code, 12, "{}", looked.all());
     assert!(looked.stdout.contains("not among the pinned signers"), "{}", looked.stdout);
 }

@@ -1,10 +1,14 @@
 //! The order of a commit, and what a failure at any call leaves behind.
 
+use std::sync::Arc;
+
 use backup_core::backup::BackupError;
+use backup_core::vault::document::PruneStage;
+use backup_core::vault::layout::signature_of;
 use backup_core::vault::store::{PutMode, Store};
 
 use super::watch::{Fault, is_commit};
-use super::world::{Script, World};
+use super::world::{Script, Told, World, announcement, forgeries};
 
 #[tokio::test]
 async fn the_document_comes_last_and_after_a_barrier() {
@@ -69,16 +73,14 @@ async fn a_run_that_loses_any_answer_leaves_no_half_snapshot() {
 
 #[tokio::test]
 async fn a_prune_that_begins_during_a_run_makes_it_withdraw() {
-    for name in ["expired.json", "deleting.json"] {
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
         let world = World::new().await;
         let first = world.run(&Script::noise(300_000, 1)).await.unwrap().snapshot.doc;
-        let (memory, path) = (world.watch.memory.clone(), first.dir().file(name));
-        let planted = path.clone();
+        let (memory, path) = (world.watch.memory.clone(), first.dir().file(stage.file()));
+        let planted = announcement(&first, stage, &world.key);
         world.watch.before_put(move |put| {
-            if is_commit(put) {
-                let (memory, path) = (memory.clone(), planted.clone());
-                let plant = async move { memory.put(&path, "{}".into(), PutMode::Replace).await };
-                futures::executor::block_on(plant).unwrap();
+            for (path, body) in planted.clone().into_iter().filter(|_| is_commit(put)) {
+                futures::executor::block_on(memory.put(&path, body.into(), PutMode::Replace)).unwrap();
             }
         });
         // Fails without `withdraw_if_pruned` in `backup`.
@@ -96,5 +98,32 @@ async fn a_prune_that_begins_during_a_run_makes_it_withdraw() {
         let next = world.run(&Script::noise(300_000, 4)).await.unwrap().snapshot;
         assert_eq!(next.doc.generation, first.generation);
         assert!(!world.verify(true).await.is_damaged());
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_pinned_announced_stops_no_run_and_hides_no_announcement() {
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+        let mut world = World::new().await;
+        let told = Arc::new(Told::default());
+        world.monitor = told.clone();
+        let first = world.run(&Script::noise(300_000, 1)).await.unwrap().snapshot.doc;
+        for (at, forgery) in (2..).zip(forgeries(&first, stage, &world.key)) {
+            world.set(&signature_of(&first.dir().file(stage.file())), None).await;
+            for (path, body) in forgery {
+                world.set(&path, Some(body)).await;
+            }
+            // Fails where `notice::read` believes what lies there, or takes a large one for a failure of the store.
+            let next = world.run(&Script::noise(300_000, at)).await.unwrap().snapshot.doc;
+            assert_eq!(next.generation, first.generation);
+            assert_eq!(told.count("foreign or unsigned mark"), 1, "{stage:?}, forgery {at}");
+        }
+        // The other document, signed, is obeyed all the same.
+        let other = if stage == PruneStage::Expired { PruneStage::Deleting } else { PruneStage::Expired };
+        for (path, body) in announcement(&first, other, &world.key) {
+            world.set(&path, Some(body)).await;
+        }
+        let ended = world.run(&Script::noise(300_000, 9)).await;
+        assert!(matches!(ended, Err(BackupError::Pruned { .. })), "{ended:?}");
     }
 }

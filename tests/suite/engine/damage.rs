@@ -183,7 +183,7 @@ async fn only_pinned_signers_and_the_right_identities_open_anything() {
     // Fails without the look for a pinned key in `Signers::check`.
     let error = two.world.read_doc(&two.docs[1]).await.unwrap_err();
     assert!(error.contains("not among the pinned signers"), "{error}");
-    assert!(two.world.verify(false).await.snapshots.iter().all(|verdict| !verdict.damage.is_empty()));
+    assert!(two.world.verify(false).await.snapshots.iter().all(|verdict| verdict.foreign.is_some()));
 }
 
 #[tokio::test]
@@ -208,4 +208,44 @@ async fn a_signature_of_another_kind_of_document_does_not_serve() {
     assert!(two.world.read_doc(&two.docs[1]).await.is_err());
     two.world.set(&signature_of(&path), Some(sign(backup_core::signature::Namespace::Snapshot))).await;
     two.world.read_doc(&two.docs[1]).await.unwrap();
+}
+
+#[tokio::test]
+async fn marks_receipts_and_announcements_are_verified_too() {
+    use super::world::{announcement, forgeries, host_key};
+    use backup_core::vault::document::PruneStage;
+    let world = World::new().await;
+    let doc = world.run(&Script::noise(100_000, 1)).await.unwrap().snapshot.doc;
+    for (path, body) in announcement(&doc, PruneStage::Expired, &world.key) {
+        world.set(&path, Some(body)).await;
+    }
+    let good = world.verify(false).await;
+    assert_eq!((good.documents, good.is_damaged(), good.is_foreign()), (1, false, false), "{good:?}");
+    // Nobody's signature is damage; one of a key that is not pinned is not.
+    let [_, body] = announcement(&doc, PruneStage::Expired, &world.key);
+    world.set(&backup_core::vault::layout::signature_of(&body.0), None).await;
+    let unsigned = world.verify(false).await;
+    assert_eq!((unsigned.documents, unsigned.unbelieved.len(), unsigned.is_damaged()), (0, 1, true), "{unsigned:?}");
+    for (path, body) in forgeries(&doc, PruneStage::Expired, &host_key(9)).swap_remove(2) {
+        world.set(&path, Some(body)).await;
+    }
+    let foreign = world.verify(false).await;
+    assert_eq!((foreign.documents, foreign.is_damaged(), foreign.is_foreign()), (0, false, true), "{foreign:?}");
+    // Fails if `verify` does not look below `marks` and `receipts`.
+    for folder in ["marks/20261121T020000Z-1b-aaaaaa.pin.json", "receipts/20261121T020000Z-x.json"] {
+        let path = backup_core::vault::store::StorePath::new(format!("shop/db/{folder}")).unwrap();
+        world.set(&path, Some(b"{}".to_vec())).await;
+        let found = world.verify(false).await;
+        assert!(found.unbelieved.iter().any(|text| text.contains(folder)), "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_by_an_unknown_signer_is_not_called_damaged() {
+    let mut world = World::new().await;
+    world.run(&Script::noise(100_000, 1)).await.unwrap();
+    world.signers = backup_core::signature::Signers::pin_fingerprint(&super::world::host_key(9).fingerprint());
+    let found = world.verify(false).await;
+    assert_eq!((found.is_damaged(), found.is_foreign()), (false, true), "{found:?}");
+    assert!(found.snapshots[0].foreign.is_some());
 }

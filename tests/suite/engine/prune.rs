@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use backup_core::prune::{Action, Done, PrunePlan, PruneRequest, apply, plan, undo};
-use backup_core::vault::VaultError;
-use backup_core::vault::document::{ReceiptDoc, SnapshotDoc};
+use backup_core::vault::document::{PruneStage, ReceiptDoc, SnapshotDoc};
 use backup_core::vault::layout::{GenerationDir, receipts, signature_of};
+use backup_core::vault::store::StorePath;
 use chrono::TimeDelta;
 use retention::{Policy, Span};
 
 use super::watch::Fault;
-use super::world::{Script, World};
+use super::world::{Script, World, forgeries};
 
 /// Six daily generations of one snapshot each; two days are promised.
 async fn six_days() -> (World, Vec<SnapshotDoc>) {
@@ -36,6 +36,7 @@ fn request(world: &World) -> PruneRequest {
         timezone: chrono_tz::UTC,
         host_now: world.host.now(),
         promised_elsewhere: BTreeSet::new(),
+        damaged: BTreeSet::new(),
         tool: "backup 0".to_owned(),
     }
 }
@@ -123,7 +124,7 @@ async fn without_a_newer_snapshot_it_waits() {
 async fn undone_before_it_begins() {
     let (world, docs) = six_days().await;
     prune(&world).await;
-    let undone = undo(&world.vault, &world.request.stack, &world.request.source).await.unwrap();
+    let undone = undo(&world.vault, &world.signers, &world.request.stack, &world.request.source).await.unwrap();
     assert_eq!(undone, docs[..3].iter().map(SnapshotDoc::dir).collect::<Vec<_>>());
     day(&world, 7).await;
     world.pass(TimeDelta::hours(1));
@@ -185,10 +186,8 @@ async fn a_deletion_interrupted_at_any_call_is_resumed() {
             resumed += dirs(&next, &Action::Resume).len();
             apply(&world.vault, &world.key, &next).await.unwrap();
             for doc in &docs[..3] {
-                let left = below(&world, &doc.dir()).await;
-                let only_traces =
-                    left.iter().all(|path| path.ends_with(".json.sig") || path.ends_with("/expired.json"));
-                assert!(only_traces, "{fault:?} at call {at}: {left:?}");
+                // Fails without `Action::Sweep`: the last signature would stay for ever.
+                assert_eq!(below(&world, &doc.dir()).await, [""; 0], "{fault:?} at call {at}");
             }
             // Fails without `has_receipt` in `apply`: interrupted before its receipt, a deletion left none.
             let receipts = read_receipts(&world).await;
@@ -209,29 +208,52 @@ async fn a_deletion_interrupted_at_any_call_is_resumed() {
 }
 
 #[tokio::test]
-async fn an_announcement_that_nobody_pinned_signed_is_not_believed() {
+async fn an_announcement_that_nobody_pinned_signed_is_told_and_not_obeyed() {
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+        // Of a generation that may go, and of one that may not.
+        for (which, wanted) in [(0, Action::Announce), (5, Action::Keep)] {
+            let (world, docs) = six_days().await;
+            let doc = &docs[which];
+            for forgery in forgeries(doc, stage, &world.key) {
+                world.set(&signature_of(&doc.dir().file(stage.file())), None).await;
+                for (path, body) in forgery {
+                    world.set(&path, Some(body)).await;
+                }
+                let plan = planned(&world).await;
+                assert_eq!(plan.foreign.len(), 1, "{stage:?}: {:?}", plan.foreign);
+                assert!(plan.foreign[0].contains("foreign or unsigned mark"), "{:?}", plan.foreign);
+                // Fails without `notice::read` in `plan`: it would be an error, or be deleted.
+                let step = plan.steps.iter().find(|step| step.dir == doc.dir()).unwrap();
+                assert_eq!(step.action, wanted, "{stage:?}");
+            }
+            // The plan's own announcement takes its place, and what is deleted later leaves nothing behind.
+            prune(&world).await;
+            assert_eq!(world.history().await.len(), 6);
+            day(&world, 7).await;
+            prune(&world).await;
+            let left = below(&world, &doc.dir()).await;
+            assert_eq!(left.is_empty(), which == 0, "{stage:?}: {left:?}");
+            if which == 5 {
+                world.read_doc(doc).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_forged_deletion_neither_hides_an_announcement_nor_keeps_it_from_being_undone() {
     let (world, docs) = six_days().await;
     prune(&world).await;
-    let path = docs[0].dir().file("expired.json");
+    let forged = docs[0].dir().file("deleting.json");
+    world.set(&forged, Some(b"{}".to_vec())).await;
     day(&world, 7).await;
-    for harm in [None, Some(super::world::host_key(9))] {
-        let bytes = world.body(&path).await;
-        let forged = harm.map(|key| key.sign(backup_core::signature::Namespace::Expired, &bytes).unwrap().into_bytes());
-        world.set(&signature_of(&path), forged).await;
-        // Fails without `get_signed` in `action`.
-        let refused = plan(&world.vault, &world.signers, &request(&world)).await;
-        assert!(
-            matches!(refused, Err(VaultError::Signature { .. } | VaultError::MissingDocument { .. })),
-            "{refused:?}"
-        );
-        assert_eq!(world.history().await.len(), 7);
-    }
-    // The same for `deleting.json`: fails without `get_signed` in `begun`.
-    let deleting = docs[5].dir().file("deleting.json");
-    let bytes = world.body(&path).await;
-    world.set(&deleting, Some(bytes)).await;
-    assert!(plan(&world.vault, &world.signers, &request(&world)).await.is_err());
-    assert_eq!(world.history().await.len(), 7);
+    let plan = planned(&world).await;
+    assert!(dirs(&plan, &Action::Delete).contains(&docs[0].dir()), "{:?}", plan.steps[0]);
+    // Fails if `undo` took any `deleting.json` for one that began.
+    let undone = undo(&world.vault, &world.signers, &world.request.stack, &world.request.source).await.unwrap();
+    assert_eq!(undone.len(), 3, "{undone:?}");
+    assert!(!world.vault.exists(&forged).await.unwrap());
+    assert_eq!(dirs(&planned(&world).await, &Action::Delete), []);
 }
 
 #[tokio::test]
@@ -285,4 +307,21 @@ async fn what_belongs_to_somebody_else_stays_and_is_counted() {
     // Fails without `rank` being `None` for what is not ours, in `delete`.
     assert!(done.iter().any(|done| done.dir == docs[0].dir() && done.strangers == 1), "{done:?}");
     assert_eq!(below(&world, &docs[0].dir()).await, [stranger.to_string()]);
+}
+
+#[tokio::test]
+async fn the_last_signature_of_an_interrupted_deletion_is_swept() {
+    let (world, docs) = six_days().await;
+    let lone = signature_of(&docs[0].dir().file("deleting.json"));
+    for (path, _) in world.watch.content(docs[0].dir().dir().as_str()).await {
+        world.set(&StorePath::new(path).unwrap(), None).await;
+    }
+    world.set(&lone, Some(b"sig".to_vec())).await;
+    // Beside a generation that lives it is not touched, and makes nothing go.
+    world.set(&signature_of(&docs[5].dir().file("deleting.json")), Some(b"sig".to_vec())).await;
+    let plan = planned(&world).await;
+    assert_eq!(dirs(&plan, &Action::Sweep), [docs[0].dir()]);
+    prune(&world).await;
+    assert_eq!(below(&world, &docs[0].dir()).await, [""; 0]);
+    world.read_doc(&docs[5]).await.unwrap();
 }

@@ -1,14 +1,17 @@
 //! Copies from vault to vault: newest first, verbatim, taken up again, and nothing that is not believed.
 
-use backup_core::replicate::{ReplicateError, Replicated, Route, replicate};
+use std::sync::Arc;
+
+use backup_core::replicate::{ReplicateError, Replicated, Route, marks, replicate, replicate_marks};
 use backup_core::vault::Vault;
-use backup_core::vault::document::{MarkDoc, MarkKind, SnapshotDoc};
+use backup_core::vault::document::{MarkDoc, MarkKind, PruneStage, PublicDocument, SnapshotDoc};
+use backup_core::vault::layout::signature_of;
 use backup_core::vault::memory::MemoryStore;
-use backup_core::vault::store::{PutMode, Store};
+use backup_core::vault::store::{PutMode, Store, StorePath};
 use chrono::TimeDelta;
 
 use super::watch::{Fault, Watch, is_commit};
-use super::world::{Script, World, make_vault};
+use super::world::{Script, Told, World, announcement, forgeries, host_key, make_vault};
 
 struct Pair {
     world: World,
@@ -34,15 +37,39 @@ impl Pair {
         Self { world, docs, there, to }
     }
 
-    async fn copy(&self, wanted: fn(&Self, &str) -> bool, newest_only: bool) -> Result<Replicated, ReplicateError> {
+    async fn copy(&self, wanted: fn(&Self, &str) -> bool, newest_only: bool) -> Replicated {
         let world = &self.world;
         let route = Route { from: &world.vault, to: &self.to, signers: &world.signers, monitor: &world.monitor };
         let wanted = |id: &backup_core::vault::layout::SnapshotId| wanted(self, id.as_str());
         replicate(route, &world.request.stack, &world.request.source, &wanted, newest_only).await
     }
 
-    async fn copy_all(&self) -> Result<Replicated, ReplicateError> {
+    /// Marks too: how many were put, and what failed.
+    async fn copy_marks(&self) -> (u64, Vec<ReplicateError>) {
+        let world = &self.world;
+        let read = async |vault| marks(vault, &world.signers, &world.request.stack, &world.request.source).await;
+        replicate_marks(&read(&world.vault).await.unwrap(), &self.to, &read(&self.to).await.unwrap(), &world.monitor)
+            .await
+    }
+
+    async fn copy_all(&self) -> Replicated {
         self.copy(|_, _| true, false).await
+    }
+
+    /// Pins one of the snapshots here.
+    async fn pin(&self, at: usize) -> StorePath {
+        let mark = MarkDoc {
+            format: 1,
+            stack: "shop".parse().unwrap(),
+            source: "db".parse().unwrap(),
+            snapshot: self.docs[at].id.clone(),
+            mark: MarkKind::Pin,
+            at: self.world.host.now(),
+            document: backup_core::id::Hash256([0; 32]),
+            signer: self.world.key.fingerprint(),
+            tool: "backup 0".to_owned(),
+        };
+        self.world.vault.put_signed(&mark, &self.world.key).await.unwrap().doc.path()
     }
 
     /// Everything that the destination lists can be read there.
@@ -63,19 +90,10 @@ impl Pair {
 #[tokio::test]
 async fn everything_is_copied_verbatim_the_newest_first() {
     let pair = Pair::new().await;
-    let mark = MarkDoc {
-        format: 1,
-        stack: "shop".parse().unwrap(),
-        source: "db".parse().unwrap(),
-        snapshot: pair.docs[0].id.clone(),
-        mark: MarkKind::Pin,
-        at: pair.world.host.now(),
-        document: backup_core::id::Hash256([0; 32]),
-        signer: pair.world.key.fingerprint(),
-        tool: "backup 0".to_owned(),
-    };
-    pair.world.vault.put_signed(&mark, &pair.world.key).await.unwrap();
-    let done = pair.copy_all().await.unwrap();
+    pair.pin(0).await;
+    let done = pair.copy_all().await;
+    assert!(done.errors.is_empty(), "{:?}", done.errors);
+    assert_eq!(pair.copy_marks().await.0, 1);
     let newest_first: Vec<_> = pair.docs.iter().rev().map(|doc| doc.id.clone()).collect();
     assert_eq!(done.snapshots, newest_first);
     let commits: Vec<String> = pair.there.paths("put").into_iter().filter(|path| is_commit(path)).collect();
@@ -85,7 +103,8 @@ async fn everything_is_copied_verbatim_the_newest_first() {
     // Once more: nothing to do, nothing written, no object read.
     pair.there.fail(None);
     pair.world.watch.fail(None);
-    assert_eq!(pair.copy_all().await.unwrap(), Replicated::default());
+    assert_eq!(format!("{:?}", pair.copy_all().await), format!("{:?}", Replicated::default()));
+    assert_eq!(pair.copy_marks().await.0, 0);
     assert_eq!(pair.there.paths("put"), Vec::<String>::new());
     assert!(pair.world.watch.paths("get").iter().all(|path| !path.contains("/objects/")));
 }
@@ -93,9 +112,9 @@ async fn everything_is_copied_verbatim_the_newest_first() {
 #[tokio::test]
 async fn the_newest_alone_and_only_what_is_wanted() {
     let pair = Pair::new().await;
-    let done = pair.copy(|_, _| true, true).await.unwrap();
+    let done = pair.copy(|_, _| true, true).await;
     assert_eq!(done.snapshots, [pair.docs[2].id.clone()]);
-    let done = pair.copy(|pair, id| id != pair.docs[0].id.as_str(), false).await.unwrap();
+    let done = pair.copy(|pair, id| id != pair.docs[0].id.as_str(), false).await;
     assert_eq!((done.snapshots, done.not_wanted), (vec![pair.docs[1].id.clone()], 1));
     assert_eq!(pair.whole().await, 2);
 }
@@ -109,12 +128,12 @@ async fn interrupted_at_any_call_it_is_taken_up_again() {
             pair.there.fail(Some((at, fault)));
             let ended = pair.copy_all().await;
             let over = pair.there.calls() <= at;
-            assert_eq!(ended.is_ok(), over, "{fault:?} at call {at}");
+            assert_eq!(ended.errors.is_empty(), over, "{fault:?} at call {at}");
             let stored = pair.there.objects_put().len();
             pair.there.fail(None);
             // Fails if a snapshot's document were put before its objects: `copy`.
             pair.whole().await;
-            pair.copy_all().await.unwrap();
+            assert!(pair.copy_all().await.errors.is_empty());
             assert_eq!(pair.whole().await, 3);
             assert_eq!(pair.there.content("shop").await, pair.world.watch.content("shop").await);
             let objects =
@@ -142,7 +161,9 @@ async fn what_nobody_pinned_signed_is_not_spread_and_hinders_nothing() {
     // Fails without the check of the signature in `copy`; the others are copied all the same: without
     // `is_of_one_snapshot` in `replicate` they are not.
     let ended = pair.copy_all().await;
-    assert!(matches!(&ended, Err(ReplicateError::Snapshot { snapshot, .. }) if *snapshot == planted), "{ended:?}");
+    let refused = ended.errors.as_slice();
+    assert!(matches!(refused, [ReplicateError::Snapshot { snapshot, .. }] if *snapshot == planted), "{ended:?}");
+    assert_eq!(ended.snapshots.len(), 3, "what was done is told all the same");
     assert_eq!(pair.whole().await, 3);
     // The same with a damaged and with an incomplete snapshot.
     let pair = Pair::new().await;
@@ -151,21 +172,104 @@ async fn what_nobody_pinned_signed_is_not_spread_and_hinders_nothing() {
     body[30] ^= 1;
     pair.world.set(&victim, Some(body)).await;
     let ended = pair.copy_all().await;
-    assert!(matches!(&ended, Err(ReplicateError::Snapshot { .. })), "{ended:?}");
+    assert!(matches!(ended.errors.as_slice(), [ReplicateError::Snapshot { .. }]), "{ended:?}");
     assert_eq!(pair.whole().await, 2);
     pair.world.set(&victim, None).await;
     let ended = pair.copy_all().await;
-    assert!(matches!(&ended, Err(ReplicateError::Incomplete { .. })), "{ended:?}");
+    assert!(matches!(ended.errors.as_slice(), [ReplicateError::Incomplete { .. }]), "{ended:?}");
     assert_eq!(pair.whole().await, 2);
 }
 
 #[tokio::test]
 async fn a_generation_that_the_destination_removes_gets_nothing() {
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+        let pair = Pair::new().await;
+        for (path, body) in announcement(&pair.docs[0], stage, &pair.world.key) {
+            pair.there.memory.put(&path, body.into(), PutMode::Replace).await.unwrap();
+        }
+        // Fails without `refuse_if_pruned` in `copy`.
+        let ended = pair.copy_all().await;
+        assert!(matches!(ended.errors.as_slice(), [ReplicateError::Pruned { .. }]), "{ended:?}");
+        assert_eq!(pair.whole().await, 2);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_pinned_announced_keeps_no_copy_away() {
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+        for forgery in forgeries(&Pair::new().await.docs[0], stage, &host_key(1)) {
+            let mut pair = Pair::new().await;
+            let told = Arc::new(Told::default());
+            pair.world.monitor = told.clone();
+            let dir = pair.docs[0].dir();
+            for (path, body) in forgery {
+                let name = path.as_str().rsplit('/').next().unwrap();
+                pair.there.memory.put(&dir.file(name), body.into(), PutMode::Replace).await.unwrap();
+            }
+            // Fails where `standing` believes what lies there.
+            assert!(pair.copy_all().await.errors.is_empty());
+            assert_eq!(pair.whole().await, 3);
+            assert_eq!(told.count("foreign or unsigned mark"), 1, "{stage:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_copied_is_told_although_a_later_one_failed() {
+    let mut partly = 0;
+    for at in 0.. {
+        let pair = Pair::new().await;
+        pair.there.fail(Some((at, Fault::Refused)));
+        let ended = pair.copy_all().await;
+        pair.there.fail(None);
+        let listed = pair.to.history(&pair.world.request.stack, &pair.world.request.source).await.unwrap();
+        // Fails if an error takes the place of what was done. (One that fails after its commit is done and not told.)
+        assert!(ended.snapshots.len() + 1 >= listed.len(), "call {at}: {ended:?}");
+        partly += usize::from(!ended.snapshots.is_empty() && !ended.errors.is_empty());
+        if ended.errors.is_empty() {
+            break;
+        }
+    }
+    assert!(partly > 10, "{partly}");
+}
+
+#[tokio::test]
+async fn one_mark_that_cannot_be_put_is_told() {
     let pair = Pair::new().await;
-    let expired = pair.docs[0].dir().file("expired.json");
-    pair.there.memory.put(&expired, "{}".into(), PutMode::Replace).await.unwrap();
-    // Fails without `refuse_if_pruned` in `copy`.
-    let ended = pair.copy_all().await;
-    assert!(matches!(&ended, Err(ReplicateError::Pruned { .. })), "{ended:?}");
-    assert_eq!(pair.whole().await, 2);
+    pair.pin(0).await;
+    // Two listings of marks, of which the second is there; then the signature is put.
+    pair.there.fail(Some((1, Fault::Refused)));
+    let (put, errors) = pair.copy_marks().await;
+    assert!(matches!((put, errors.as_slice()), (0, [ReplicateError::Mark { .. }])), "{errors:?}");
+    pair.there.fail(None);
+    assert_eq!(pair.copy_marks().await.0, 1);
+}
+
+#[tokio::test]
+async fn garbage_where_a_mark_belongs_hides_no_signed_one() {
+    let mut pair = Pair::new().await;
+    let told = Arc::new(Told::default());
+    pair.world.monitor = told.clone();
+    let (first, second) = (pair.pin(0).await, pair.pin(1).await);
+    let body = pair.world.body(&first).await;
+    let forged = Some(b"forged".to_vec());
+    for (garbage, signature) in [(b"{}".to_vec(), None), (body, forged), (vec![0; 5 << 20], None)] {
+        for (path, body) in [(first.clone(), Some(garbage)), (signature_of(&first), signature)] {
+            match body {
+                Some(body) => drop(pair.there.memory.put(&path, body.into(), PutMode::Replace).await.unwrap()),
+                None => pair.there.memory.delete(&path).await.unwrap(),
+            }
+        }
+        let (_, errors) = pair.copy_marks().await;
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(told.count("replaced by a signed one"), 1);
+        // Fails if a path that is there counts as a mark that is there.
+        for path in [&first, &second] {
+            pair.to.get_signed::<MarkDoc>(path, &pair.world.signers).await.unwrap();
+        }
+    }
+    // And the other way round: what is not believed here is not spread.
+    pair.world.set(&second, Some(b"{}".to_vec())).await;
+    assert_eq!(pair.copy_marks().await.0, 0);
+    pair.to.get_signed::<MarkDoc>(&second, &pair.world.signers).await.unwrap();
 }

@@ -7,16 +7,16 @@ use async_trait::async_trait;
 use backup_core::backup::{BackupError, BackupRequest, Committed, Host, backup};
 use backup_core::clock::Clock;
 use backup_core::manifest::StreamKind;
-use backup_core::monitor::{Monitor, Silent};
+use backup_core::monitor::{Event, Monitor, Silent};
 use backup_core::seal::key::Identities;
-use backup_core::signature::{HostKey, Signers};
+use backup_core::signature::{HostKey, Namespace, Signers};
 use backup_core::snapshot::OpenSnapshot;
 use backup_core::source::files::FilesError;
 use backup_core::source::{Captured, CapturedStream, Sink, SinkError, Source, SourceError, Streams};
 use backup_core::state::State;
 use backup_core::vault::Vault;
-use backup_core::vault::document::SnapshotDoc;
-use backup_core::vault::layout::{GenerationDir, SnapshotId};
+use backup_core::vault::document::{ExpiredDoc, PruneStage, SnapshotDoc};
+use backup_core::vault::layout::{GenerationDir, SnapshotId, signature_of};
 use backup_core::vault::memory::MemoryStore;
 use backup_core::vault::store::{PutMode, Store, StorePath};
 use backup_core::verify::{Depth, Fraction, Verified, verify};
@@ -92,6 +92,63 @@ impl Source for Script {
     }
 }
 
+/// Remembers what the operator would be warned of.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<Vec<String>>);
+
+impl Monitor for Told {
+    fn event(&self, event: Event) {
+        if let Event::Warning { text } = event {
+            self.0.lock().unwrap().push(text);
+        }
+    }
+}
+
+impl Told {
+    /// How many warnings hold `part`; forgets all.
+    pub(crate) fn count(&self, part: &str) -> usize {
+        std::mem::take(&mut *self.0.lock().unwrap()).iter().filter(|text| text.contains(part)).count()
+    }
+}
+
+/// A document of a prune in its place, with its signature by `key`.
+pub(crate) fn announcement(doc: &SnapshotDoc, stage: PruneStage, key: &HostKey) -> [(StorePath, Vec<u8>); 2] {
+    let announced = ExpiredDoc {
+        format: 1,
+        stage,
+        stack: doc.stack.clone(),
+        source: doc.source.clone(),
+        generation: doc.generation.clone(),
+        at: doc.instant,
+        newest: doc.id.clone(),
+        snapshots: vec![(doc.id.clone(), "old".to_owned())],
+        signer: key.fingerprint(),
+        tool: "backup 0".to_owned(),
+    };
+    let bytes = serde_json::to_vec(&announced).unwrap();
+    let signature = key.sign(Namespace::Expired, &bytes).unwrap().into_bytes();
+    let path = doc.dir().file(stage.file());
+    [(signature_of(&path), signature), (path, bytes)]
+}
+
+/// What somebody without a pinned key could put where an announcement belongs: no signature, another's, another document,
+/// one that is larger than what is read.
+pub(crate) fn forgeries(doc: &SnapshotDoc, stage: PruneStage, key: &HostKey) -> Vec<Vec<(StorePath, Vec<u8>)>> {
+    let [signature, body] = announcement(doc, stage, key);
+    let other = match stage {
+        PruneStage::Expired => PruneStage::Deleting,
+        PruneStage::Deleting => PruneStage::Expired,
+    };
+    let [other_signature, other_body] = announcement(doc, other, key);
+    vec![
+        vec![(body.0.clone(), b"{}".to_vec())],
+        vec![body.clone()],
+        announcement(doc, stage, &host_key(9)).to_vec(),
+        vec![(signature.0.clone(), other_signature.1), (body.0.clone(), other_body.1)],
+        vec![signature, (body.0, vec![b' '; 5 << 20])],
+    ]
+}
+
 pub(crate) fn host_key(seed: u8) -> HostKey {
     let pair = ssh_key::private::Ed25519Keypair::from_seed(&[seed; 32]);
     let key = ssh_key::PrivateKey::new(pair.into(), "test").unwrap();
@@ -126,7 +183,7 @@ impl World {
             signers: Signers::pin_fingerprint(&key.fingerprint()),
             key,
             identities: Identities::parse(identity.to_string().expose_secret().as_bytes(), None).unwrap(),
-            state: State::open(dir.path()).await.unwrap(),
+            state: State::open(dir.path(), &"shop".parse().unwrap()).await.unwrap(),
             host,
             store,
             request: BackupRequest {
@@ -157,14 +214,15 @@ impl World {
     pub(crate) async fn run(&self, source: &Script) -> Result<Committed, BackupError> {
         self.pass(TimeDelta::minutes(1));
         let clock = self.host.clock();
-        let host = Host { key: &self.key, state: &self.state, clock: &clock, monitor: &self.monitor };
+        let host =
+            Host { key: &self.key, signers: &self.signers, state: &self.state, clock: &clock, monitor: &self.monitor };
         backup(&self.vault, host, &self.request, source).await
     }
 
     /// The host's state is lost.
     pub(crate) async fn lose_state(&mut self) {
         self.dir = tempfile::tempdir().unwrap();
-        self.state = State::open(self.dir.path()).await.unwrap();
+        self.state = State::open(self.dir.path(), &"shop".parse().unwrap()).await.unwrap();
     }
 
     pub(crate) async fn history(&self) -> Vec<(GenerationDir, SnapshotId)> {

@@ -10,7 +10,7 @@ use backup_core::backup::{BackupRequest, Committed, Host, backup};
 use backup_core::clock::Clock;
 use backup_core::monitor::{Monitor, Silent};
 use backup_core::recover::RECOVER;
-use backup_core::signature::HostKey;
+use backup_core::signature::{HostKey, Signers};
 use backup_core::source::Source;
 use backup_core::state::State;
 use backup_core::vault::Vault;
@@ -62,7 +62,7 @@ impl Scene {
         let store = LocalStore::open(&at("vault"), LocalOptions::default()).unwrap();
         let vault = Vault::open("local", Arc::new(store), None).await.unwrap();
         vault.put_recover(RECOVER, &key).await.unwrap();
-        let state = State::open(&at("state")).await.unwrap();
+        let state = State::open(&at("state"), &STACK.parse().unwrap()).await.unwrap();
         Some(Self { dir, key, vault, recipients, state })
     }
 
@@ -94,7 +94,8 @@ impl Scene {
         };
         let monitor: Arc<dyn Monitor> = Arc::new(Silent);
         let clock = clock();
-        let host = Host { key: &self.key, state: &self.state, clock: &clock, monitor: &monitor };
+        let signers = Signers::pin_fingerprint(&self.key.fingerprint());
+        let host = Host { key: &self.key, signers: &signers, state: &self.state, clock: &clock, monitor: &monitor };
         backup(&self.vault, host, &request, source).await.unwrap()
     }
 

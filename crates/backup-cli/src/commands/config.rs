@@ -1,9 +1,11 @@
 //! `backup config check|show|schema`.
 
+mod cadence;
 mod check;
 mod schema;
 mod show;
 
+pub(super) use cadence::cadence;
 pub(super) use check::files;
 
 use crate::context::Context;

@@ -41,7 +41,8 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     // All vaults, also with `--vault`: what the others hold decides what may go here.
     let (vaults, quiet) = session.vaults(None, args.apply).await?;
     let end = silent::report(cx, &vaults, &quiet)?;
-    let prunings = pruning::prune(&session, &vaults, args.vault.as_deref(), key.as_ref()).await?;
+    let acts = |name: &str| args.vault.as_deref().is_none_or(|only| only == name);
+    let prunings = pruning::prune(&session, &vaults, &acts, &session.sources(&[])?, key.as_ref()).await?;
     for pruning in &prunings {
         if let Some(error) = &pruning.error {
             let text = format!("vault `{}`, source `{}`: {}", pruning.vault, pruning.source, error.message());
@@ -61,11 +62,12 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
 async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result<Exit, CliError> {
     let (vaults, quiet) = session.vaults(only, true).await?;
     let mut end = silent::report(cx, &vaults, &quiet)?;
+    let signers = session.signers()?;
     let mut undone: Vec<(String, GenerationDir)> = Vec::new();
     for vault in &vaults {
         let sources: Vec<SourceName> = session.config.sources.iter().map(|source| source.name.clone()).collect();
         for source in sources {
-            match backup_core::prune::undo(vault, session.stack(), &source).await {
+            match backup_core::prune::undo(vault, &signers, session.stack(), &source).await {
                 Ok(dirs) => undone.extend(dirs.into_iter().map(|dir| (vault.name().to_owned(), dir))),
                 Err(error) => {
                     let error = CliError::from(error);
@@ -99,6 +101,9 @@ fn pruning_text(pruning: &Pruning) -> String {
         text.push_str("  not planned, see above\n\n");
         return text;
     };
+    for foreign in &plan.foreign {
+        let _ = writeln!(text, "  {foreign}");
+    }
     for freeze in &plan.frozen {
         let _ = writeln!(text, "  nothing expires: {freeze}");
     }
@@ -119,6 +124,7 @@ fn pruning_text(pruning: &Pruning) -> String {
         let action = match done.action {
             Action::Announce => "announced: may be deleted by a run after 24 hours and a newer snapshot".to_owned(),
             Action::Withdraw => "announcement taken back: it stays".to_owned(),
+            Action::Sweep => "swept: a signature that an interrupted deletion had left".to_owned(),
             _ => format!("deleted: {} files, {}", done.files, words::bytes(done.bytes)),
         };
         let _ = writeln!(text, "{}: {action}", done.dir.id);
@@ -143,7 +149,7 @@ fn why(step: &Step) -> String {
 fn summary(prunings: &[Pruning], applied: bool) -> String {
     let steps = || prunings.iter().filter_map(|pruning| pruning.plan.as_ref()).flat_map(|plan| &plan.steps);
     let count = |wanted: &[&str]| steps().filter(|step| wanted.contains(&word(&step.action))).count();
-    let due = count(&["announce", "delete", "resume", "withdraw"]);
+    let due = count(&["announce", "delete", "resume", "withdraw", "sweep"]);
     match (applied, due) {
         (false, 0) => "nothing to do\n".to_owned(),
         (false, _) => format!("dry run: {due} generations would be changed; do it with `backup prune --apply`\n"),

@@ -35,12 +35,12 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     session.check_vault(args.vault.as_deref())?;
     let (vaults, quiet) = session.vaults(None, !args.dry_run).await?;
     let end = silent::report(cx, &vaults, &quiet)?;
-    let work = replication::survey(&session, &vaults, &sources, args.vault.as_deref()).await;
+    let work = replication::survey(&session, &vaults, &signers, &sources, args.vault.as_deref()).await;
     let unwanted = work.lacks.iter().filter(|lack| !lack.wanted).count();
     let listed_quiet = silent::to_json(&quiet);
     if args.dry_run {
-        let end = work.silent.iter().fold(end, |end, (.., error)| end.worse(error.as_part()));
-        for (vault, source, error) in &work.silent {
+        let end = work.errors().fold(end, |end, (.., error)| end.worse(error.as_part()));
+        for (vault, source, error) in work.errors() {
             let text = format!("vault `{vault}`, source `{source}`: {}", error.message());
             cx.printer.warn(&text, error.advice().unwrap_or_default());
         }

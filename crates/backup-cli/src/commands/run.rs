@@ -5,7 +5,7 @@ use std::time::Duration;
 use backup_core::backup::{BackupError, BackupRequest, Committed, Host, backup};
 use backup_core::config::{self, Job, Place, Reserve, Step};
 use backup_core::id::SourceName;
-use backup_core::signature::HostKey;
+use backup_core::signature::{HostKey, Signers};
 use backup_core::state::{RunRecord, State};
 use backup_core::vault::Vault;
 use backup_core::vault::local::{FreeSpace, LocalOptions, LocalStore};
@@ -55,7 +55,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let _locks = work
         .sources
         .iter()
-        .map(|source| RunLock::take(session.state_dir()?, &source.name))
+        .map(|source| RunLock::take(session.state_dir()?, session.stack(), &source.name))
         .collect::<Result<Vec<_>, _>>()?;
     let started = cx.clock.now();
     let mut record =
@@ -128,6 +128,11 @@ impl<'a> Work<'a> {
         Ok(Self { job, sources, vaults, others, deadline })
     }
 
+    /// All vaults that this run fills.
+    fn filled(&self) -> Vec<&'a config::Vault> {
+        self.vaults.iter().chain(&self.others).copied().collect()
+    }
+
     fn retries(&self) -> (u32, Duration) {
         self.job
             .map_or((0, Duration::ZERO), |job| (job.retry.times, Duration::from_secs(job.retry.backoff.as_seconds())))
@@ -168,7 +173,7 @@ async fn everything(
         let end = match *step {
             // It widened what was copied.
             Step::Replicate => continue,
-            Step::Prune => pruning::apply_all(session).await,
+            Step::Prune => pruning::follow(session, &work.sources, &work.filled()).await,
             Step::Verify { read_data, full } => verify::follow(session, read_data, full).await,
         };
         report.followed(*step, end);
@@ -188,7 +193,8 @@ async fn store(
     let Some(first) = open.first() else { return Err(report.first_vault_error()) };
     report.vault = Some(first.name().to_owned());
     let run = report.run.clone();
-    let captures = Captures { session, work, vault: first, key, state, run: &run };
+    let signers = session.signers()?;
+    let captures = Captures { session, work, vault: first, key, signers: &signers, state, run: &run };
     for source in &work.sources {
         let begun = session.cx.clock.now();
         let end = captures.with_retries(source).await;
@@ -248,6 +254,7 @@ struct Captures<'a> {
     work: &'a Work<'a>,
     vault: &'a Vault,
     key: &'a HostKey,
+    signers: &'a Signers,
     state: &'a State,
     run: &'a str,
 }
@@ -292,8 +299,13 @@ impl Captures<'_> {
             config: config.show_json(config::View::Full),
             tool: TOOL.to_owned(),
         };
-        let host =
-            Host { key: self.key, state: self.state, clock: &self.session.cx.clock, monitor: &self.session.monitor };
+        let host = Host {
+            key: self.key,
+            signers: self.signers,
+            state: self.state,
+            clock: &self.session.cx.clock,
+            monitor: &self.session.monitor,
+        };
         let committed: Result<Committed, BackupError> = backup(self.vault, host, &request, engine.as_ref()).await;
         Ok(committed?)
     }

@@ -44,7 +44,7 @@ pub(crate) async fn remembered(session: &Session<'_>, limit: u32) -> Result<Vec<
     if !dir.join("state.sqlite").exists() {
         return Ok(Vec::new());
     }
-    Ok(State::open(dir).await?.runs(limit).await?)
+    Ok(State::open(dir, session.stack()).await?.runs(limit).await?)
 }
 
 /// The run whose id is `text`, or starts with it if only one does.

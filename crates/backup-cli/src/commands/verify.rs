@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use backup_core::catalogue;
 use backup_core::config::{Share, Source, Step};
-use backup_core::id::Hash256;
+use backup_core::id::{Hash256, ObjectName};
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
@@ -54,7 +54,8 @@ pub(crate) struct Args {
     pub(crate) source: Vec<backup_core::id::SourceName>,
 }
 
-/// Looks, as deep as asked. Exit 4 on damage, 3 when a vault did not answer.
+/// Looks, as deep as asked. Exit 4 on damage, 12 where only the signer is unknown (as `restore` ends), 3 when a vault did not
+/// answer.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let found = look(&session, args).await?;
@@ -74,7 +75,9 @@ pub(crate) async fn follow(
     let mut problems = report::problems(&found.reports, &found.lost);
     problems.extend(found.locked.iter().flat_map(|error| told("not all was checked", error)));
     problems.extend(silent::lines(&found.quiet));
-    Ok(StepReport { step: Step::Verify { read_data, full }, exit: found.end, found: found.to_json(), problems })
+    // A key that is missing ends the verb; of a run it is a part that was not proved.
+    let exit = if found.end == Exit::WrongKey { Exit::Partial } else { found.end };
+    Ok(StepReport { step: Step::Verify { read_data, full }, exit, found: found.to_json(), problems })
 }
 
 /// Everything that was found.
@@ -225,7 +228,7 @@ impl Look<'_> {
                         report.errors.push(error);
                     }
                 }
-                self.forget(&verified).await.unwrap_or_else(|error| report.errors.push(error));
+                self.remember(vault, &verified, depth).await.unwrap_or_else(|error| report.errors.push(error));
                 report.verified = verified;
             }
             Err(error) => report.errors.push(error.into()),
@@ -275,14 +278,30 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Damaged objects are not built upon again: their chunks will be sealed anew by the next run.
-    async fn forget(&self, verified: &Verified) -> Result<(), CliError> {
-        if verified.objects.is_empty() || !self.has_state() {
+    /// Damaged objects are not built upon again: their chunks will be sealed anew by the next run. And a vault does not hold
+    /// what is damaged there: a prune of another vault must know. What was damaged and is good again is forgotten.
+    async fn remember(&self, vault: &Vault, verified: &Verified, depth: Depth<'_>) -> Result<(), CliError> {
+        if !self.has_state() {
             return Ok(());
         }
         let state = self.session.state().await?;
         for (dir, object) in verified.objects.keys() {
             state.forget(dir, object).await?;
+            state.set_damaged(vault.id(), dir, &object.to_string(), true).await?;
+        }
+        // What is wrong and in no object shows only when everything is decrypted; a prune sees the rest by itself.
+        for verdict in verified.snapshots.iter().filter(|_| depth.identities.is_some()) {
+            let damaged = !verdict.damage.is_empty() && verdict.objects.is_empty();
+            if damaged || verdict.checked {
+                state.set_damaged(vault.id(), &verdict.dir, verdict.id.as_str(), damaged).await?;
+            }
+        }
+        for (dir, item) in state.damaged(vault.id()).await? {
+            let Ok(object) = item.parse::<ObjectName>() else { continue };
+            let (seen, now) = (dir.clone(), (dir, object));
+            if !verified.objects.contains_key(&now) && vault.get_object(&seen, &object).await.is_ok() {
+                state.set_damaged(vault.id(), &seen, &item, false).await?;
+            }
         }
         Ok(())
     }

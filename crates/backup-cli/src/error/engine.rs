@@ -204,7 +204,9 @@ fn files_restore(error: &FilesRestoreError) -> Advice {
 
 fn replicate(error: &ReplicateError) -> Advice {
     match error {
-        ReplicateError::Snapshot { source, .. } | ReplicateError::Vault(source) => vault(source),
+        ReplicateError::Snapshot { source, .. }
+        | ReplicateError::Mark { source, .. }
+        | ReplicateError::Vault(source) => vault(source),
         ReplicateError::Incomplete { .. } => say(Exit::Damage, "see what is missing with `backup verify`"),
         ReplicateError::Pruned { .. } => say(Exit::Failed, "take the deletion back with `backup prune --undo`"),
     }

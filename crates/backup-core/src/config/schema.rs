@@ -387,7 +387,7 @@ static JOB: Table = Table {
             "then",
             Texts("command lines"),
             Default("[]"),
-            "verbs that follow: replicate (into all vaults), prune, verify [--read-data n/m] [--full]",
+            "verbs that follow: replicate (the job's sources into all vaults), prune (the job's sources in the vaults that it fills), verify [--read-data n/m] [--full]",
         ),
     ],
 };

@@ -9,12 +9,16 @@ use chrono::{DateTime, Utc};
 use retention::{Generation, History, Span, Stamp};
 
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
+use crate::replicate;
 use crate::signature::Signers;
-use crate::vault::document::{MarkDoc, MarkKind, ReceiptDoc, SnapshotDoc};
+use crate::vault::document::{MarkKind, ReceiptDoc, SnapshotDoc};
+use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::StorePath;
 use crate::vault::{Signed, Vault, VaultError};
 use crate::verify;
+
+use super::notice;
 
 /// What was read.
 #[derive(Debug)]
@@ -27,15 +31,18 @@ pub struct Seen {
     pub newest: Option<SnapshotId>,
 }
 
-/// Reads a source's history from a vault. Documents that are not believed are left out; a store that fails is an error.
+/// Reads a source's history from a vault. What is known to be `damaged` there (objects and snapshots, by name) is not whole,
+/// whatever the listing shows. Documents that are not believed are left out; a store that fails is an error.
 pub async fn read(
     vault: &Vault,
     signers: &Signers,
     stack: &StackName,
     source: &SourceName,
     promised_elsewhere: &BTreeSet<String>,
+    damaged: &BTreeSet<(GenerationDir, String)>,
 ) -> Result<Seen, VaultError> {
-    let marks = marks(vault, signers, stack, source).await?;
+    let marks = replicate::marks(vault, signers, stack, source).await?;
+    let marks = marks.signed.values().map(|mark| (mark.doc.document, mark.doc.mark.word())).collect();
     let generations = vault.generations(stack, source).await?;
     let mut history = History { promised_elsewhere: promised_elsewhere.clone(), ..History::default() };
     let mut documents = Vec::new();
@@ -48,7 +55,7 @@ pub async fn read(
             listed += 1;
             let path = dir.snapshot(&id, ".json");
             let Some(signed) = believed(vault.get_signed::<SnapshotDoc>(&path, signers).await)? else { continue };
-            let complete = is_complete(vault, &signed.doc, &objects).await?;
+            let complete = is_complete(vault, &signed.doc, &objects, damaged).await?;
             let at = stored.get(&path).copied().unwrap_or(signed.doc.instant);
             history.stamps.push(stamp(&signed, at, complete, &marks));
             documents.push((dir.clone(), signed));
@@ -95,24 +102,20 @@ async fn stored_instants(vault: &Vault, dir: &GenerationDir) -> Result<HashMap<S
     Ok(entries.into_iter().map(|entry| (entry.path, entry.modified)).collect())
 }
 
-async fn is_complete(vault: &Vault, doc: &SnapshotDoc, objects: &HashMap<ObjectName, u64>) -> Result<bool, VaultError> {
-    let inventory = believed(vault.get_inventory(doc).await)?;
-    Ok(inventory.is_some_and(|(lines, _)| lines.iter().all(|line| objects.get(&line.name) == Some(&line.bytes))))
-}
-
-async fn marks(
+async fn is_complete(
     vault: &Vault,
-    signers: &Signers,
-    stack: &StackName,
-    source: &SourceName,
-) -> Result<BTreeSet<(Hash256, &'static str)>, VaultError> {
-    let mut marks = BTreeSet::new();
-    for path in vault.marks(stack, source).await? {
-        if let Some(mark) = believed(vault.get_signed::<MarkDoc>(&path, signers).await)? {
-            marks.insert((mark.doc.document, mark.doc.mark.word()));
-        }
-    }
-    Ok(marks)
+    doc: &SnapshotDoc,
+    objects: &HashMap<ObjectName, u64>,
+    damaged: &BTreeSet<(GenerationDir, String)>,
+) -> Result<bool, VaultError> {
+    let known: BTreeSet<&str> =
+        damaged.iter().filter(|(dir, _)| *dir == doc.dir()).map(|(_, item)| item.as_str()).collect();
+    let good = |line: &InventoryLine| {
+        objects.get(&line.name) == Some(&line.bytes)
+            && (known.is_empty() || !known.contains(line.name.to_string().as_str()))
+    };
+    let inventory = believed(vault.get_inventory(doc).await)?;
+    Ok(!known.contains(doc.id.as_str()) && inventory.is_some_and(|(lines, _)| lines.iter().all(good)))
 }
 
 /// Data instants of the snapshots that a signed receipt says were removed.
@@ -137,7 +140,7 @@ pub(crate) async fn removed(
 fn believed<T>(result: Result<T, VaultError>) -> Result<Option<T>, VaultError> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error @ VaultError::Store { .. }) => Err(error),
-        Err(_) => Ok(None),
+        Err(error) if notice::is_refused(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }

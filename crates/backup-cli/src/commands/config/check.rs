@@ -20,6 +20,7 @@ pub(crate) fn run(cx: &Context, _args: &Args) -> Result<Exit, CliError> {
     let config = cx.config()?;
     let mut warnings = config.warnings.clone();
     warnings.extend(files(&config));
+    warnings.extend(super::cadence(&config, cx.clock.now()));
     let listed: Vec<Value> = warnings
         .iter()
         .map(|warning| json!({ "key": warning.key, "text": warning.text, "hint": warning.hint }))

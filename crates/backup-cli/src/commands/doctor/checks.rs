@@ -60,7 +60,7 @@ pub(super) async fn state(session: &Session<'_>, checks: &mut Checks) {
         Ok(dir) if !dir.join("state.sqlite").exists() => {
             checks.good("state", format!("`{}`: made by the first run", dir.display()));
         }
-        Ok(dir) => match State::open(dir).await {
+        Ok(dir) => match State::open(dir, session.stack()).await {
             Ok(_) => checks.good("state", format!("`{}`", dir.display())),
             Err(error) => checks.fail("state", &error.into()),
         },

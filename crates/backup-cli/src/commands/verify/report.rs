@@ -61,7 +61,11 @@ impl Report {
 
     /// How a verb ends that found this.
     pub(super) fn exit(&self) -> Exit {
-        let end = if self.verified.is_damaged() { Exit::Damage } else { Exit::Done };
+        let end = match (self.verified.is_damaged(), self.verified.is_foreign()) {
+            (true, _) => Exit::Damage,
+            (false, true) => Exit::WrongKey,
+            (false, false) => Exit::Done,
+        };
         self.errors.iter().fold(end, |end, error| end.worse(error.as_part()))
     }
 
@@ -86,11 +90,11 @@ impl Report {
             .verified
             .snapshots
             .iter()
-            .map(|verdict| json!({ "snapshot": verdict.id, "good": verdict.damage.is_empty(), "checked": verdict.checked, "locked": verdict.locked }))
+            .map(|verdict| json!({ "snapshot": verdict.id, "good": verdict.damage.is_empty() && verdict.foreign.is_none(), "foreign": verdict.foreign, "checked": verdict.checked, "locked": verdict.locked }))
             .collect();
         json!({
             "vault": self.vault, "source": self.source, "depth": self.depth, "snapshots": snapshots,
-            "damaged": damaged, "chain": self.verified.chain, "objects_listed": self.verified.objects_listed,
+            "damaged": damaged, "chain": self.verified.chain, "documents": self.verified.documents, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
             "objects_read": self.verified.objects_read, "bytes_read": self.verified.bytes_read,
             "errors": self.errors.iter().map(CliError::to_json).collect::<Vec<_>>(),
         })
@@ -102,8 +106,10 @@ impl Report {
             "not verified".to_owned()
         } else if damaged > 0 {
             format!("DAMAGED: {damaged} of {}", self.verified.snapshots.len())
-        } else if !self.verified.chain.is_empty() {
+        } else if !self.verified.chain.is_empty() || !self.verified.unbelieved.is_empty() {
             "DAMAGED: see below".to_owned()
+        } else if self.verified.is_foreign() {
+            "NOT BELIEVED: unknown signer".to_owned()
         } else if self.verified.snapshots.is_empty() {
             "empty".to_owned()
         } else {
@@ -176,6 +182,16 @@ fn damage_text(report: &Report) -> String {
             text.push_str("  no other vault that answers holds a good copy\n");
         }
     }
+    for unbelieved in &report.verified.unbelieved {
+        let _ = writeln!(text, "\nforeign or unsigned mark: {unbelieved}");
+    }
+    let snapshots = report.verified.snapshots.iter().filter_map(|verdict| verdict.foreign.as_ref());
+    for foreign in snapshots.chain(&report.verified.foreign) {
+        let _ = writeln!(
+            text,
+            "\n{foreign}\n  pin the signer if you know it: add its line to the file that `keys.signers` names"
+        );
+    }
     for broken in &report.verified.chain {
         let _ = writeln!(text, "\n{broken} (vault {}, source {})", report.vault, report.source);
     }
@@ -202,8 +218,16 @@ mod tests {
                 partly: Vec::new(),
             });
         }
-        let verdict =
-            Verdict { id, dir, checked: false, document: None, damage, objects: BTreeSet::default(), locked: None };
+        let verdict = Verdict {
+            id,
+            dir,
+            checked: false,
+            document: None,
+            damage,
+            foreign: None,
+            objects: BTreeSet::default(),
+            locked: None,
+        };
         report.verified.snapshots.push(verdict);
         report
     }
@@ -223,6 +247,17 @@ mod tests {
         for part in ["DAMAGED: 1 of 1", "object `aa` is missing", "vault `offsite` holds a good copy"] {
             assert!(shown.contains(part), "{shown}");
         }
+    }
+
+    #[test]
+    fn an_unknown_signer_is_a_missing_key_and_a_broken_mark_is_damage() {
+        let mut found = report(vec![]);
+        found.verified.snapshots[0].foreign = Some("it is signed by SHA256:x".into());
+        assert_eq!((found.exit(), found.result().as_str()), (Exit::WrongKey, "NOT BELIEVED: unknown signer"));
+        assert_eq!(found.to_json()["snapshots"][0]["good"], false);
+        assert!(text(std::slice::from_ref(&found), &[]).contains("pin the signer"));
+        found.verified.unbelieved.push("`m` is not believed".into());
+        assert_eq!(found.exit(), Exit::Damage);
     }
 
     #[test]

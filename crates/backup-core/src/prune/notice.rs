@@ -1,0 +1,73 @@
+//! Prune's two documents beside a generation, `expired.json` and `deleting.json`, as everybody reads them who must heed them.
+//!
+//! Only one that a pinned signer signed is obeyed. Whoever can write into the vault could otherwise stop every run with an
+//! empty file. One that is not believed is told, hides no signed one (each of the two is judged by itself), and is replaced
+//! when a prune writes its own.
+
+use crate::signature::Signers;
+use crate::vault::document::{ExpiredDoc, PruneStage};
+use crate::vault::layout::GenerationDir;
+use crate::vault::store::StoreError;
+use crate::vault::{Vault, VaultError};
+use crate::verify::chain_text;
+
+/// One of the two documents.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// It is not there.
+    None,
+    /// A pinned signer signed it.
+    Signed(ExpiredDoc),
+    /// Something lies there that is not believed, and why, in words.
+    Foreign(String),
+}
+
+/// Reads one of them. Errors: only a store that fails.
+pub(crate) async fn read(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+    stage: PruneStage,
+) -> Result<Notice, VaultError> {
+    let path = dir.file(stage.file());
+    if !vault.exists(&path).await? {
+        return Ok(Notice::None);
+    }
+    match vault.get_signed::<ExpiredDoc>(&path, signers).await {
+        Ok(signed) => Ok(Notice::Signed(signed.doc)),
+        // It was taken back in between.
+        Err(VaultError::MissingDocument { path: missing, .. }) if missing == path.as_str() => Ok(Notice::None),
+        Err(error) if is_refused(&error) => {
+            Ok(Notice::Foreign(format!("foreign or unsigned mark, not obeyed: {}", chain_text(&error))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error says that a document is not believed, and not that the store failed. One over the size that is read is
+/// none that this program made.
+pub(crate) fn is_refused(error: &VaultError) -> bool {
+    !matches!(error, VaultError::Store { source, .. } if !matches!(source, StoreError::TooLarge { .. }))
+}
+
+/// What the two documents say together.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    /// A pinned signer announced the generation's deletion, or began it: nothing may be committed into it.
+    pub(crate) pruned: bool,
+    /// What is not believed, in words.
+    pub(crate) foreign: Vec<String>,
+}
+
+/// Reads both.
+pub(crate) async fn standing(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Result<Standing, VaultError> {
+    let mut standing = Standing::default();
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+        match read(vault, signers, dir, stage).await? {
+            Notice::None => {}
+            Notice::Signed(_) => standing.pruned = true,
+            Notice::Foreign(text) => standing.foreign.push(text),
+        }
+    }
+    Ok(standing)
+}

@@ -1,0 +1,107 @@
+//! The binary over two vaults: what one proves decides what the other gets and what may go there.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::host::Host;
+use super::stack::files_below;
+
+const SOURCE: &str = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
+
+/// A host with the vaults `local` and `offsite`, initialised, and a file to capture.
+fn host(rest: &str) -> Host {
+    let host = Host::new();
+    for name in ["data", "local", "offsite"] {
+        fs::create_dir(host.path(name)).unwrap();
+    }
+    fs::write(host.path("data/a.txt"), "hello").unwrap();
+    host.configure(&format!("{}{}{rest}", Host::local("local"), Host::local("offsite")));
+    host.good(&["init"]);
+    host
+}
+
+/// Paths in a vault that end so.
+fn ending(host: &Host, vault: &str, end: &str) -> Vec<PathBuf> {
+    files_below(&host.path(vault)).into_iter().filter(|path| path.to_str().unwrap().ends_with(end)).collect()
+}
+
+/// Snapshots' documents in a vault.
+fn documents(host: &Host, vault: &str) -> Vec<PathBuf> {
+    let mut found = ending(host, vault, ".json");
+    found.retain(|path| path.to_str().unwrap().contains("/snapshots/"));
+    found
+}
+
+#[test]
+fn a_planted_name_makes_nothing_too_old_to_be_copied() {
+    let host = host(&format!("{SOURCE}[job.j]\ncron = \"@daily\"\nvaults = [\"local\"]\n"));
+    host.good(&["run", "j"]);
+    let real = documents(&host, "local").remove(0);
+    let folder = real.parent().unwrap();
+    for at in 1..=2 {
+        fs::write(folder.join(format!("2999010{at}T000000Z-1b-aaaaaa.json")), fs::read(&real).unwrap()).unwrap();
+    }
+    let ended = host.run(&["replicate", "--json"]);
+    // Fails if names alone make a policy's stamps: the planted ones are the newest two, and the real one is long expired.
+    let copied: Vec<_> = documents(&host, "offsite").iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    assert_eq!(copied, [real.file_name().unwrap()], "{}{}", ended.out, ended.err);
+    assert!(ended.code != 0 && ended.err.contains("29990101T000000Z-1b-aaaaaa"), "it is told: {}", ended.err);
+}
+
+#[test]
+fn a_jobs_prune_acts_on_its_own_sources_in_the_vaults_that_it_fills() {
+    let two = format!(
+        "{SOURCE}[source.notes]\ntype = \"files\"\npaths = [\"data\"]\n[job.own]\ncron = \"@daily\"\nsources = [\"docs\"]\n\
+         vaults = [\"local\"]\nthen = [\"prune\"]\n[job.fills]\ncron = \"@daily\"\nsources = [\"docs\"]\nvaults = [\"local\"]\n\
+         then = [\"replicate\", \"prune\"]\n"
+    );
+    let host = host(&two);
+    let pruned = |job: &str| -> Vec<(String, String)> {
+        let report = host.good(&["run", job, "--json"]).json();
+        let steps = report["steps"].as_array().unwrap();
+        assert_eq!(steps.len(), 1, "{report:#}");
+        let text = |one: &serde_json::Value| one.as_str().unwrap().to_owned();
+        let found = steps[0]["found"].as_array().unwrap_or_else(|| panic!("{report:#}"));
+        found.iter().map(|one| (text(&one["vault"]), text(&one["source"]))).collect()
+    };
+    let at = |vault: &str| (vault.to_owned(), "docs".to_owned());
+    // Fails where the step takes the whole configuration.
+    assert_eq!(pruned("own"), [at("local")]);
+    assert_eq!(pruned("fills"), [at("local"), at("offsite")]);
+}
+
+#[test]
+fn verify_ends_like_restore_where_the_signer_is_unknown() {
+    let host = host(SOURCE);
+    host.good(&["run"]);
+    let other = Host::new();
+    fs::copy(other.path("signers"), host.path("signers")).unwrap();
+    assert_eq!(host.run(&["verify"]).code, 12);
+    assert_eq!(host.run(&["restore", "--latest", "--into-dir", "out", "--identity", "ops.txt"]).code, 12);
+}
+
+#[test]
+fn what_verify_found_damaged_is_not_held() {
+    let host = host(SOURCE);
+    host.good(&["run"]);
+    let marks = ending(&host, "offsite", "vault.json");
+    assert_eq!(marks.len(), 1);
+    let held = || host.good(&["prune", "--json"]).json()["plans"].to_string().matches("promised").count();
+    let before = held();
+    let object =
+        files_below(&host.path("offsite")).into_iter().find(|path| path.to_str().unwrap().contains("/objects/"));
+    let object = object.unwrap();
+    let good = fs::read(&object).unwrap();
+    let mut bad = good.clone();
+    bad[30] ^= 1;
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, bad).unwrap();
+    assert_eq!(held(), before, "the listing shows nothing");
+    assert_eq!(host.run(&["verify", "--read-data", "1/1"]).code, 4);
+    // Fails if `verify` remembers nothing, or `prune` does not ask.
+    assert_eq!(held(), before + 1, "{}", host.run(&["prune", "--json"]).out);
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, good).unwrap();
+    host.good(&["verify"]);
+    assert_eq!(held(), before, "good again");
+}

@@ -145,7 +145,17 @@ pub enum PostgresError {
         /// Rows that `count(*)` gave.
         counted: u64,
     },
-    /// The server broke the rules of COPY's text format.
+    /// The server says that it sent another number of rows than came.
+    #[error("COPY of table `{table}` gave {copied} rows, and the server says that it sent {counted}")]
+    TagDiffers {
+        /// The table.
+        table: String,
+        /// Rows that came.
+        copied: u64,
+        /// Rows by COPY's tag.
+        counted: u64,
+    },
+    /// The server broke the rules of COPY's format.
     #[error("COPY of table `{table}` sent a message that is not one row")]
     NotARow {
         /// The table.

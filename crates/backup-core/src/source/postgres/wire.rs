@@ -121,16 +121,10 @@ impl Wire {
             _ => return Err(unexpected("an answer that is no COPY").into()),
         }
         let (mut rows, mut refused) = (None, None);
+        self.data(sink).await?;
         loop {
-            if rows.is_none() && refused.is_none() {
-                self.data(sink).await?;
-            }
             match self.after(&mut refused).await? {
-                // Behind a notice in between.
-                Message::CopyData(body) => {
-                    sink.piece(body.data());
-                    sink.message_ends();
-                }
+                Message::CopyData(_) => return Err(unexpected("rows behind their end").into()),
                 Message::CommandComplete(body) => {
                     rows = body.tag()?.strip_prefix("COPY ").and_then(|count| count.parse().ok());
                 }
@@ -164,8 +158,16 @@ impl Wire {
                     break;
                 }
             }
-            if self.inbox.first().is_some_and(|tag| *tag != b'd') {
-                return Ok(());
+            match self.inbox.first().copied() {
+                None | Some(b'd') => {}
+                // Notices, parameters and notifications may come at any time.
+                Some(tag @ (b'N' | b'S' | b'A')) => {
+                    if let Some(length) = frame(&self.inbox, tag)?.filter(|n| self.inbox.len() >= HEADER_BYTES + n) {
+                        self.inbox.advance(HEADER_BYTES + length);
+                        continue;
+                    }
+                }
+                Some(_) => return Ok(()),
             }
             sink.drain().await.map_err(CopyError::Sink)?;
             self.read().await?;

@@ -137,6 +137,7 @@ async fn once(
             sink,
             monitor,
             recounted: workers::recounted(&details.tables, options.count_check, instant.timestamp()),
+            part_blocks: options.part_blocks,
         };
         let results = work.run(options.workers).await?;
         Ok((details, results))
@@ -171,7 +172,8 @@ async fn once(
         let minutes = drift.num_minutes().abs();
         details.suspect.push(format!("the server's clock is {minutes} minutes away from this host's"));
     }
-    let (streams, tables) = assemble(&details.tables, globals, archive, results, &server.encoding)?;
+    let (streams, tables) =
+        assemble(&details.tables, options.part_blocks, globals, archive, results, &server.encoding)?;
     Ok(Captured { instant, streams, tables, properties: details.properties, suspect: details.suspect })
 }
 
@@ -245,6 +247,7 @@ async fn suspicions(
 /// Puts the streams into manifest order and the tables beside them.
 fn assemble(
     tables: &[Table],
+    part_blocks: u64,
     globals: Option<FinishedStream>,
     archive: FinishedStream,
     mut results: Results,
@@ -271,13 +274,10 @@ fn assemble(
             parts: Vec::new(),
         };
         let done = results.tables.remove(&index).unwrap_or_default();
-        if done.len() != parts(table) {
-            let finding = format!(
-                "table `{}` was copied in {} parts instead of {}",
-                table.relation.shown(),
-                done.len(),
-                parts(table)
-            );
+        let wanted = parts(table, part_blocks);
+        if done.len() != wanted {
+            let shown = table.relation.shown();
+            let finding = format!("table `{shown}` was copied in {} parts instead of {wanted}", done.len());
             return Err(PostgresError::Unreconciled { findings: vec![finding] });
         }
         let mut sum = RowSum::default();

@@ -229,6 +229,10 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Blocks of a part by default: 256 MiB at the usual block size. Smaller ones spread the last tables better over the
+/// workers; each costs some round trips and a stream.
+const PART_BLOCKS: u64 = 32 * 1024;
+
 /// What the configuration asks of a PostgreSQL source.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
@@ -246,6 +250,9 @@ pub struct PostgresOptions {
     pub workers: usize,
     /// How many tables are also counted by `count(*)`.
     pub count_check: CountCheck,
+    /// Blocks of one part of a large table, at least 1: a part is copied by one worker into one stream. Changing it moves
+    /// the boundaries, and much of the next capture is stored anew.
+    pub part_blocks: u64,
     /// How often to start over when a lock, a TRUNCATE or DDL is in the way; at least 1.
     pub attempts: u32,
 }
@@ -261,6 +268,7 @@ impl PostgresOptions {
             globals: Globals::Passwords,
             exclude_data: Vec::new(),
             workers: 2,
+            part_blocks: PART_BLOCKS,
             count_check: CountCheck::One,
             attempts: 8,
         }

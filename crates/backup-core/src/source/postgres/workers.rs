@@ -23,10 +23,6 @@ use crate::manifest::{Kept, Member, StreamKind};
 use crate::monitor::Monitor;
 use crate::source::{FinishedStream, Sink, StreamWriter};
 
-/// Blocks of one part of a table: 256 MiB at the usual block size. Boundaries are fixed, so that a part that did not
-/// change is the same stream the next time.
-const PART_BLOCKS: u64 = 32 * 1024;
-
 /// What all workers share.
 pub(super) struct Work<'a> {
     pub(super) connect: &'a ConnectOptions,
@@ -37,6 +33,9 @@ pub(super) struct Work<'a> {
     pub(super) monitor: &'a dyn Monitor,
     /// Indices of tables that are counted a second time.
     pub(super) recounted: Vec<usize>,
+    /// Blocks of one part of a table. Boundaries are fixed, so that a part that did not change is the same stream the
+    /// next time.
+    pub(super) part_blocks: u64,
 }
 
 /// The rows of a table, or of a range of its blocks, and where they are.
@@ -88,11 +87,11 @@ enum Job {
 }
 
 /// In how many parts a table is copied.
-pub(super) fn parts(table: &Table) -> usize {
+pub(super) fn parts(table: &Table, part_blocks: u64) -> usize {
     match table.kept {
         Kept::Excluded => 0,
         Kept::Streamed if is_small(table) => 1,
-        Kept::Streamed => ranges(table).len(),
+        Kept::Streamed => ranges(table, part_blocks).len(),
         Kept::Archive => 1,
     }
 }
@@ -102,23 +101,23 @@ fn is_small(table: &Table) -> bool {
 }
 
 /// The ranges that cover a table once; the last is open, because a table grows.
-fn ranges(table: &Table) -> Vec<Option<Blocks>> {
-    let count = table.blocks.div_ceil(PART_BLOCKS);
+fn ranges(table: &Table, part_blocks: u64) -> Vec<Option<Blocks>> {
+    let count = table.blocks.div_ceil(part_blocks.max(1));
     if count <= 1 {
         return vec![None];
     }
-    let range = |part| Some((part * PART_BLOCKS, (part + 1 < count).then(|| (part + 1) * PART_BLOCKS)));
+    let range = |part| Some((part * part_blocks, (part + 1 < count).then(|| (part + 1) * part_blocks)));
     (0..count).map(range).collect()
 }
 
 /// The jobs in the order they are started: small tables first, because they are many round trips that wait rather than
 /// work, then the largest parts.
-fn queue(tables: &[Table], recounted: &[usize]) -> VecDeque<Job> {
+fn queue(tables: &[Table], recounted: &[usize], part_blocks: u64) -> VecDeque<Job> {
     let of = |kept: Kept| tables.iter().enumerate().filter(move |(_, table)| table.kept == kept);
     let (small, large): (Vec<_>, Vec<_>) = of(Kept::Streamed).partition(|(_, table)| is_small(table));
     let mut by_size = Vec::new();
     for (index, table) in large {
-        let ranges = ranges(table);
+        let ranges = ranges(table, part_blocks);
         let weight = table.disk_bytes / ranges.len() as u64;
         by_size.extend(ranges.into_iter().map(|blocks| (weight, Job::Part(index, blocks))));
     }
@@ -155,7 +154,7 @@ impl Work<'_> {
             let coordinator = self.coordinator.lock().await;
             (coordinator.snapshot.clone(), coordinator.locked)
         };
-        let queue = queue(self.tables, &self.recounted);
+        let queue = queue(self.tables, &self.recounted, self.part_blocks);
         let workers = workers.clamp(1, queue.len().max(1));
         let (queue, results) = (Mutex::new(queue), Mutex::new(Results::default()));
         let worker = || async {

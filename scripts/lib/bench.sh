@@ -47,7 +47,7 @@ bench_prepare() {
     (cd "$W" && "$BIN/backup" key new --host "$W/host_key" >/dev/null)
     [ -s "$W/allowed_signers" ] ||
         printf 'backup namespaces="backup.*" %s\n' "$(cut -d' ' -f1,2 "$W/host_key.pub")" >"$W/allowed_signers"
-    cat >"$W/backup.toml" <<TOML
+    cat >"$W/backup.toml.new" <<TOML
 schema = 1
 stack = "bench"
 timezone = "UTC"
@@ -90,10 +90,12 @@ measure() {
 # A pipeline as one command, for `time`.
 piped() { printf 'set -o pipefail; %s' "$1"; }
 
+# `init` writes the vault's id into the configuration.
 fresh_ours() {
     rm -rf "$W/vault" "$W/state"
+    cp "$W/backup.toml.new" "$W/backup.toml"
     mkdir -m 700 "$W/vault" "$W/state"
-    ours init >/dev/null 2>&1
+    ours init >"$W/out" 2>&1 || { cat "$W/out" >&2; return 1; }
 }
 fresh_restic() {
     rm -rf "$W/restic" "$W/restic-cache"

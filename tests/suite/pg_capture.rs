@@ -7,6 +7,7 @@ pub(super) mod concurrency;
 mod content;
 mod failure;
 mod sink;
+mod tls;
 
 use backup_core::clock::Clock;
 use backup_core::monitor::{Event, Monitor};

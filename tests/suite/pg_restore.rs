@@ -5,6 +5,7 @@
 //! the final name.
 
 mod fixture;
+mod parts;
 
 use std::sync::Mutex;
 

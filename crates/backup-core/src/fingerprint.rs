@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::id::IdError;
 
@@ -22,16 +22,43 @@ pub struct RowSum {
 }
 
 impl RowSum {
-    /// Adds one row, given as its bytes in the COPY format that the manifest names, without the line's end.
+    /// Adds one row, given as its bytes in the COPY format that the manifest names: of text without the line's end, of
+    /// binary the whole tuple.
     pub fn add(&mut self, row: &[u8]) {
+        self.add_hash(xxh3_128(row));
+    }
+
+    /// Adds one row that came in pieces.
+    pub fn add_pieces(&mut self, row: &RowPieces) {
+        self.add_hash(row.0.digest128());
+    }
+
+    fn add_hash(&mut self, hash: u128) {
         self.rows += 1;
-        self.fingerprint.0 = self.fingerprint.0.wrapping_add(xxh3_128(row));
+        self.fingerprint.0 = self.fingerprint.0.wrapping_add(hash);
     }
 
     /// Adds the rows of another part of the same table.
     pub fn merge(&mut self, other: &Self) {
         self.rows += other.rows;
         self.fingerprint.0 = self.fingerprint.0.wrapping_add(other.fingerprint.0);
+    }
+}
+
+/// A row whose bytes come in pieces, so that the largest row needs no more memory than the smallest.
+#[derive(Clone, Default)]
+pub struct RowPieces(Box<Xxh3>);
+
+impl RowPieces {
+    /// Takes the next bytes of the row.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+}
+
+impl fmt::Debug for RowPieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RowPieces")
     }
 }
 
@@ -95,6 +122,12 @@ mod tests {
         let mut left = sum(&[b"a"]);
         left.merge(&sum(&[b"b"]));
         assert_eq!(left, sum(&[b"a", b"b"]));
+        let (mut pieces, mut sum_of_pieces) = (RowPieces::default(), RowSum::default());
+        for piece in [&b"a lon"[..], b"", b"ger row"] {
+            pieces.feed(piece);
+        }
+        sum_of_pieces.add_pieces(&pieces);
+        assert_eq!(sum_of_pieces, sum(&[b"a longer row"]));
         assert_eq!("00000000000000000000000000000000".parse(), Ok(Fingerprint(0)));
     }
 }

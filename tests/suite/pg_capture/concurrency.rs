@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use harness::pg::{Cluster, Options, SUPERUSER};
 
-use super::sink::{MemorySink, assert_counts, parts, table};
+use super::sink::{MemorySink, assert_counts, parts, rows_of, table};
 use super::{options, run};
 use backup_core::source::postgres::PostgresOptions;
 
@@ -178,8 +178,8 @@ async fn twenty_rounds_among_writers_each_capture_one_instant() {
         // No account twice and none missing, by the rows themselves.
         let mut ids: Vec<Vec<u8>> = Vec::new();
         for side in ["left_side", "right_side"] {
-            let files = parts(&captured, table(&captured, "public", side));
-            ids.extend(files[0].1.split(|b| *b == b'\n').filter(|id| !id.is_empty()).map(<[u8]>::to_vec));
+            let side = table(&captured, "public", side);
+            ids.extend(rows_of(&side.format, &parts(&captured, side)[0].1).into_iter().map(<[u8]>::to_vec));
         }
         ids.sort();
         ids.dedup();

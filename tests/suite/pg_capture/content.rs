@@ -22,12 +22,9 @@ fn restore_with_stock_tools(cluster: &Cluster, captured: &Captured, database: &s
     section("data");
     for table in &captured.tables {
         for (copy, content) in parts(captured, table) {
-            let mut script = format!("{copy};\n").into_bytes();
-            script.extend(content);
-            script.extend(b"\\.\n");
             let mut command = cluster.client("psql", database);
-            command.env("PGCLIENTENCODING", &table.encoding).args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
-            let output = pg::fed(&mut command, &script);
+            command.env("PGCLIENTENCODING", &table.encoding).args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", &copy]);
+            let output = pg::fed(&mut command, &content);
             assert!(output.status.success(), "{copy}: {}", String::from_utf8_lossy(&output.stderr));
         }
     }

@@ -44,7 +44,7 @@ pub use self::tar::TarError;
 
 use crate::clock::Clock;
 use crate::manifest::{Property, StreamKind};
-use crate::monitor::{Event, Monitor};
+use crate::monitor::Monitor;
 use crate::source::{Captured, CapturedStream, Sink, SinkError, StreamWriter};
 use capture::{Piece, Walk};
 
@@ -208,7 +208,6 @@ async fn pump(
                     Some(writer) => writer,
                     None => open.insert(sink.open(StreamKind::Tar).await?),
                 };
-                monitor.event(Event::Plain { bytes: bytes.len() as u64 });
                 writer.write(bytes).await?;
             }
             Piece::Abandon => open = None,

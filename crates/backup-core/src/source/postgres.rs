@@ -18,6 +18,7 @@ mod child;
 pub mod clients;
 mod copy_out;
 pub mod error;
+mod formats;
 mod globals;
 mod names;
 pub mod options;
@@ -26,8 +27,10 @@ pub mod preflight;
 mod properties;
 mod reconcile;
 pub mod restore;
+mod rows;
 mod session;
 mod snapshot;
+mod wire;
 mod workers;
 
 pub use capture::capture;

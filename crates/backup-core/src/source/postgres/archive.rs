@@ -18,7 +18,6 @@ use super::plan::Plan;
 use super::reconcile::Contents;
 use super::session::{CHILD_SETTINGS, Session, column};
 use crate::manifest::{Kept, StreamKind};
-use crate::monitor::Monitor;
 use crate::source::{FinishedStream, Sink};
 
 /// Arguments that keep the rows of streamed, excluded and unreadable tables out of the archive. `pg_dump` reads them in the
@@ -59,7 +58,6 @@ pub(super) async fn dump(
     snapshot: &str,
     excludes: &[OsString],
     sink: &dyn Sink,
-    monitor: &dyn Monitor,
 ) -> Result<(FinishedStream, Contents), PostgresError> {
     let mut command = clients.connected(Tool::PgDump, to, &CHILD_SETTINGS);
     command.args(["--format=custom", "--compress=0", "--lock-wait-timeout=5s"]);
@@ -82,7 +80,7 @@ pub(super) async fn dump(
         }
         Ok::<_, PostgresError>(contents)
     };
-    let streaming = child::stream(command, "pg_dump", StreamKind::PgArchive, tee, sink, monitor);
+    let streaming = child::stream(command, "pg_dump", StreamKind::PgArchive, tee, sink);
     let streaming = async { streaming.await.map_err(locked_out) };
     let (stream, contents, stderr) = futures::try_join!(streaming, listing, async { Ok(child::tail(stderr).await) })?;
     let status = lister.wait().await.map_err(start)?;

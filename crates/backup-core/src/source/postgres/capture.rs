@@ -25,10 +25,11 @@ use super::options::{Globals, PostgresOptions};
 use super::plan::{self, Plan, Table};
 use super::session::{Session, column};
 use super::snapshot::{Coordinator, blockers};
-use super::workers::{self, Place, Results, Work, load_statement};
+use super::workers::{self, Place, Results, Work, parts};
 use super::{archive, copy_out, globals, properties};
 use crate::clock::Clock;
-use crate::manifest::{Kept, Part, Property, TableEntry};
+use crate::fingerprint::RowSum;
+use crate::manifest::{Part, Property, TableEntry};
 use crate::monitor::{Event, Monitor};
 use crate::source::{Captured, CapturedStream, FinishedStream, Sink};
 
@@ -135,14 +136,15 @@ async fn once(
             coordinator: &coordinator,
             sink,
             monitor,
-            counted: workers::counted(&details.tables, options.count_check, instant.timestamp()),
+            recounted: workers::recounted(&details.tables, options.count_check, instant.timestamp()),
+            part_blocks: options.part_blocks,
         };
         let results = work.run(options.workers).await?;
         Ok((details, results))
     };
     let dumped = futures::try_join!(
-        archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink, monitor),
-        globals::dump(&server.clients, &options.connect, server.globals, sink, monitor),
+        archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink),
+        globals::dump(&server.clients, &options.connect, server.globals, sink),
         copying,
     );
     let ((archive, mut contents), globals, (mut details, results)) = match dumped {
@@ -170,7 +172,8 @@ async fn once(
         let minutes = drift.num_minutes().abs();
         details.suspect.push(format!("the server's clock is {minutes} minutes away from this host's"));
     }
-    let (streams, tables) = assemble(&details.tables, globals, archive, results, &server.encoding)?;
+    let (streams, tables) =
+        assemble(&details.tables, options.part_blocks, globals, archive, results, &server.encoding)?;
     Ok(Captured { instant, streams, tables, properties: details.properties, suspect: details.suspect })
 }
 
@@ -185,7 +188,7 @@ struct Details {
 
 impl Details {
     async fn read(coordinator: &mut Coordinator, mut plan: Plan, server: &Server) -> Result<Self, PostgresError> {
-        coordinator.look_closer(&mut plan.tables, server.version).await?;
+        coordinator.look_closer(&mut plan.tables, server.version, &server.encoding).await?;
         Ok(Self {
             labels: catalog::enum_labels(&mut coordinator.session).await?,
             properties: properties::read(&mut coordinator.session).await?,
@@ -244,6 +247,7 @@ async fn suspicions(
 /// Puts the streams into manifest order and the tables beside them.
 fn assemble(
     tables: &[Table],
+    part_blocks: u64,
     globals: Option<FinishedStream>,
     archive: FinishedStream,
     mut results: Results,
@@ -252,7 +256,7 @@ fn assemble(
     let plain = |stream| CapturedStream { stream, copy: None, members: Vec::new(), paths: Vec::new() };
     let mut streams: Vec<CapturedStream> = globals.into_iter().map(plain).collect();
     streams.push(plain(archive));
-    let own = results.tables.values().filter(|done| matches!(done.place, Place::Own(_))).count();
+    let own = results.tables.values().flatten().filter(|done| matches!(done.place, Place::Own(_))).count();
     let number = |streams: usize| u32::try_from(streams).unwrap_or(u32::MAX);
     let tar_number = number(streams.len() + own + 1);
     let mut entries = Vec::with_capacity(tables.len());
@@ -264,36 +268,42 @@ fn assemble(
             rows: 0,
             bytes: 0,
             fingerprint: crate::fingerprint::Fingerprint::default(),
-            format: "text".to_owned(),
+            format: table.format.word().to_owned(),
             columns: table.columns.clone(),
             encoding: encoding.name.clone(),
             parts: Vec::new(),
         };
-        match results.tables.remove(&index) {
-            Some(done) => {
-                (entry.rows, entry.fingerprint, entry.bytes) = (done.sum.rows, done.sum.fingerprint, done.bytes);
-                let part = |stream, member| Part {
-                    stream,
-                    member,
-                    blocks: None,
-                    rows: done.sum.rows,
-                    fingerprint: done.sum.fingerprint,
-                };
-                match done.place {
-                    Place::Archive => {}
-                    Place::Member(member) => entry.parts.push(part(tar_number, Some(member))),
-                    Place::Own(stream) => {
-                        let copy = Some(load_statement(table, encoding));
-                        streams.push(CapturedStream { copy, ..plain(stream) });
-                        entry.parts.push(part(number(streams.len()), None));
-                    }
+        let done = results.tables.remove(&index).unwrap_or_default();
+        let wanted = parts(table, part_blocks);
+        if done.len() != wanted {
+            let shown = table.relation.shown();
+            let finding = format!("table `{shown}` was copied in {} parts instead of {wanted}", done.len());
+            return Err(PostgresError::Unreconciled { findings: vec![finding] });
+        }
+        let mut sum = RowSum::default();
+        for done in done {
+            sum.merge(&done.sum);
+            entry.bytes += done.bytes;
+            let part = |stream, member| Part {
+                stream,
+                member,
+                blocks: done.blocks,
+                rows: done.sum.rows,
+                fingerprint: done.sum.fingerprint,
+            };
+            match done.place {
+                Place::Archive => {}
+                Place::Member(member) => entry.parts.push(part(tar_number, Some(member))),
+                Place::Own(stream) => {
+                    let copy = Some(copy_out::load_statement(table, encoding));
+                    streams.push(CapturedStream { copy, ..plain(stream) });
+                    entry.parts.push(part(number(streams.len()), None));
                 }
             }
-            None if table.kept == Kept::Excluded => {}
-            None => {
-                let finding = format!("rows of table `{}` were never copied", entry.schema.clone() + "." + &entry.name);
-                return Err(PostgresError::Unreconciled { findings: vec![finding] });
-            }
+        }
+        (entry.rows, entry.fingerprint) = (sum.rows, sum.fingerprint);
+        if let Some(counted) = results.counted.get(&index).copied().filter(|counted| *counted != entry.rows) {
+            return Err(PostgresError::CountDiffers { table: table.relation.shown(), copied: entry.rows, counted });
         }
         entries.push(entry);
     }

@@ -83,38 +83,64 @@ pub(super) async fn relations(session: &mut Session) -> Result<Vec<Relation>, Po
     Ok(out)
 }
 
+/// A column that COPY reads and writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Column {
+    pub(super) name: String,
+    /// Object id of its type; of a domain, of the type beneath.
+    pub(super) base_type: i64,
+}
+
 /// Columns that COPY reads and writes, in order, by the table's oid: no dropped and no generated ones; identity stays.
 pub(super) async fn columns(
     session: &mut Session,
     server_version: i64,
-) -> Result<HashMap<i64, Vec<String>>, PostgresError> {
+) -> Result<HashMap<i64, Vec<Column>>, PostgresError> {
     const DURING: &str = "listing the columns";
     let stored = if server_version >= 120_000 { "AND a.attgenerated = ''" } else { "" };
     let sql = format!(
-        "SELECT a.attrelid::int8 AS oid, a.attname::text AS name FROM pg_catalog.pg_attribute a \
-         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid WHERE c.relkind = 'r' AND c.oid >= 16384 \
+        "WITH RECURSIVE domain (oid, base) AS ( \
+            SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE typtype = 'd' \
+            UNION ALL SELECT d.oid, t.typbasetype FROM domain d JOIN pg_catalog.pg_type t ON t.oid = d.base \
+            WHERE t.typtype = 'd'), \
+         base AS (SELECT d.oid, d.base FROM domain d JOIN pg_catalog.pg_type t ON t.oid = d.base WHERE t.typtype <> 'd') \
+         SELECT a.attrelid::int8 AS oid, a.attname::text AS name, coalesce(b.base, a.atttypid)::int8 AS base_type \
+         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+         LEFT JOIN base b ON b.oid = a.atttypid WHERE c.relkind = 'r' AND c.oid >= 16384 \
          AND a.attnum > 0 AND NOT a.attisdropped {stored} ORDER BY a.attrelid, a.attnum"
     );
-    let mut out: HashMap<i64, Vec<String>> = HashMap::new();
+    let mut out: HashMap<i64, Vec<Column>> = HashMap::new();
     for row in session.run(DURING, sql).await? {
-        out.entry(column(&row, "oid", DURING)?).or_default().push(column(&row, "name", DURING)?);
+        let column = Column { name: column(&row, "name", DURING)?, base_type: column(&row, "base_type", DURING)? };
+        out.entry(super::session::column(&row, "oid", DURING)?).or_default().push(column);
     }
     Ok(out)
 }
 
-/// Bytes of main fork and TOAST now, by oid, for planning. Waits for locks: ask only about tables that are locked.
-pub(super) async fn sizes(session: &mut Session, oids: &[i64]) -> Result<HashMap<i64, u64>, PostgresError> {
+/// How large a table is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Bytes of main fork and TOAST.
+    pub(super) bytes: u64,
+    /// Blocks of the main fork.
+    pub(super) blocks: u64,
+}
+
+/// Sizes now, by oid, for planning. Waits for locks: ask only about tables that are locked.
+pub(super) async fn sizes(session: &mut Session, oids: &[i64]) -> Result<HashMap<i64, Size>, PostgresError> {
     const DURING: &str = "asking for the sizes of the tables";
     let list: Vec<String> = oids.iter().map(i64::to_string).collect();
     let sql = format!(
-        "SELECT c.oid::int8 AS oid, coalesce(pg_catalog.pg_relation_size(c.oid), 0) \
-         + coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0) AS bytes \
-         FROM pg_catalog.pg_class c WHERE c.oid = ANY ('{{{}}}'::oid[])",
+        "SELECT oid, main + toast AS bytes, main / pg_catalog.current_setting('block_size')::int8 AS blocks FROM ( \
+         SELECT c.oid::int8 AS oid, coalesce(pg_catalog.pg_relation_size(c.oid), 0) AS main, \
+         coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0) AS toast \
+         FROM pg_catalog.pg_class c WHERE c.oid = ANY ('{{{}}}'::oid[])) s",
         list.join(",")
     );
     let mut out = HashMap::new();
     for row in session.run(DURING, sql).await? {
-        out.insert(column(&row, "oid", DURING)?, column::<i64>(&row, "bytes", DURING)?.cast_unsigned());
+        let number = |name: &str| Ok::<_, PostgresError>(column::<i64>(&row, name, DURING)?.cast_unsigned());
+        out.insert(column(&row, "oid", DURING)?, Size { bytes: number("bytes")?, blocks: number("blocks")? });
     }
     Ok(out)
 }

@@ -10,7 +10,6 @@ use tokio::process::{ChildStdin, Command};
 
 use super::error::PostgresError;
 use crate::manifest::StreamKind;
-use crate::monitor::{Event, Monitor};
 use crate::source::{FinishedStream, Sink};
 
 const READ_BYTES: usize = 128 * 1024;
@@ -23,7 +22,6 @@ pub(super) async fn stream(
     kind: StreamKind,
     tee: Option<ChildStdin>,
     sink: &dyn Sink,
-    monitor: &dyn Monitor,
 ) -> Result<FinishedStream, PostgresError> {
     let io = |source| PostgresError::ClientStart { program: program.to_owned(), source };
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
@@ -39,7 +37,6 @@ pub(super) async fn stream(
                 break;
             }
             let batch = batch.freeze();
-            monitor.event(Event::Plain { bytes: batch.len() as u64 });
             // The reader of the tee closes it when it has seen enough.
             if let Some(pipe) = tee.as_mut()
                 && pipe.write_all(&batch).await.is_err()

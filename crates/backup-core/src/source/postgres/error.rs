@@ -145,7 +145,17 @@ pub enum PostgresError {
         /// Rows that `count(*)` gave.
         counted: u64,
     },
-    /// The server broke the rules of COPY's text format.
+    /// The server says that it sent another number of rows than came.
+    #[error("COPY of table `{table}` gave {copied} rows, and the server says that it sent {counted}")]
+    TagDiffers {
+        /// The table.
+        table: String,
+        /// Rows that came.
+        copied: u64,
+        /// Rows by COPY's tag.
+        counted: u64,
+    },
+    /// The server broke the rules of COPY's format.
     #[error("COPY of table `{table}` sent a message that is not one row")]
     NotARow {
         /// The table.
@@ -168,6 +178,10 @@ impl PostgresError {
         match (&source, sql_state(&source).as_deref()) {
             (_, Some("3D000")) => Self::NoDatabase { address, database },
             (_, Some("28P01" | "28000")) => Self::Refused { address, user: to.user().to_owned(), source },
+            // Of the certificate: somebody did answer.
+            (sqlx::Error::Io(error), _) if error.kind() == std::io::ErrorKind::InvalidData => {
+                Self::Connect { address, database, source }
+            }
             (sqlx::Error::Io(_), _) | (_, Some("57P03")) => Self::ServerDown { address, source },
             _ => Self::Connect { address, database, source },
         }

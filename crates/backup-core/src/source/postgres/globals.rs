@@ -34,7 +34,6 @@ pub(super) async fn dump(
     to: &ConnectOptions,
     globals: Globals,
     sink: &dyn Sink,
-    monitor: &dyn Monitor,
 ) -> Result<Option<FinishedStream>, PostgresError> {
     if globals == Globals::None {
         return Ok(None);
@@ -50,5 +49,5 @@ pub(super) async fn dump(
         // Random by default: then no two captures of the same roles would be the same bytes.
         command.arg("--restrict-key=backup");
     }
-    child::stream(command, "pg_dumpall", StreamKind::PgGlobals, None, sink, monitor).await.map(Some)
+    child::stream(command, "pg_dumpall", StreamKind::PgGlobals, None, sink).await.map(Some)
 }

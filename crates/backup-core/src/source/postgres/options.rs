@@ -21,19 +21,30 @@ pub struct ConnectOptions {
     port: u16,
     user: String,
     database: String,
-    ssl_mode: String,
+    ssl_mode: SslMode,
     /// `sslrootcert`, `sslcert`, `sslkey` as libpq names them, with their values.
     ssl_files: Vec<(String, String)>,
     password: Option<Secret>,
 }
 
-const SSL_MODES: [(&str, PgSslMode); 6] = [
-    ("disable", PgSslMode::Disable),
-    ("allow", PgSslMode::Allow),
-    ("prefer", PgSslMode::Prefer),
-    ("require", PgSslMode::Require),
-    ("verify-ca", PgSslMode::VerifyCa),
-    ("verify-full", PgSslMode::VerifyFull),
+/// libpq's `sslmode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SslMode {
+    Disable,
+    Allow,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+const SSL_MODES: [(&str, SslMode, PgSslMode); 6] = [
+    ("disable", SslMode::Disable, PgSslMode::Disable),
+    ("allow", SslMode::Allow, PgSslMode::Allow),
+    ("prefer", SslMode::Prefer, PgSslMode::Prefer),
+    ("require", SslMode::Require, PgSslMode::Require),
+    ("verify-ca", SslMode::VerifyCa, PgSslMode::VerifyCa),
+    ("verify-full", SslMode::VerifyFull, PgSslMode::VerifyFull),
 ];
 
 impl ConnectOptions {
@@ -56,7 +67,7 @@ impl ConnectOptions {
             port: parsed.port().unwrap_or(5432),
             user: decode(parsed.username()),
             database: decode(parsed.path().trim_start_matches('/')),
-            ssl_mode: "prefer".to_owned(),
+            ssl_mode: SslMode::Prefer,
             ssl_files: Vec::new(),
             password,
         };
@@ -67,8 +78,10 @@ impl ConnectOptions {
                 "user" => options.user = value,
                 "dbname" => options.database = value,
                 "port" => options.port = value.parse().map_err(|_| bad("its port is not a number".to_owned()))?,
-                "sslmode" if SSL_MODES.iter().any(|(word, _)| *word == value) => options.ssl_mode = value,
-                "sslmode" => return Err(bad(format!("`{value}` is not an sslmode"))),
+                "sslmode" => {
+                    let known = SSL_MODES.iter().find(|(word, ..)| *word == value);
+                    options.ssl_mode = known.ok_or_else(|| bad(format!("`{value}` is not an sslmode")))?.1;
+                }
                 "sslrootcert" | "sslcert" | "sslkey" => options.ssl_files.push((key.into_owned(), value)),
                 "password" => return Err(bad("it holds a password; passwords are given by `password`".to_owned())),
                 other => return Err(bad(format!("its parameter `{other}` is not known"))),
@@ -107,7 +120,32 @@ impl ConnectOptions {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The password, for the environment of a child and nothing else.
+    /// Host name or address; a socket's directory where there is one.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Port.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Directory of the socket, when it is no network connection.
+    pub(super) fn socket_directory(&self) -> Option<&str> {
+        self.host.starts_with('/').then_some(self.host.as_str())
+    }
+
+    /// How TLS is used.
+    pub(super) fn ssl_mode(&self) -> SslMode {
+        self.ssl_mode
+    }
+
+    /// Path of `sslrootcert`, `sslcert` or `sslkey`.
+    pub(super) fn ssl_file(&self, key: &str) -> Option<&str> {
+        self.ssl_files.iter().find(|(name, _)| name == key).map(|(_, path)| path.as_str())
+    }
+
+    /// The password, for our own sessions and the environment of a child, and nothing else.
     pub fn password(&self) -> Option<&Secret> {
         self.password.as_ref()
     }
@@ -121,7 +159,7 @@ impl ConnectOptions {
             ("port", self.port.to_string()),
             ("user", self.user.clone()),
             ("dbname", self.database.clone()),
-            ("sslmode", self.ssl_mode.clone()),
+            ("sslmode", self.ssl_words().0.to_owned()),
             ("connect_timeout", "15".to_owned()),
             ("application_name", "backup".to_owned()),
         ];
@@ -137,10 +175,14 @@ impl ConnectOptions {
         words.join(" ")
     }
 
+    fn ssl_words(&self) -> (&'static str, PgSslMode) {
+        let found = SSL_MODES.iter().find(|(_, mode, _)| *mode == self.ssl_mode);
+        found.map_or(("prefer", PgSslMode::Prefer), |(word, _, driver)| (word, *driver))
+    }
+
     /// Opens one session of our own.
     pub async fn connect(&self) -> Result<PgConnection, PostgresError> {
         // The driver's constructor looks at PG* variables; every value that it could take from there is set here.
-        let mode = SSL_MODES.iter().find(|(word, _)| *word == self.ssl_mode).map_or(PgSslMode::Prefer, |(_, m)| *m);
         let mut driver = PgConnectOptions::new_without_pgpass()
             .port(self.port)
             .username(&self.user)
@@ -149,7 +191,7 @@ impl ConnectOptions {
             .application_name("backup")
             // From the first statement on: a role's own time limit could end the one that would lift it.
             .options([("statement_timeout", "0"), ("lock_timeout", "0"), ("idle_in_transaction_session_timeout", "0")])
-            .ssl_mode(mode)
+            .ssl_mode(self.ssl_words().1)
             .statement_cache_capacity(16)
             .disable_statement_logging();
         driver = if self.host.starts_with('/') {
@@ -187,6 +229,10 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// Blocks of a part by default: 256 MiB at the usual block size. Smaller ones spread the last tables better over the
+/// workers; each costs some round trips and a stream.
+const PART_BLOCKS: u64 = 32 * 1024;
+
 /// What the configuration asks of a PostgreSQL source.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
@@ -204,6 +250,9 @@ pub struct PostgresOptions {
     pub workers: usize,
     /// How many tables are also counted by `count(*)`.
     pub count_check: CountCheck,
+    /// Blocks of one part of a large table, at least 1: a part is copied by one worker into one stream. Changing it moves
+    /// the boundaries, and much of the next capture is stored anew.
+    pub part_blocks: u64,
     /// How often to start over when a lock, a TRUNCATE or DDL is in the way; at least 1.
     pub attempts: u32,
 }
@@ -219,6 +268,7 @@ impl PostgresOptions {
             globals: Globals::Passwords,
             exclude_data: Vec::new(),
             workers: 2,
+            part_blocks: PART_BLOCKS,
             count_check: CountCheck::One,
             attempts: 8,
         }

@@ -5,6 +5,7 @@
 use super::catalog::{FIRST_NORMAL_OID, Relation};
 use super::error::PostgresError;
 use super::names::parse_shown;
+use super::rows::RowFormat;
 use crate::manifest::Kept;
 
 /// A table whose rows are kept, or left out by configuration.
@@ -14,8 +15,19 @@ pub(super) struct Table {
     pub(super) kept: Kept,
     /// Columns of the COPY, in order.
     pub(super) columns: Vec<String>,
+    /// How COPY writes them.
+    pub(super) format: RowFormat,
     /// Size now, main fork and TOAST; decides order and packing only.
     pub(super) disk_bytes: u64,
+    /// Blocks of the main fork now; decides where it is cut only.
+    pub(super) blocks: u64,
+}
+
+impl Table {
+    /// Nothing is known about its columns and its size yet.
+    pub(super) fn new(relation: Relation, kept: Kept) -> Self {
+        Self { relation, kept, columns: Vec::new(), format: RowFormat::Text, disk_bytes: 0, blocks: 0 }
+    }
 }
 
 /// Relations by class.
@@ -69,7 +81,7 @@ pub(super) fn plan(relations: &[Relation], exclude: &[String], standby: bool) ->
                     None if relation.extension.is_some() || relation.method != "heap" => Kept::Archive,
                     None => Kept::Streamed,
                 };
-                plan.tables.push(Table { relation: relation.clone(), kept, columns: Vec::new(), disk_bytes: 0 });
+                plan.tables.push(Table::new(relation.clone(), kept));
             }
             'p' => plan.without_rows.push(relation.oid),
             _ => {}

@@ -4,8 +4,10 @@
 
 use serde_json::{Value, json};
 
+use super::copy_out::Reader;
 use super::error::PostgresError;
 use super::session::{Session, column};
+use super::wire::Answer;
 use crate::manifest::Property;
 
 /// Large objects in the snapshot; bytes are unknown when `pg_largeobject` may not be read.
@@ -16,21 +18,24 @@ pub(super) struct LargeObjects {
 }
 
 /// Counts the large objects and their bytes.
-pub(super) async fn large_objects(session: &mut Session) -> Result<LargeObjects, PostgresError> {
-    const DURING: &str = "counting the large objects";
-    let sql = "SELECT count(*) AS count, pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT') AS may \
+pub(super) async fn large_objects(session: &mut dyn Reader) -> Result<LargeObjects, PostgresError> {
+    let counted = "SELECT count(*), pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT') \
         FROM pg_catalog.pg_largeobject_metadata";
-    let row = session.one(DURING, sql).await?;
-    let (count, may) = (column(&row, "count", DURING)?, column::<bool>(&row, "may", DURING)?);
+    let summed = "SELECT coalesce(sum(octet_length(data)), 0)::int8 FROM pg_catalog.pg_largeobject";
+    let failed = || PostgresError::during("counting the large objects");
+    let answer = session.ask(counted.to_owned()).await.map_err(failed())?;
+    let count = number(&answer, 0).ok_or_else(|| failed()(sqlx::Error::RowNotFound))?;
+    let may = answer.first().and_then(|row| row.get(1)).is_some_and(|value| value.as_deref() == Some("t"));
     let bytes = match (count, may) {
         (0, _) => Some(0),
         (_, false) => None,
-        (_, true) => {
-            let sql = "SELECT coalesce(sum(octet_length(data)), 0)::int8 AS bytes FROM pg_catalog.pg_largeobject";
-            Some(column(&session.one(DURING, sql).await?, "bytes", DURING)?)
-        }
+        (_, true) => number(&session.ask(summed.to_owned()).await.map_err(failed())?, 0),
     };
     Ok(LargeObjects { count, bytes })
+}
+
+fn number(answer: &Answer, column: usize) -> Option<i64> {
+    answer.first()?.get(column)?.as_deref()?.parse().ok()
 }
 
 /// Reads everything but the large objects, as (name, value) in manifest order.

@@ -108,12 +108,7 @@ mod tests {
     }
 
     fn tables() -> Vec<Table> {
-        let table = |oid, name: &str, kept| Table {
-            relation: relation(oid, 'r', "public", name),
-            kept,
-            columns: Vec::new(),
-            disk_bytes: 0,
-        };
+        let table = |oid, name: &str, kept| Table::new(relation(oid, 'r', "public", name), kept);
         vec![
             table(20_000, "one", Kept::Streamed),
             table(20_001, "two; x", Kept::Archive),

@@ -4,11 +4,15 @@
 //! overridden here. Statements go by the simple protocol: a REPEATABLE READ transaction takes its snapshot at the
 //! first statement that needs one, and nothing may be prepared, hence planned, before the locks are held.
 
+use async_trait::async_trait;
+use futures::TryStreamExt as _;
 use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, ValueRef as _};
 
-use super::error::PostgresError;
+use super::copy_out::{Reader, Rows};
+use super::error::{PostgresError, sql_state};
 use super::options::ConnectOptions;
+use super::wire::{Answer, CopyError, CopySink as _, Wire};
 
 /// Settings of every session that reads data. Those that a server does not know are left out.
 const SETTINGS: [(&str, &str); 31] = [
@@ -55,6 +59,71 @@ pub(super) const CHILD_SETTINGS: [(&str, &str); 6] = [
     ("statement_timeout", "0"),
 ];
 
+const PREPARING: &str = "preparing a session";
+
+/// The statement that makes the settings.
+fn settings() -> String {
+    let values: Vec<String> = SETTINGS.iter().map(|(name, value)| format!("('{name}','{value}')")).collect();
+    format!(
+        "SELECT count(pg_catalog.set_config(s.name, v.value, false)) FROM (VALUES {}) v (name, value) \
+         JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = v.name",
+        values.join(",")
+    )
+}
+
+/// The statement that begins a transaction which reads the snapshot `id`.
+fn import(id: &str) -> String {
+    format!(
+        "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+        super::names::literal(id)
+    )
+}
+
+/// Opens a connection for COPY, with the same settings, that reads the snapshot `id`.
+pub(super) async fn open_wire(to: &ConnectOptions, id: &str) -> Result<Wire, PostgresError> {
+    let mut wire = Wire::open(to).await.map_err(|source| PostgresError::connecting(to, source))?;
+    wire.query(&settings()).await.map_err(PostgresError::during(PREPARING))?;
+    match wire.query(&import(id)).await {
+        Ok(_) => Ok(wire),
+        // `invalid snapshot identifier`: whoever exported it is gone.
+        Err(error) if sql_state(&error).as_deref() == Some("22023") => {
+            Err(PostgresError::disturbed("the session that holds locks and snapshot had ended", Some(error)))
+        }
+        Err(error) => Err(PostgresError::during("importing the snapshot")(error)),
+    }
+}
+
+/// The coordinator's session copies what a worker cannot lock.
+#[async_trait]
+impl Reader for Session {
+    async fn ask(&mut self, sql: String) -> Result<Answer, sqlx::Error> {
+        self.attempt(sql).await?.iter().map(texts).collect()
+    }
+
+    async fn copy(&mut self, sql: &str, rows: &mut Rows<'_>) -> Result<Option<u64>, CopyError<PostgresError>> {
+        let mut messages = self.connection.copy_out_raw(sql).await?;
+        while let Some(message) = messages.try_next().await? {
+            rows.piece(&message);
+            rows.message_ends();
+            rows.drain().await.map_err(CopyError::Sink)?;
+        }
+        // The driver does not tell the server's count.
+        Ok(None)
+    }
+}
+
+fn texts(row: &PgRow) -> Result<Vec<Option<String>>, sqlx::Error> {
+    let value = |at| {
+        let value = row.try_get_raw(at)?;
+        if value.is_null() {
+            Ok(None)
+        } else {
+            value.as_str().map(|text| Some(text.to_owned())).map_err(sqlx::Error::Decode)
+        }
+    };
+    (0..row.len()).map(value).collect()
+}
+
 /// One session with the settings above.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -65,13 +134,7 @@ impl Session {
     /// Opens a session and makes its settings.
     pub(super) async fn open(to: &ConnectOptions) -> Result<Self, PostgresError> {
         let mut session = Self { connection: to.connect().await? };
-        let values: Vec<String> = SETTINGS.iter().map(|(name, value)| format!("('{name}','{value}')")).collect();
-        let sql = format!(
-            "SELECT count(pg_catalog.set_config(s.name, v.value, false)) FROM (VALUES {}) v (name, value) \
-             JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = v.name",
-            values.join(",")
-        );
-        session.run("preparing a session", sql).await?;
+        session.run(PREPARING, settings()).await?;
         Ok(session)
     }
 
@@ -89,20 +152,6 @@ impl Session {
     pub(super) async fn one(&mut self, during: &str, sql: impl Into<String>) -> Result<PgRow, PostgresError> {
         let row = self.run(during, sql).await?.into_iter().next();
         row.ok_or_else(|| PostgresError::during(during)(sqlx::Error::RowNotFound))
-    }
-
-    /// A transaction that reads the snapshot `id` of another session.
-    pub(super) async fn import(&mut self, id: &str) -> Result<(), PostgresError> {
-        let sql = format!(
-            "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-            super::names::literal(id)
-        );
-        self.run("importing the snapshot", sql).await.map(drop)
-    }
-
-    /// The connection, for COPY. A session whose COPY failed must be dropped.
-    pub(super) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.connection
     }
 
     /// Ends the session at once, so that its locks are gone when this returns.

@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 
 use super::catalog::{self, Relation};
 use super::error::{PostgresError, sql_state};
+use super::formats;
 use super::names::Encoding;
 use super::options::ConnectOptions;
 use super::plan::{self, Plan, Table};
@@ -119,7 +120,12 @@ impl Coordinator {
     }
 
     /// Adds columns, as of the snapshot, and sizes, as of now.
-    pub(super) async fn look_closer(&mut self, tables: &mut [Table], version: i64) -> Result<(), PostgresError> {
+    pub(super) async fn look_closer(
+        &mut self,
+        tables: &mut [Table],
+        version: i64,
+        encoding: &Encoding,
+    ) -> Result<(), PostgresError> {
         let mut columns = catalog::columns(&mut self.session, version).await?;
         let oids: Vec<i64> = tables.iter().filter(|t| t.kept != Kept::Excluded).map(|t| t.relation.oid).collect();
         // This can wait for a lock only where we hold none.
@@ -127,8 +133,13 @@ impl Coordinator {
         let sizes = catalog::sizes(&mut self.session, &oids).await.map_err(as_disturbance)?;
         self.session.run("setting a timeout", "SET LOCAL lock_timeout = 0").await?;
         for table in tables {
-            table.columns = columns.remove(&table.relation.oid).unwrap_or_default();
-            table.disk_bytes = sizes.get(&table.relation.oid).copied().unwrap_or(0);
+            let columns = columns.remove(&table.relation.oid).unwrap_or_default();
+            table.format = formats::format(columns.iter().map(|column| column.base_type), encoding);
+            table.columns = columns.into_iter().map(|column| column.name).collect();
+            let size = sizes.get(&table.relation.oid).copied().unwrap_or_default();
+            // Older servers read the whole table for each range of its blocks.
+            let ranges = version >= 140_000 && table.relation.config.is_none();
+            (table.disk_bytes, table.blocks) = (size.bytes, if ranges { size.blocks } else { 0 });
         }
         Ok(())
     }

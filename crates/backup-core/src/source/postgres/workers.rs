@@ -4,19 +4,20 @@
 //! thousand objects. A table that a worker cannot lock at once is copied on the coordinator's session, which holds
 //! its lock already: whoever waits for an exclusive lock then waits for us, not we for them.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Mutex;
 
-use super::copy_out::{self, Copied, Ended, MEMBER_BYTES, Output};
+use super::copy_out::{self, Blocks, Copied, Ended, MEMBER_BYTES, Output, load_statement};
 use super::error::PostgresError;
 use super::names::Encoding;
 use super::options::{ConnectOptions, CountCheck};
 use super::plan::Table;
 use super::properties::{self, LargeObjects};
-use super::session::Session;
+use super::session::open_wire;
 use super::snapshot::Coordinator;
+use super::wire::Wire;
 use crate::fingerprint::RowSum;
 use crate::manifest::{Kept, Member, StreamKind};
 use crate::monitor::Monitor;
@@ -30,19 +31,23 @@ pub(super) struct Work<'a> {
     pub(super) coordinator: &'a Mutex<Coordinator>,
     pub(super) sink: &'a dyn Sink,
     pub(super) monitor: &'a dyn Monitor,
-    /// Indices of tables that are counted twice.
-    pub(super) counted: HashSet<usize>,
+    /// Indices of tables that are counted a second time.
+    pub(super) recounted: Vec<usize>,
+    /// Blocks of one part of a table. Boundaries are fixed, so that a part that did not change is the same stream the
+    /// next time.
+    pub(super) part_blocks: u64,
 }
 
-/// A table's rows and where they are.
+/// The rows of a table, or of a range of its blocks, and where they are.
 #[derive(Debug)]
 pub(super) struct Done {
+    pub(super) blocks: Option<Blocks>,
     pub(super) sum: RowSum,
     pub(super) bytes: u64,
     pub(super) place: Place,
 }
 
-/// Where a table's rows are.
+/// Where rows are.
 #[derive(Debug)]
 pub(super) enum Place {
     /// In the archive; counted and fingerprinted only.
@@ -56,44 +61,85 @@ pub(super) enum Place {
 /// What the workers give.
 #[derive(Debug, Default)]
 pub(super) struct Results {
-    /// By index of the table.
-    pub(super) tables: BTreeMap<usize, Done>,
+    /// By index of the table, in the order of the blocks.
+    pub(super) tables: BTreeMap<usize, Vec<Done>>,
+    /// Rows by the second count, by index of the table.
+    pub(super) counted: BTreeMap<usize, u64>,
     pub(super) tar: Option<(FinishedStream, Vec<Member>)>,
     pub(super) large_objects: LargeObjects,
 }
 
+impl Results {
+    fn add(&mut self, index: usize, done: Done) {
+        let parts = self.tables.entry(index).or_default();
+        let at = parts.partition_point(|other| other.blocks < done.blocks);
+        parts.insert(at, done);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
 enum Job {
     Small(Vec<usize>),
-    Large(usize),
-    Count(usize),
+    Part(usize, Option<Blocks>),
+    Sum(usize),
+    Recount(usize),
     LargeObjects,
 }
 
-/// The jobs in the order they are started.
-fn queue(tables: &[Table]) -> VecDeque<Job> {
+/// In how many parts a table is copied.
+pub(super) fn parts(table: &Table, part_blocks: u64) -> usize {
+    match table.kept {
+        Kept::Excluded => 0,
+        Kept::Streamed if is_small(table) => 1,
+        Kept::Streamed => ranges(table, part_blocks).len(),
+        Kept::Archive => 1,
+    }
+}
+
+fn is_small(table: &Table) -> bool {
+    table.disk_bytes < MEMBER_BYTES
+}
+
+/// The ranges that cover a table once; the last is open, because a table grows.
+fn ranges(table: &Table, part_blocks: u64) -> Vec<Option<Blocks>> {
+    let count = table.blocks.div_ceil(part_blocks.max(1));
+    if count <= 1 {
+        return vec![None];
+    }
+    let range = |part| Some((part * part_blocks, (part + 1 < count).then(|| (part + 1) * part_blocks)));
+    (0..count).map(range).collect()
+}
+
+/// The jobs in the order they are started: small tables first, because they are many round trips that wait rather than
+/// work, then the largest parts.
+fn queue(tables: &[Table], recounted: &[usize], part_blocks: u64) -> VecDeque<Job> {
     let of = |kept: Kept| tables.iter().enumerate().filter(move |(_, table)| table.kept == kept);
-    let (small, large): (Vec<_>, Vec<_>) = of(Kept::Streamed).partition(|(_, table)| table.disk_bytes < MEMBER_BYTES);
-    let mut by_size: Vec<_> = large;
-    by_size.extend(of(Kept::Archive));
-    by_size.sort_by_key(|(index, table)| (std::cmp::Reverse(table.disk_bytes), *index));
+    let (small, large): (Vec<_>, Vec<_>) = of(Kept::Streamed).partition(|(_, table)| is_small(table));
+    let mut by_size = Vec::new();
+    for (index, table) in large {
+        let ranges = ranges(table, part_blocks);
+        let weight = table.disk_bytes / ranges.len() as u64;
+        by_size.extend(ranges.into_iter().map(|blocks| (weight, Job::Part(index, blocks))));
+    }
+    by_size.extend(of(Kept::Archive).map(|(index, table)| (table.disk_bytes, Job::Sum(index))));
+    // Stable: parts of one table stay in order.
+    by_size.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
     let mut jobs = VecDeque::new();
     if !small.is_empty() {
         jobs.push_back(Job::Small(small.iter().map(|(index, _)| *index).collect()));
     }
-    jobs.extend(by_size.iter().map(|(index, table)| match table.kept {
-        Kept::Archive => Job::Count(*index),
-        _ => Job::Large(*index),
-    }));
+    jobs.extend(by_size.into_iter().map(|(_, job)| job));
+    jobs.extend(recounted.iter().map(|index| Job::Recount(*index)));
     jobs.push_back(Job::LargeObjects);
     jobs
 }
 
 /// Which tables are counted twice: all, or one that changes from capture to capture.
-pub(super) fn counted(tables: &[Table], check: CountCheck, turn: i64) -> HashSet<usize> {
+pub(super) fn recounted(tables: &[Table], check: CountCheck, turn: i64) -> Vec<usize> {
     let kept: Vec<usize> =
         tables.iter().enumerate().filter(|(_, table)| table.kept != Kept::Excluded).map(|(index, _)| index).collect();
     match check {
-        CountCheck::All => kept.into_iter().collect(),
+        CountCheck::All => kept,
         CountCheck::One => {
             let turn = usize::try_from(turn.unsigned_abs()).unwrap_or(0).checked_rem(kept.len());
             turn.and_then(|turn| kept.get(turn)).copied().into_iter().collect()
@@ -102,110 +148,115 @@ pub(super) fn counted(tables: &[Table], check: CountCheck, turn: i64) -> HashSet
 }
 
 impl Work<'_> {
-    /// Works all jobs off with `workers` sessions.
+    /// Works all jobs off with `workers` connections.
     pub(super) async fn run(&self, workers: usize) -> Result<Results, PostgresError> {
         let (snapshot, locked) = {
             let coordinator = self.coordinator.lock().await;
             (coordinator.snapshot.clone(), coordinator.locked)
         };
-        let queue = queue(self.tables);
+        let queue = queue(self.tables, &self.recounted, self.part_blocks);
         let workers = workers.clamp(1, queue.len().max(1));
         let (queue, results) = (Mutex::new(queue), Mutex::new(Results::default()));
         let worker = || async {
-            let mut session = Session::open(self.connect).await?;
-            session.import(&snapshot).await?;
+            let mut wire = open_wire(self.connect, &snapshot).await?;
             loop {
                 let Some(job) = queue.lock().await.pop_front() else { break };
                 match job {
-                    Job::Large(index) => {
-                        let done = self.table(&mut session, index, Output::own(self.sink).await?, locked).await?;
-                        let Ended::Own(stream) = done.ended else { continue };
-                        let done = Done { sum: done.sum, bytes: done.bytes, place: Place::Own(stream) };
-                        results.lock().await.tables.insert(index, done);
+                    Job::Part(index, blocks) => {
+                        let output = Output::own(self.sink).await?;
+                        let done = self.part(&mut wire, index, blocks, output, locked).await?;
+                        results.lock().await.add(index, done);
                     }
-                    Job::Count(index) => {
-                        let done = self.table(&mut session, index, Output::Nowhere, locked).await?;
-                        let done = Done { sum: done.sum, bytes: 0, place: Place::Archive };
-                        results.lock().await.tables.insert(index, done);
+                    Job::Sum(index) => {
+                        let done = self.part(&mut wire, index, None, Output::Nowhere, locked).await?;
+                        results.lock().await.add(index, done);
+                    }
+                    Job::Recount(index) => {
+                        let counted = self.recount(&mut wire, index, locked).await?;
+                        results.lock().await.counted.insert(index, counted);
                     }
                     Job::Small(indices) => {
                         let mut tar = Tar::new(self.sink.open(StreamKind::PgTables).await?);
                         for index in indices {
-                            let done = self.small(&mut session, index, &mut tar, locked).await?;
-                            results.lock().await.tables.insert(index, done);
+                            let done = self.small(&mut wire, index, &mut tar, locked).await?;
+                            results.lock().await.add(index, done);
                         }
                         results.lock().await.tar = tar.finish().await?;
                     }
                     Job::LargeObjects => {
-                        results.lock().await.large_objects = properties::large_objects(&mut session).await?;
+                        results.lock().await.large_objects = properties::large_objects(&mut wire).await?;
                     }
                 }
             }
-            session.close().await;
+            wire.close().await;
             Ok::<_, PostgresError>(())
         };
         futures::future::try_join_all((0..workers).map(|_| worker())).await?;
         Ok(results.into_inner())
     }
 
-    async fn small(
-        &self,
-        session: &mut Session,
-        index: usize,
-        tar: &mut Tar,
-        locked: bool,
-    ) -> Result<Done, PostgresError> {
-        let copied = self.table(session, index, Output::small(self.sink), locked).await?;
+    async fn small(&self, wire: &mut Wire, index: usize, tar: &mut Tar, locked: bool) -> Result<Done, PostgresError> {
+        let copied = self.copy(wire, index, None, Output::small(self.sink), locked).await?;
         let place = match copied.ended {
             Ended::Small(bytes) => {
-                let table = &self.tables[index];
-                Place::Member(tar.add(bytes, load_statement(table, self.encoding)).await?)
+                Place::Member(tar.add(bytes, load_statement(&self.tables[index], self.encoding)).await?)
             }
             Ended::Own(stream) => Place::Own(stream),
             Ended::Nowhere => Place::Archive,
         };
-        Ok(Done { sum: copied.sum, bytes: copied.bytes, place })
+        Ok(Done { blocks: None, sum: copied.sum, bytes: copied.bytes, place })
     }
 
-    /// Copies one table, on this session or on the coordinator's, and counts it a second time if it is its turn.
-    async fn table(
+    async fn part(
         &self,
-        session: &mut Session,
+        wire: &mut Wire,
         index: usize,
+        blocks: Option<Blocks>,
+        output: Output<'_>,
+        locked: bool,
+    ) -> Result<Done, PostgresError> {
+        let copied = self.copy(wire, index, blocks, output, locked).await?;
+        let (bytes, place) = match copied.ended {
+            Ended::Own(stream) => (copied.bytes, Place::Own(stream)),
+            Ended::Small(_) | Ended::Nowhere => (0, Place::Archive),
+        };
+        Ok(Done { blocks, sum: copied.sum, bytes, place })
+    }
+
+    /// Copies on this connection, or on the coordinator's, which holds its lock already.
+    async fn copy(
+        &self,
+        wire: &mut Wire,
+        index: usize,
+        blocks: Option<Blocks>,
         output: Output<'_>,
         locked: bool,
     ) -> Result<Copied, PostgresError> {
         let table = &self.tables[index];
-        if copy_out::lock(session, &table.relation, self.encoding).await? {
-            self.copy(session, index, output).await
+        if copy_out::lock(wire, &table.relation, self.encoding).await? {
+            copy_out::copy(wire, table, blocks, self.encoding, output, self.monitor).await
         } else if locked {
-            self.copy(&mut self.coordinator.lock().await.session, index, output).await
+            let session = &mut self.coordinator.lock().await.session;
+            copy_out::copy(session, table, blocks, self.encoding, output, self.monitor).await
         } else {
-            let what = format!("table `{}` is locked by somebody else", table.relation.shown());
-            Err(PostgresError::disturbed(what, None))
+            Err(in_the_way(table))
         }
     }
 
-    async fn copy(&self, session: &mut Session, index: usize, output: Output<'_>) -> Result<Copied, PostgresError> {
+    async fn recount(&self, wire: &mut Wire, index: usize, locked: bool) -> Result<u64, PostgresError> {
         let table = &self.tables[index];
-        let copied = copy_out::copy(session, table, self.encoding, output, self.monitor).await?;
-        if self.counted.contains(&index) {
-            let counted = copy_out::count(session, table, self.encoding).await?;
-            if counted != copied.sum.rows {
-                // A table that changed places between the two is a disturbance, not a miscount.
-                copy_out::same_table(session, &table.relation).await?;
-                let table = table.relation.shown();
-                return Err(PostgresError::CountDiffers { table, copied: copied.sum.rows, counted });
-            }
+        if copy_out::lock(wire, &table.relation, self.encoding).await? {
+            copy_out::count(wire, table, self.encoding).await
+        } else if locked {
+            copy_out::count(&mut self.coordinator.lock().await.session, table, self.encoding).await
+        } else {
+            Err(in_the_way(table))
         }
-        Ok(copied)
     }
 }
 
-/// The statement of the manifest that loads a table's rows.
-pub(super) fn load_statement(table: &Table, encoding: &Encoding) -> String {
-    let relation = &table.relation;
-    format!("COPY {} FROM STDIN", encoding.copied(&relation.schema, &relation.name, &table.columns))
+fn in_the_way(table: &Table) -> PostgresError {
+    PostgresError::disturbed(format!("table `{}` is locked by somebody else", table.relation.shown()), None)
 }
 
 /// A tar of small COPY files, the same bytes for the same files.

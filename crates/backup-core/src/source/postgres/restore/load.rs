@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row};
 
 use super::Snapshot;
 use super::error::RestoreError;
-use super::rows::{Numbered, RowSplitter, TarMembers};
+use super::rows::{Numbered, TarMembers};
 use super::session;
 use super::sql::{ident, qualified};
 use crate::fingerprint::RowSum;
@@ -24,6 +24,7 @@ use crate::monitor::{Event, Monitor};
 use crate::source::Streams;
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::options::ConnectOptions;
+use crate::source::postgres::rows::{RowFormat, RowSplitter};
 
 /// Loads the rows of a snapshot into one database.
 pub(super) struct Loader<'a> {
@@ -233,7 +234,7 @@ impl Loader<'_> {
         let sql = format!("COPY {target}{} FROM STDIN WITH ({}{options})", columns(entry), format_of(entry));
         let failed = |source| refused_load(entry, source);
         let mut copy = conn.copy_in_raw(&sql).await.map_err(failed)?;
-        let mut splitter = RowSplitter::default();
+        let mut splitter = splitter(entry);
         while let Some(bytes) = rows.next().await? {
             splitter.feed(&bytes);
             self.monitor.event(Event::Plain { bytes: bytes.len() as u64 });
@@ -350,7 +351,7 @@ pub(super) async fn read_back(
     let sql = format!("COPY {what} TO STDOUT WITH ({})", format_of(entry));
     let failed = |e| PostgresError::during(format!("reading {} back", qualified(&entry.schema, &entry.name)))(e);
     let mut rows = conn.copy_out_raw(&sql).await.map_err(failed)?;
-    let mut splitter = RowSplitter::default();
+    let mut splitter = splitter(entry);
     while let Some(bytes) = rows.try_next().await.map_err(failed)? {
         splitter.feed(&bytes);
     }
@@ -363,6 +364,11 @@ fn columns(entry: &TableEntry) -> String {
         return String::new();
     }
     format!(" ({})", entry.columns.iter().map(|name| ident(name)).collect::<Vec<_>>().join(", "))
+}
+
+fn splitter(entry: &TableEntry) -> RowSplitter {
+    // `plan` refused any other word.
+    RowSplitter::new(RowFormat::parse(&entry.format).unwrap_or_default(), entry.columns.len())
 }
 
 fn format_of(entry: &TableEntry) -> String {

@@ -16,6 +16,7 @@ use crate::manifest::{Kept, StreamKind, TableEntry};
 use crate::source::Streams;
 use crate::source::postgres::clients::{Clients, ClientsOption};
 use crate::source::postgres::error::PostgresError;
+use crate::source::postgres::rows::RowFormat;
 
 /// Largest script of globals that is read.
 const GLOBALS_BYTES: usize = 16 << 20;
@@ -252,7 +253,7 @@ fn consistent(snapshot: &Snapshot<'_>) -> Result<u32, RestoreError> {
     let mut taken: BTreeSet<(u32, Option<u32>)> = BTreeSet::new();
     for entry in snapshot.tables {
         let table = format!("table `{}.{}`", entry.schema, entry.name);
-        if entry.format != "text" {
+        if RowFormat::parse(&entry.format).is_none() {
             return Err(bad(format!("{table} is in COPY format `{}`, which this version does not load", entry.format)));
         }
         if !entry.encoding.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {

@@ -1,50 +1,10 @@
-//! Rows in a stream of COPY text, and the members of a `pg-tables` tar.
-//!
-//! In COPY's text format a line feed is always the end of a row: one inside a value is written as `\n`, and none of
-//! PostgreSQL's client encodings has it as part of a longer character.
-
-use std::io::BufRead;
+//! Streams of rows by number, and the members of a `pg-tables` tar.
 
 use bytes::{Bytes, BytesMut};
 
 use super::error::RestoreError;
-use crate::fingerprint::RowSum;
 use crate::manifest::StreamKind;
 use crate::source::{StreamReader, Streams};
-
-/// Sums rows as their bytes pass by. Holds at most one unfinished row.
-#[derive(Debug, Default)]
-pub(super) struct RowSplitter {
-    sum: RowSum,
-    begun: Vec<u8>,
-}
-
-impl RowSplitter {
-    /// Takes the next bytes.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let mut cursor = bytes;
-            // Reading from memory cannot fail; the standard library's search is a fast one.
-            let taken = cursor.skip_until(b'\n').unwrap_or(bytes.len());
-            let (head, tail) = bytes.split_at(taken);
-            bytes = tail;
-            match head.strip_suffix(b"\n") {
-                None => self.begun.extend_from_slice(head),
-                Some(row) if self.begun.is_empty() => self.sum.add(row),
-                Some(row) => {
-                    self.begun.extend_from_slice(row);
-                    self.sum.add(&self.begun);
-                    self.begun.clear();
-                }
-            }
-        }
-    }
-
-    /// The sum; `None` when the last row has no end.
-    pub(super) fn finish(self) -> Option<RowSum> {
-        self.begun.is_empty().then_some(self.sum)
-    }
-}
 
 /// A stream with its number, so that an error can say which one.
 pub(super) struct Numbered {
@@ -156,29 +116,5 @@ impl TarMembers {
 
     fn damaged(&self, why: String) -> RestoreError {
         RestoreError::Damaged { number: self.stream.number, why }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_are_the_same_however_the_bytes_are_cut() {
-        let text = b"a\tb\n\n\\N\\n\tc\nlast\n";
-        let mut whole = RowSum::default();
-        for row in [&b"a\tb"[..], b"", b"\\N\\n\tc", b"last"] {
-            whole.add(row);
-        }
-        for size in 1..text.len() {
-            let mut splitter = RowSplitter::default();
-            for chunk in text.chunks(size) {
-                splitter.feed(chunk);
-            }
-            assert_eq!(splitter.finish(), Some(whole), "pieces of {size}");
-        }
-        let mut cut = RowSplitter::default();
-        cut.feed(&text[..text.len() - 1]);
-        assert_eq!(cut.finish(), None);
     }
 }

@@ -1,0 +1,130 @@
+//! From an address to a session: connection, TLS, password, parameters.
+//!
+//! The same options as the driver's, so that both reach the same server in the same way.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use fallible_iterator::FallibleIterator as _;
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::message::backend::Message;
+use postgres_protocol::message::frontend;
+use rustix::net::sockopt;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::error::server_error;
+use super::{Stream, Wire, tls, unexpected};
+use crate::secret::Secret;
+use crate::source::postgres::options::{ConnectOptions, SslMode};
+
+/// Time to connect and to be let in.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connection that carries nothing for this long is asked whether it still lives, this often, this many times: a
+/// firewall that forgot it must not leave a run waiting for ever.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(10), 6);
+
+impl Wire {
+    /// Opens a session.
+    pub(in super::super) async fn open(to: &ConnectOptions) -> Result<Self, sqlx::Error> {
+        let opened = tokio::time::timeout(TIMEOUT, Self::connect(to)).await;
+        opened.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+    }
+
+    async fn connect(to: &ConnectOptions) -> Result<Self, sqlx::Error> {
+        let mut wire = Self::new(stream(to).await?);
+        let parameters = [
+            ("user", to.user()),
+            ("database", to.database()),
+            ("client_encoding", "UTF8"),
+            ("application_name", "backup"),
+            // From the first statement on: a role's own time limit could end the one that would lift it.
+            ("options", "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"),
+        ];
+        frontend::startup_message(parameters, &mut wire.outbox)?;
+        wire.send().await?;
+        wire.authenticate(to).await?;
+        loop {
+            match wire.message().await? {
+                Message::ReadyForQuery(_) => return Ok(wire),
+                Message::ErrorResponse(body) => return Err(server_error(&body)?),
+                _ => {}
+            }
+        }
+    }
+
+    async fn authenticate(&mut self, to: &ConnectOptions) -> Result<(), sqlx::Error> {
+        let password = to.password().map_or("", Secret::reveal).as_bytes();
+        loop {
+            match self.message().await? {
+                Message::AuthenticationOk => return Ok(()),
+                Message::ErrorResponse(body) => return Err(server_error(&body)?),
+                Message::AuthenticationCleartextPassword => frontend::password_message(password, &mut self.outbox)?,
+                Message::AuthenticationMd5Password(body) => {
+                    let hash = md5_hash(to.user().as_bytes(), password, body.salt());
+                    frontend::password_message(hash.as_bytes(), &mut self.outbox)?;
+                }
+                Message::AuthenticationSasl(body) => {
+                    let known = body.mechanisms().any(|name| Ok(name == SCRAM_SHA_256))?;
+                    if !known {
+                        return Err(unexpected("only ways to log in that are not known"));
+                    }
+                    self.scram(password).await?;
+                    continue;
+                }
+                _ => return Err(unexpected("a way to log in that is not known")),
+            }
+            self.send().await?;
+        }
+    }
+
+    async fn scram(&mut self, password: &[u8]) -> Result<(), sqlx::Error> {
+        let mut scram = ScramSha256::new(password, ChannelBinding::unsupported());
+        frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut self.outbox)?;
+        self.send().await?;
+        match self.message().await? {
+            Message::AuthenticationSaslContinue(body) => scram.update(body.data())?,
+            Message::ErrorResponse(body) => return Err(server_error(&body)?),
+            _ => return Err(unexpected("something else than the next step of SCRAM")),
+        }
+        frontend::sasl_response(scram.message(), &mut self.outbox)?;
+        self.send().await?;
+        match self.message().await? {
+            // The server proves that it knows the password as well.
+            Message::AuthenticationSaslFinal(body) => Ok(scram.finish(body.data())?),
+            Message::ErrorResponse(body) => Err(server_error(&body)?),
+            _ => Err(unexpected("something else than the last step of SCRAM")),
+        }
+    }
+}
+
+/// A connection, inside TLS where asked for.
+async fn stream(to: &ConnectOptions) -> Result<Box<dyn Stream>, sqlx::Error> {
+    if let Some(directory) = to.socket_directory() {
+        let path = format!("{}/.s.PGSQL.{}", directory.trim_end_matches('/'), to.port());
+        return Ok(Box::new(UnixStream::connect(path).await?));
+    }
+    let mut tcp = TcpStream::connect((to.host(), to.port())).await?;
+    tcp.set_nodelay(true)?;
+    let (idle, interval, count) = KEEPALIVE;
+    sockopt::set_socket_keepalive(&tcp, true).map_err(io::Error::from)?;
+    sockopt::set_tcp_keepidle(&tcp, idle).map_err(io::Error::from)?;
+    sockopt::set_tcp_keepintvl(&tcp, interval).map_err(io::Error::from)?;
+    sockopt::set_tcp_keepcnt(&tcp, count).map_err(io::Error::from)?;
+    if matches!(to.ssl_mode(), SslMode::Disable | SslMode::Allow) {
+        return Ok(Box::new(tcp));
+    }
+    let mut request = BytesMut::new();
+    frontend::ssl_request(&mut request);
+    tcp.write_all(&request).await?;
+    // One byte and no more: whatever came with it in the clear would be somebody else's.
+    match (tcp.read_u8().await?, to.ssl_mode()) {
+        (b'S', _) => Ok(Box::new(tls::handshake(tcp, to).await?)),
+        (b'N', SslMode::Prefer) => Ok(Box::new(tcp)),
+        (b'N', _) => Err(sqlx::Error::Tls("the server offers no TLS, and `sslmode` demands it".into())),
+        _ => Err(unexpected("an answer to the request for TLS that is not known")),
+    }
+}

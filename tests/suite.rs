@@ -13,6 +13,7 @@ mod suite {
     mod files_roundtrip;
     mod host;
     mod json;
+    mod kills;
     mod memory;
     mod pg_capture;
     mod pg_restore;

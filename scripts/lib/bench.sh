@@ -97,6 +97,10 @@ fresh_ours() {
     mkdir -m 700 "$W/vault" "$W/state"
     ours init >"$W/out" 2>&1 || { cat "$W/out" >&2; return 1; }
 }
+first_ours() {
+    fresh_ours
+    ours run >"$W/out" 2>&1 || { cat "$W/out" >&2; die "our first backup failed"; }
+}
 fresh_restic() {
     rm -rf "$W/restic" "$W/restic-cache"
     restic init -q
@@ -127,8 +131,9 @@ bench_first() {
 
 bench_next() {
     local round
-    fresh_ours && ours run >/dev/null 2>&1
-    fresh_restic && "${export_pg[@]}" PGPORT="$PG_PORT" bash -c "$(piped 'pg_dump -Fc -Z0 | restic backup -q --stdin --stdin-filename bench.dump')"
+    first_ours
+    fresh_restic
+    "${export_pg[@]}" PGPORT="$PG_PORT" bash -c "$(piped 'pg_dump -Fc -Z0 | restic backup -q --stdin --stdin-filename bench.dump')"
     for ((round = 1; round <= ROUNDS; round++)); do
         sql bench -f "$ROOT/fixtures/bench/append.sql"
         measure next ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
@@ -139,8 +144,9 @@ bench_next() {
 
 bench_updates() {
     local part
-    fresh_ours && ours run >/dev/null 2>&1
-    fresh_restic && "${export_pg[@]}" PGPORT="$PG_PORT" bash -c "$(piped 'pg_dump -Fc -Z0 | restic backup -q --stdin --stdin-filename bench.dump')"
+    first_ours
+    fresh_restic
+    "${export_pg[@]}" PGPORT="$PG_PORT" bash -c "$(piped 'pg_dump -Fc -Z0 | restic backup -q --stdin --stdin-filename bench.dump')"
     for part in 0.0001 0.001 0.01; do
         sql bench -v part="$part" -f "$ROOT/fixtures/bench/update.sql"
         measure "update-$part" ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
@@ -156,7 +162,7 @@ bench_updates() {
 
 bench_restore() {
     local round
-    fresh_ours && ours run >/dev/null 2>&1
+    first_ours
     rm -rf "$W/dir"
     "${export_pg[@]}" PGPORT="$PG_PORT" pg_dump -Fd -j2 -Z0 -f "$W/dir"
     for ((round = 1; round <= ROUNDS; round++)); do
@@ -186,8 +192,8 @@ table() {
             k = ++n[key]; s[key, k] = $3; u[key, k] = $4 + $5; b[key, k] = $7; if ($6 > peak[key]) peak[key] = $6
         }
         END {
-            print "| work | contestant | median s | CPU s | peak MiB | stored MB | ours / it |"
-            print "|---|---|---|---|---|---|---|"
+            print "| work | contestant | runs | median s | CPU s | peak MiB | stored MB | ours / it |"
+            print "|---|---|---|---|---|---|---|---|"
             for (i = 1; i <= keys; i++) {
                 key = order[i]; split(key, w, " ")
                 for (j = 1; j <= n[key]; j++) { x[j] = s[key, j]; y[j] = u[key, j]; z[j] = b[key, j] }
@@ -198,7 +204,7 @@ table() {
                 own = w[1] " ours"
                 ratio = (key != own && m[key] > 0) ? sprintf("%.2f", m[own] / m[key]) : ""
                 stored = st[key] ? sprintf("%.1f", st[key] / 1e6) : ""
-                printf "| %s | %s | %.2f | %.2f | %.0f | %s | %s |\n", w[1], w[2], m[key], c[key], peak[key] / 1024, stored, ratio
+                printf "| %s | %s | %d | %.2f | %.2f | %.0f | %s | %s |\n", w[1], w[2], n[key], m[key], c[key], peak[key] / 1024, stored, ratio
             }
         }'
 }
@@ -209,8 +215,9 @@ report() {
     cat <<MD
 # Benchmarks
 
-Written by \`scripts/bench.sh --scale $SCALE --rounds $ROUNDS\`. Wall time, medians of $ROUNDS rounds, contestants in turn within each round. "ours / it"
-is our median divided by theirs: below 1 we are faster. CPU and peak memory are the process's and its children's, not the server's.
+Written by \`scripts/bench.sh --scale $SCALE --rounds $ROUNDS\`. Wall time, medians over the runs, contestants in turn within each round. "ours / it"
+is our median divided by theirs: below 1 we are faster. CPU is the process's and its children's, not the server's; peak memory is that of
+the largest single process.
 
 - database: ${SIZE:-?}, PostgreSQL $(sql postgres -A -t -c 'SHOW server_version'), \`fsync=off\`
 - machine: $(nproc) cores, $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)

@@ -167,14 +167,39 @@ pub struct TableEntry {
     pub bytes: u64,
     /// Sum of the rows' hashes, over the COPY format below.
     pub fingerprint: Fingerprint,
-    /// COPY format: `text` (`binary` in a later version).
+    /// COPY format: `text` or `binary`.
     pub format: String,
     /// Columns in the order of the COPY.
     pub columns: Vec<String>,
+    /// Of a binary COPY, the object ids of the columns' types (of a domain, of the type beneath): bytes that are loaded
+    /// as another type are another value, without an error.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub types: Vec<i64>,
     /// Client encoding of the COPY, a PostgreSQL name such as `UTF8`.
     pub encoding: String,
     /// Where the rows are; empty when they lie in the archive.
     pub parts: Vec<Part>,
+}
+
+impl TableEntry {
+    /// Whether the parts hold the whole table once: one part without a range, or ranges that cover `[0, ∞)`. A table
+    /// without parts has its rows elsewhere, or none.
+    pub fn is_covered(&self) -> bool {
+        let Some(first) = self.parts.first() else { return true };
+        if first.blocks.is_none() {
+            return self.parts.len() == 1;
+        }
+        let mut ranges: Vec<_> = self.parts.iter().map(|part| part.blocks).collect();
+        ranges.sort_unstable_by_key(|range| range.map(|(from, _)| from));
+        let mut expected = Some(0);
+        for range in ranges {
+            match (range, expected) {
+                (Some((from, to)), Some(at)) if from == at && to.is_none_or(|to| to > from) => expected = to,
+                _ => return false,
+            }
+        }
+        expected.is_none()
+    }
 }
 
 /// How a table's rows are kept.

@@ -144,6 +144,7 @@ impl Fixture {
                 fingerprint: sum.fingerprint,
                 format: "text".to_owned(),
                 columns: table.columns,
+                types: Vec::new(),
                 encoding: "UTF8".to_owned(),
                 parts,
             });

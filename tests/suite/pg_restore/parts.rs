@@ -10,14 +10,16 @@ use super::fixture::{Fixture, Keep};
 use super::{Told, assert_same, broken, contents, databases, definitions, options, restore};
 
 const TABLES: &str = "CREATE TABLE ticks AS SELECT i AS id, i * 1.5 AS price, md5(i::text)::uuid AS key,
-        CASE WHEN i % 7 > 0 THEN ARRAY['a', NULL, i::text] END AS tags, jsonb_build_object('i', i) AS body
+        CASE WHEN i % 7 > 0 THEN i::text END AS tag, jsonb_build_object('i', i) AS body
         FROM generate_series(1, 30000) i;
-    ALTER TABLE ticks DROP COLUMN tags, ADD COLUMN tags text[], ADD CHECK (id > 0);
+    ALTER TABLE ticks DROP COLUMN tag, ADD COLUMN tag text, ADD CHECK (id > 0);
     DELETE FROM ticks WHERE id BETWEEN 9000 AND 12000;
     CREATE TYPE mood AS ENUM ('sad', 'ok');
     CREATE TABLE moods AS SELECT i AS id, 'ok'::mood AS mood FROM generate_series(1, 60000) i;
     CREATE DOMAIN amount AS numeric CHECK (VALUE >= 0); CREATE DOMAIN money_in AS amount;
     CREATE TABLE paid AS SELECT i AS id, (i / 3.0)::money_in AS sum FROM generate_series(1, 20) i;
+    CREATE TABLE lists AS SELECT i AS id, ARRAY['a', NULL, 'b'] AS tags FROM generate_series(1, 20) i;
+    UPDATE lists SET tags[2] = 'no longer NULL';
     CREATE TABLE blanks (); INSERT INTO blanks SELECT FROM generate_series(1, 5);";
 
 async fn captured(cluster: &Cluster, part_blocks: u64) -> Fixture {
@@ -42,8 +44,8 @@ async fn tables_in_several_parts_come_back() {
     assert_eq!(fixture.table("ticks").rows, 26_999);
     let format = |fixture: &mut Fixture, name: &str| fixture.table(name).format.clone();
     assert_eq!(
-        ["ticks", "moods", "paid", "blanks"].map(|name| format(&mut fixture, name)),
-        ["binary", "text", "binary", "binary"]
+        ["ticks", "moods", "paid", "lists", "blanks"].map(|name| format(&mut fixture, name)),
+        ["binary", "text", "binary", "text", "binary"]
     );
     let empty = Cluster::start();
     let (_, proof) = restore(&fixture, &options(&empty, Target::Original)).await.unwrap();
@@ -105,6 +107,7 @@ async fn a_part_that_is_not_what_it_was_is_found() {
         parts[0].blocks = parts[0].blocks.map(|(from, _)| (from, second.blocks.and_then(|(_, to)| to)));
     })
     .await;
+    broken(&target, &fixture, "was captured as another type", |f| f.table("ticks").types[0] = 701).await;
     broken(&target, &fixture, "COPY format `csv`", |f| "csv".clone_into(&mut f.table("ticks").format)).await;
     assert_eq!(databases(&target), Vec::<String>::new());
 }

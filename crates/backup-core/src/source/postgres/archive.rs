@@ -90,14 +90,19 @@ pub(super) async fn dump(
     Ok((stream, contents))
 }
 
+/// What `pg_dump` says then; the last two when the session that holds the snapshot has ended.
+const DISTURBED: [&str; 5] = [
+    "LOCK TABLE",
+    "cache lookup failed",
+    "could not open relation with OID",
+    "invalid snapshot identifier",
+    "SET TRANSACTION SNAPSHOT",
+];
+
 /// `pg_dump` that could not lock a table, or lost one while it looked, was disturbed; everything else is a failure.
 fn locked_out(error: PostgresError) -> PostgresError {
     match error {
-        PostgresError::ClientFailed { stderr, .. }
-            if ["LOCK TABLE", "cache lookup failed", "could not open relation with OID"]
-                .iter()
-                .any(|sign| stderr.contains(sign)) =>
-        {
+        PostgresError::ClientFailed { stderr, .. } if DISTURBED.iter().any(|sign| stderr.contains(sign)) => {
             PostgresError::disturbed(format!("pg_dump was disturbed: {stderr}"), None)
         }
         other => other,

@@ -23,6 +23,7 @@ use super::error::PostgresError;
 use super::names::Encoding;
 use super::options::{Globals, PostgresOptions};
 use super::plan::{self, Plan, Table};
+use super::rows::RowFormat;
 use super::session::{Session, column};
 use super::snapshot::{Coordinator, blockers};
 use super::workers::{self, Place, Results, Work, parts};
@@ -270,6 +271,7 @@ fn assemble(
             fingerprint: crate::fingerprint::Fingerprint::default(),
             format: table.format.word().to_owned(),
             columns: table.columns.clone(),
+            types: if table.format == RowFormat::Binary { table.types.clone() } else { Vec::new() },
             encoding: encoding.name.clone(),
             parts: Vec::new(),
         };
@@ -304,6 +306,10 @@ fn assemble(
         (entry.rows, entry.fingerprint) = (sum.rows, sum.fingerprint);
         if let Some(counted) = results.counted.get(&index).copied().filter(|counted| *counted != entry.rows) {
             return Err(PostgresError::CountDiffers { table: table.relation.shown(), copied: entry.rows, counted });
+        }
+        if !entry.is_covered() {
+            let finding = format!("the parts of table `{}` do not cover it once", table.relation.shown());
+            return Err(PostgresError::Unreconciled { findings: vec![finding] });
         }
         entries.push(entry);
     }

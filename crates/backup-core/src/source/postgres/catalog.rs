@@ -83,6 +83,13 @@ pub(super) async fn relations(session: &mut Session) -> Result<Vec<Relation>, Po
     Ok(out)
 }
 
+/// For `WITH RECURSIVE`: `base (oid, base)` has each domain's type beneath, however many domains lie between.
+pub(super) const BASE_TYPES: &str = "domain (oid, base) AS ( \
+        SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE typtype = 'd' \
+        UNION ALL SELECT d.oid, t.typbasetype FROM domain d JOIN pg_catalog.pg_type t ON t.oid = d.base \
+        WHERE t.typtype = 'd'), \
+    base AS (SELECT d.oid, d.base FROM domain d JOIN pg_catalog.pg_type t ON t.oid = d.base WHERE t.typtype <> 'd')";
+
 /// A column that COPY reads and writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Column {
@@ -99,12 +106,7 @@ pub(super) async fn columns(
     const DURING: &str = "listing the columns";
     let stored = if server_version >= 120_000 { "AND a.attgenerated = ''" } else { "" };
     let sql = format!(
-        "WITH RECURSIVE domain (oid, base) AS ( \
-            SELECT oid, typbasetype FROM pg_catalog.pg_type WHERE typtype = 'd' \
-            UNION ALL SELECT d.oid, t.typbasetype FROM domain d JOIN pg_catalog.pg_type t ON t.oid = d.base \
-            WHERE t.typtype = 'd'), \
-         base AS (SELECT d.oid, d.base FROM domain d JOIN pg_catalog.pg_type t ON t.oid = d.base WHERE t.typtype <> 'd') \
-         SELECT a.attrelid::int8 AS oid, a.attname::text AS name, coalesce(b.base, a.atttypid)::int8 AS base_type \
+        "WITH RECURSIVE {BASE_TYPES} SELECT a.attrelid::int8 AS oid, a.attname::text AS name, coalesce(b.base, a.atttypid)::int8 AS base_type \
          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
          LEFT JOIN base b ON b.oid = a.atttypid WHERE c.relkind = 'r' AND c.oid >= 16384 \
          AND a.attnum > 0 AND NOT a.attisdropped {stored} ORDER BY a.attrelid, a.attnum"

@@ -2,7 +2,8 @@
 //!
 //! `lock` and `same_table` guard against what a snapshot does not protect from: names are resolved as they are *now*
 //! (a renamed schema gives another table), and so are file nodes (a truncated table is empty for every snapshot).
-//! Rows are counted three ways that must agree: messages of the protocol, rows in their bytes, the server's COPY tag.
+//! Rows are counted three ways that must agree: messages of the protocol, rows in their bytes, the server's COPY tag
+//! (its `count(*)` on the coordinator's session, whose driver does not tell the tag).
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -260,7 +261,10 @@ pub(super) async fn copy(
     }
     let sql = copy_statement(table, blocks, encoding);
     let mut rows = Rows::new(table, output, monitor);
-    let told = session.copy(&sql, &mut rows).await.map_err(|error| failed(relation, error))?;
+    let mut told = session.copy(&sql, &mut rows).await.map_err(|error| failed(relation, error))?;
+    if told.is_none() {
+        told = Some(counted(session, table, blocks, encoding).await?);
+    }
     let copied = rows.finish(told).await?;
     if !encoding.is_utf8() {
         session.ask(switch("UTF8")).await.map_err(PostgresError::during("setting the encoding"))?;
@@ -273,15 +277,7 @@ pub(super) async fn copy(
 fn copy_statement(table: &Table, blocks: Option<Blocks>, encoding: &Encoding) -> String {
     let relation = &table.relation;
     let name = encoding.qualified(&relation.schema, &relation.name);
-    let condition = match (relation.config.as_deref(), blocks) {
-        (Some(condition), _) if !condition.is_empty() => Some(condition.to_owned()),
-        (_, Some((from, to))) => {
-            let to = to.map(|to| format!(" AND ctid < '({to},0)'::pg_catalog.tid")).unwrap_or_default();
-            Some(format!("WHERE ctid >= '({from},0)'::pg_catalog.tid{to}"))
-        }
-        _ => None,
-    };
-    let from = match condition {
+    let from = match condition(table, blocks) {
         Some(condition) => {
             let columns: Vec<String> = table.columns.iter().map(|name| encoding.identifier(name)).collect();
             format!("(SELECT {} FROM ONLY {name} {condition})", columns.join(", "))
@@ -291,12 +287,25 @@ fn copy_statement(table: &Table, blocks: Option<Blocks>, encoding: &Encoding) ->
     format!("COPY {from} TO STDOUT WITH (FORMAT {})", table.format)
 }
 
+/// Which of the table's rows are meant, when not all.
+fn condition(table: &Table, blocks: Option<Blocks>) -> Option<String> {
+    match (table.relation.config.as_deref(), blocks) {
+        (Some(condition), _) if !condition.is_empty() => Some(condition.to_owned()),
+        (_, Some((from, to))) => {
+            let to = to.map(|to| format!(" AND ctid < '({to},0)'::pg_catalog.tid")).unwrap_or_default();
+            Some(format!("WHERE ctid >= '({from},0)'::pg_catalog.tid{to}"))
+        }
+        _ => None,
+    }
+}
+
 fn failed(relation: &Relation, error: CopyError<PostgresError>) -> PostgresError {
     match error {
         CopyError::Sink(error) => error,
         CopyError::Driver(error) => match sql_state(&error).as_deref() {
             // Gone or rewritten under our eyes; cannot happen while it is locked.
-            Some("42P01" | "3F000" | "55P03") => PostgresError::disturbed(
+            // So is a column that is gone; and a standby ends a query that stands in the way of its recovery.
+            Some("42P01" | "3F000" | "55P03" | "42703" | "40001" | "40P01") => PostgresError::disturbed(
                 format!("table `{}` changed while it was copied", relation.shown()),
                 Some(error),
             ),
@@ -307,15 +316,26 @@ fn failed(relation: &Relation, error: CopyError<PostgresError>) -> PostgresError
 
 /// Counts a locked table's rows a second way, between the same checks.
 pub(super) async fn count(session: &mut dyn Reader, table: &Table, encoding: &Encoding) -> Result<u64, PostgresError> {
+    same_table(session, &table.relation).await?;
+    let rows = counted(session, table, None, encoding).await?;
+    same_table(session, &table.relation).await?;
+    Ok(rows)
+}
+
+async fn counted(
+    session: &mut dyn Reader,
+    table: &Table,
+    blocks: Option<Blocks>,
+    encoding: &Encoding,
+) -> Result<u64, PostgresError> {
     let relation = &table.relation;
-    let during = || PostgresError::during(format!("counting table `{}`", relation.shown()));
     let name = encoding.qualified(&relation.schema, &relation.name);
-    let condition = relation.config.as_deref().unwrap_or_default();
-    same_table(session, relation).await?;
-    let answer = session.ask(format!("SELECT count(*) FROM ONLY {name} {condition}")).await.map_err(during())?;
-    same_table(session, relation).await?;
+    let condition = condition(table, blocks).unwrap_or_default();
+    let answer = session.ask(format!("SELECT count(*) FROM ONLY {name} {condition}")).await;
+    let failed = || PostgresError::during(format!("counting table `{}`", relation.shown()));
+    let answer = answer.map_err(failed())?;
     let rows = answer.first().and_then(|row| row.first()).and_then(|value| value.as_deref()?.parse().ok());
-    rows.ok_or_else(|| during()(sqlx::Error::RowNotFound))
+    rows.ok_or_else(|| failed()(sqlx::Error::RowNotFound))
 }
 
 /// The statement of the manifest that loads a table's rows.

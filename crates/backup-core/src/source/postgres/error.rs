@@ -178,8 +178,10 @@ impl PostgresError {
         match (&source, sql_state(&source).as_deref()) {
             (_, Some("3D000")) => Self::NoDatabase { address, database },
             (_, Some("28P01" | "28000")) => Self::Refused { address, user: to.user().to_owned(), source },
-            // Of the certificate: somebody did answer.
-            (sqlx::Error::Io(error), _) if error.kind() == std::io::ErrorKind::InvalidData => {
+            // Of the certificate, or no proof of the password: somebody did answer.
+            (sqlx::Error::Io(error), _)
+                if matches!(error.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput) =>
+            {
                 Self::Connect { address, database, source }
             }
             (sqlx::Error::Io(_), _) | (_, Some("57P03")) => Self::ServerDown { address, source },

@@ -87,6 +87,10 @@ impl ConnectOptions {
                 other => return Err(bad(format!("its parameter `{other}` is not known"))),
             }
         }
+        // As libpq does: who names an authority wants it to be asked.
+        if options.ssl_mode == SslMode::Require && options.ssl_file("sslrootcert").is_some() {
+            options.ssl_mode = SslMode::VerifyCa;
+        }
         if options.host.is_empty() {
             return Err(bad("it names no host".to_owned()));
         }
@@ -182,7 +186,9 @@ impl ConnectOptions {
 
     /// Opens one session of our own.
     pub async fn connect(&self) -> Result<PgConnection, PostgresError> {
-        // The driver's constructor looks at PG* variables; every value that it could take from there is set here.
+        // The driver's constructor looks at PG* variables. What it could take from there is set here, but for
+        // PGSSLROOTCERT, PGSSLCERT, PGSSLKEY and PGOPTIONS: the programs started here get none of them, so that one of
+        // them that mattered would show as a difference between our sessions, not as a wrong capture.
         let mut driver = PgConnectOptions::new_without_pgpass()
             .port(self.port)
             .username(&self.user)
@@ -306,7 +312,7 @@ mod tests {
         let info = options.conninfo(&[("search_path", ""), ("x.y", "a b'c")]);
         assert_eq!(
             info,
-            "host='::1' port='5433' user='b@ck' dbname='my db' sslmode='require' connect_timeout='15' \
+            "host='::1' port='5433' user='b@ck' dbname='my db' sslmode='verify-ca' connect_timeout='15' \
              application_name='backup' sslrootcert='/ca.pem' options='-c search_path= -c x.y=a\\\\ b\\'c'"
         );
         assert!(!format!("{options:?}{info}").contains("canary"));

@@ -15,6 +15,8 @@ pub(super) struct Table {
     pub(super) kept: Kept,
     /// Columns of the COPY, in order.
     pub(super) columns: Vec<String>,
+    /// Object ids of their types; of domains, of the types beneath.
+    pub(super) types: Vec<i64>,
     /// How COPY writes them.
     pub(super) format: RowFormat,
     /// Size now, main fork and TOAST; decides order and packing only.
@@ -26,7 +28,15 @@ pub(super) struct Table {
 impl Table {
     /// Nothing is known about its columns and its size yet.
     pub(super) fn new(relation: Relation, kept: Kept) -> Self {
-        Self { relation, kept, columns: Vec::new(), format: RowFormat::Text, disk_bytes: 0, blocks: 0 }
+        Self {
+            relation,
+            kept,
+            columns: Vec::new(),
+            types: Vec::new(),
+            format: RowFormat::Text,
+            disk_bytes: 0,
+            blocks: 0,
+        }
     }
 }
 

@@ -25,6 +25,7 @@ mod rows;
 mod select;
 mod session;
 mod sql;
+mod types;
 
 use std::collections::BTreeSet;
 

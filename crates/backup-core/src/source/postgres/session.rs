@@ -15,7 +15,7 @@ use super::options::ConnectOptions;
 use super::wire::{Answer, CopyError, CopySink as _, Wire};
 
 /// Settings of every session that reads data. Those that a server does not know are left out.
-const SETTINGS: [(&str, &str); 31] = [
+const SETTINGS: [(&str, &str); 32] = [
     ("standard_conforming_strings", "on"),
     ("row_security", "off"),
     ("synchronize_seqscans", "off"),
@@ -46,6 +46,8 @@ const SETTINGS: [(&str, &str); 31] = [
     ("tcp_keepalives_idle", "60"),
     ("tcp_keepalives_interval", "10"),
     ("tcp_keepalives_count", "6"),
+    // A query whose reader is gone ends soon, and its locks with it (PostgreSQL 14 and later).
+    ("client_connection_check_interval", "2s"),
     ("client_min_messages", "warning"),
 ];
 
@@ -85,8 +87,8 @@ pub(super) async fn open_wire(to: &ConnectOptions, id: &str) -> Result<Wire, Pos
     wire.query(&settings()).await.map_err(PostgresError::during(PREPARING))?;
     match wire.query(&import(id)).await {
         Ok(_) => Ok(wire),
-        // `invalid snapshot identifier`: whoever exported it is gone.
-        Err(error) if sql_state(&error).as_deref() == Some("22023") => {
+        // `invalid snapshot identifier`, from 17 on `snapshot … does not exist`: whoever exported it is gone.
+        Err(error) if matches!(sql_state(&error).as_deref(), Some("22023" | "42704" | "55000")) => {
             Err(PostgresError::disturbed("the session that holds locks and snapshot had ended", Some(error)))
         }
         Err(error) => Err(PostgresError::during("importing the snapshot")(error)),

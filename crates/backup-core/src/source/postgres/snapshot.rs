@@ -18,6 +18,7 @@ use super::formats;
 use super::names::Encoding;
 use super::options::ConnectOptions;
 use super::plan::{self, Plan, Table};
+use super::rows::RowFormat;
 use super::session::{Session, column};
 use crate::manifest::Kept;
 
@@ -134,7 +135,12 @@ impl Coordinator {
         self.session.run("setting a timeout", "SET LOCAL lock_timeout = 0").await?;
         for table in tables {
             let columns = columns.remove(&table.relation.oid).unwrap_or_default();
-            table.format = formats::format(columns.iter().map(|column| column.base_type), encoding);
+            // What lies in the archive comes back through text: bits that only binary keeps would differ then.
+            table.format = match table.kept {
+                Kept::Streamed => formats::format(columns.iter().map(|column| column.base_type), encoding),
+                Kept::Archive | Kept::Excluded => RowFormat::Text,
+            };
+            table.types = columns.iter().map(|column| column.base_type).collect();
             table.columns = columns.into_iter().map(|column| column.name).collect();
             let size = sizes.get(&table.relation.oid).copied().unwrap_or_default();
             // Older servers read the whole table for each range of its blocks.

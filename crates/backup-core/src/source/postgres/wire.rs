@@ -12,6 +12,7 @@ mod startup;
 mod tls;
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use fallible_iterator::FallibleIterator as _;
@@ -23,6 +24,14 @@ use error::server_error;
 
 /// Room for one read. Larger than any common row, so that pieces are the exception.
 const INBOX_BYTES: usize = 256 * 1024;
+
+/// Time for the server to end a session that said goodbye.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Longest message of a server that has not let us in, and has not proved anything, and of one that has. Rows of a COPY
+/// have no limit: they pass through in pieces.
+const STRANGER_BYTES: usize = 64 * 1024;
+const ANSWER_BYTES: usize = 16 << 20;
 
 /// Tag and length before each message's content.
 const HEADER_BYTES: usize = 5;
@@ -74,6 +83,8 @@ pub(super) struct Wire {
     stream: Box<dyn Stream>,
     inbox: BytesMut,
     outbox: BytesMut,
+    /// Bytes of the longest message that is read whole.
+    limit: usize,
     broken: bool,
 }
 
@@ -85,7 +96,8 @@ impl std::fmt::Debug for Wire {
 
 impl Wire {
     fn new(stream: Box<dyn Stream>) -> Self {
-        Self { stream, inbox: BytesMut::with_capacity(INBOX_BYTES), outbox: BytesMut::new(), broken: false }
+        let inbox = BytesMut::with_capacity(INBOX_BYTES);
+        Self { stream, inbox, outbox: BytesMut::new(), limit: STRANGER_BYTES, broken: false }
     }
 
     /// Runs statements and gives the rows of all of them. After the server's error the session goes on.
@@ -195,15 +207,18 @@ impl Wire {
         frontend::terminate(&mut self.outbox);
         // The server ends the session also when the farewell is lost.
         let _ = self.send().await;
-        // Its end of the connection closes when the session is over.
-        while matches!(self.stream.read_buf(&mut self.inbox).await, Ok(read) if read > 0) {
-            self.inbox.clear();
-        }
+        // Its end of the connection closes when the session is over; a server that hangs is not waited for.
+        let over = async {
+            while matches!(self.stream.read_buf(&mut self.inbox).await, Ok(read) if read > 0) {
+                self.inbox.clear();
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, over).await;
     }
 
     async fn begin(&mut self, sql: &str) -> Result<(), sqlx::Error> {
         if std::mem::replace(&mut self.broken, true) {
-            return Err(unexpected("a session that was given up"));
+            return Err(sqlx::Error::Protocol("the session was given up after an error".to_owned()));
         }
         frontend::query(sql, &mut self.outbox)?;
         Ok(self.send().await?)
@@ -217,6 +232,9 @@ impl Wire {
     /// The next message that is not a notice of some kind.
     async fn message(&mut self) -> Result<Message, sqlx::Error> {
         loop {
+            if self.inbox.first().is_some_and(|tag| frame(&self.inbox, *tag).is_ok_and(|n| n > Some(self.limit))) {
+                return Err(unexpected("a message that is too long"));
+            }
             match Message::parse(&mut self.inbox)? {
                 Some(Message::NoticeResponse(_) | Message::ParameterStatus(_) | Message::NotificationResponse(_)) => {}
                 Some(message) => return Ok(message),

@@ -102,7 +102,8 @@ fn is_small(table: &Table) -> bool {
 
 /// The ranges that cover a table once; the last is open, because a table grows.
 fn ranges(table: &Table, part_blocks: u64) -> Vec<Option<Blocks>> {
-    let count = table.blocks.div_ceil(part_blocks.max(1));
+    let part_blocks = part_blocks.max(1);
+    let count = table.blocks.div_ceil(part_blocks);
     if count <= 1 {
         return vec![None];
     }

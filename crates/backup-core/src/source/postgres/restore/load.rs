@@ -18,6 +18,7 @@ use super::error::RestoreError;
 use super::rows::{Numbered, TarMembers};
 use super::session;
 use super::sql::{ident, qualified};
+use super::types;
 use crate::fingerprint::RowSum;
 use crate::manifest::{Part, StreamKind, TableEntry};
 use crate::monitor::{Event, Monitor};
@@ -60,6 +61,10 @@ pub(super) struct Loaded {
 impl Loader<'_> {
     /// Loads everything. A table that a CHECK refuses, because it looks at other tables, comes again after all others.
     pub(super) async fn load(&self) -> Result<Loaded, RestoreError> {
+        let mut conn = session::open(self.to).await?;
+        types::compare(&mut conn, self.tables.iter().map(|index| &self.snapshot.tables[*index])).await?;
+        // A session that is gone at once does not stand in the way of the rename.
+        let _ = conn.close().await;
         let loaded = Mutex::new(Loaded::default());
         let mut refused = self.round(self.jobs(), self.jobs, &loaded).await?;
         loop {

@@ -256,6 +256,9 @@ fn consistent(snapshot: &Snapshot<'_>) -> Result<u32, RestoreError> {
         if RowFormat::parse(&entry.format).is_none() {
             return Err(bad(format!("{table} is in COPY format `{}`, which this version does not load", entry.format)));
         }
+        if !entry.types.is_empty() && entry.types.len() != entry.columns.len() {
+            return Err(bad(format!("{table} has {} columns and types of {}", entry.columns.len(), entry.types.len())));
+        }
         if !entry.encoding.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
             return Err(bad(format!("`{}`, the encoding of {table}, is not one", entry.encoding)));
         }
@@ -282,29 +285,11 @@ fn consistent(snapshot: &Snapshot<'_>) -> Result<u32, RestoreError> {
         if entry.kept == Kept::Streamed && sum != (RowSum { rows: entry.rows, fingerprint: entry.fingerprint }) {
             return Err(bad(format!("the parts of {table} do not add up")));
         }
-        if !covers(entry) {
+        if !entry.is_covered() {
             return Err(bad(format!("the parts of {table} do not cover it once")));
         }
     }
     Ok(archive)
-}
-
-/// Block ranges must cover `[0, ∞)` exactly once; a part without a range must be the only one.
-fn covers(entry: &TableEntry) -> bool {
-    let Some(first) = entry.parts.first() else { return true };
-    if first.blocks.is_none() {
-        return entry.parts.len() == 1;
-    }
-    let mut ranges: Vec<_> = entry.parts.iter().map(|part| part.blocks).collect();
-    ranges.sort_unstable_by_key(|range| range.map(|(from, _)| from));
-    let mut expected = Some(0);
-    for range in ranges {
-        match (range, expected) {
-            (Some((from, to)), Some(at)) if from == at && to.is_none_or(|to| to > from) => expected = to,
-            _ => return false,
-        }
-    }
-    expected.is_none()
 }
 
 impl Selection {

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::error::server_error;
-use super::{Stream, Wire, tls, unexpected};
+use super::{ANSWER_BYTES, Stream, Wire, tls, unexpected};
 use crate::secret::Secret;
 use crate::source::postgres::options::{ConnectOptions, SslMode};
 
@@ -47,6 +47,7 @@ impl Wire {
         frontend::startup_message(parameters, &mut wire.outbox)?;
         wire.send().await?;
         wire.authenticate(to).await?;
+        wire.limit = ANSWER_BYTES;
         loop {
             match wire.message().await? {
                 Message::ReadyForQuery(_) => return Ok(wire),

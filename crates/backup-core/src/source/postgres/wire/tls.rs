@@ -1,5 +1,6 @@
 //! TLS by libpq's rules: `prefer` and `require` encrypt and ask for no name, `verify-ca` checks the chain, `verify-full`
-//! the chain and the name. The authorities are those of `sslrootcert`, beside the public ones, as in the driver.
+//! the chain and the name (`options` turns `require` with an authority into `verify-ca`, as libpq does). The authorities
+//! are those of `sslrootcert` and no others; without it, the public ones.
 
 use std::sync::Arc;
 
@@ -31,11 +32,18 @@ async fn config(to: &ConnectOptions) -> Result<ClientConfig, sqlx::Error> {
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(tls)?;
     let builder = if matches!(to.ssl_mode(), SslMode::VerifyCa | SslMode::VerifyFull) {
-        let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-        if let Some(pem) = file(to, "sslrootcert").await? {
-            for certificate in CertificateDer::pem_slice_iter(&pem) {
-                roots.add(certificate.map_err(tls)?).map_err(tls)?;
+        let mut roots = RootCertStore::empty();
+        match file(to, "sslrootcert").await? {
+            // A public authority signs for anybody: with the name unchecked, beside a private one it would undo it.
+            Some(pem) => {
+                for certificate in CertificateDer::pem_slice_iter(&pem) {
+                    roots.add(certificate.map_err(tls)?).map_err(tls)?;
+                }
             }
+            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        }
+        if roots.is_empty() {
+            return Err(tls("the file of `sslrootcert` holds no certificate"));
         }
         let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(tls)?;
         match to.ssl_mode() {

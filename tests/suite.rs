@@ -14,6 +14,7 @@ mod suite {
     mod json;
     mod memory;
     mod pg_capture;
+    mod pg_complete;
     mod pg_restore;
     mod recover;
     mod roundtrip;

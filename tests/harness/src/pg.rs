@@ -8,6 +8,9 @@
 //! PostgreSQL refuses to run as root: when we are root the server runs as the user `postgres` (made by Debian's
 //! packages). fsync is off: what is tested is our program, not the disk; a crash of the *server* loses nothing then.
 
+mod installation;
+mod versions;
+
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -22,21 +25,21 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use self::installation::Installation;
+pub use self::versions::available;
+
 /// The name of the superuser in every cluster.
 pub const SUPERUSER: &str = "postgres";
 
 /// How long a server may take to start or stop: a machine that runs many tests at once is slow.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Where Debian keeps the versions, one directory with `bin` for each.
-const VERSIONS: &str = "/usr/lib/postgresql";
-
 /// How a cluster is made.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Major version to take from Debian's directories; the newest when absent.
+    /// Major version (see [`available`]); Debian's newest when absent.
     pub version: Option<u32>,
-    /// Directory with `initdb` and `postgres`, instead of one of Debian's.
+    /// Directory with `initdb` and `postgres` of that version, instead of the usual one.
     pub bin: Option<PathBuf>,
     /// Superuser's password: connections then need it (SCRAM); without one everybody is trusted.
     pub password: Option<String>,
@@ -101,8 +104,11 @@ impl Cluster {
     /// # Panics
     /// When PostgreSQL is not installed or does not start; the message holds its log.
     pub fn start_with(options: Options) -> Self {
-        let bin = options.bin.clone().unwrap_or_else(|| version_dir(options.version, "initdb"));
-        let clients = if bin.join("psql").exists() { bin.clone() } else { version_dir(None, "psql") };
+        let installed = || versions::server(options.version);
+        let bin = options.bin.clone().or_else(installed);
+        let bin = bin.unwrap_or_else(|| panic!("no PostgreSQL server here (version asked for: {:?})", options.version));
+        let clients = options.version.map_or_else(versions::debian_clients, versions::clients);
+        let clients = clients.expect("client programs that are new enough");
         let dir =
             tempfile::Builder::new().prefix("pg-test-").tempdir_in(short_temp_dir()).expect("a temporary directory");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a directory that others can enter");
@@ -366,17 +372,6 @@ fn server_user() -> Option<(u32, u32)> {
     let line = users.lines().find(|line| line.starts_with("postgres:")).expect("a user `postgres`, as we are root");
     let mut ids = line.split(':').skip(2).map(|field| field.parse().expect("a number"));
     Some((ids.next().expect("a user id"), ids.next().expect("a group id")))
-}
-
-/// Debian's newest version (or the one asked for) that has `program`.
-fn version_dir(version: Option<u32>, program: &str) -> PathBuf {
-    let known = fs::read_dir(VERSIONS).into_iter().flatten().flatten();
-    let mut majors: Vec<u32> = known.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    majors.sort_unstable();
-    majors.retain(|major| version.is_none_or(|wanted| wanted == *major));
-    let mut dirs = majors.iter().rev().map(|major| Path::new(VERSIONS).join(major.to_string()).join("bin"));
-    dirs.find(|dir| dir.join(program).exists())
-        .unwrap_or_else(|| panic!("no PostgreSQL with `{program}` below {VERSIONS} (version asked for: {version:?})"))
 }
 
 /// The temporary directory, or `/tmp` when it is so long that a socket in it would be over the kernel's 107 bytes.

@@ -13,6 +13,7 @@
 //! It never alters an existing role, never puts a password into an argument or a message, and holds no more than one
 //! row and one member of a tar per session in memory.
 
+mod analyze;
 mod archive;
 mod database;
 mod error;
@@ -21,6 +22,7 @@ mod globals;
 mod load;
 mod plan;
 mod proof;
+mod reorder;
 mod rows;
 mod select;
 mod session;
@@ -251,7 +253,7 @@ impl Restore<'_> {
         archive.post_data(options.jobs, lists.post_data()).await?;
         self.phase("analyze");
         let mut conn = session::open(&to).await?;
-        sqlx::raw_sql("ANALYZE").execute(&mut conn).await.map_err(PostgresError::during("ANALYZE"))?;
+        analyze::all(&mut conn, self.monitor).await?;
         let _ = conn.close().await;
 
         self.phase("comparing");
@@ -319,7 +321,12 @@ impl Restore<'_> {
                 Some(session) => session,
                 None => session::open(to).await?,
             };
-            let found = load::read_back(&mut session, entry, None).await?;
+            // What the archive has of an extension's table is what the extension wants dumped, not all of its rows.
+            let narrowed = match entry.kept {
+                Kept::Archive => facts::dumped_rows(&mut session, entry).await?,
+                _ => None,
+            };
+            let found = load::read_back(&mut session, entry, narrowed.as_deref()).await?;
             *conn = Some(session);
             found
         } else {
@@ -341,20 +348,22 @@ impl Restore<'_> {
         root: &(String, String),
         indexes: &[usize],
     ) -> Result<TableProof, RestoreError> {
-        let mut expected = RowSum::default();
-        let entries: Vec<&TableEntry> = indexes.iter().map(|index| &self.snapshot.tables[*index]).collect();
-        for entry in &entries {
-            expected.merge(&RowSum { rows: entry.rows, fingerprint: entry.fingerprint });
-        }
-        let first = entries.first().filter(|first| {
-            entries.iter().all(|entry| entry.columns == first.columns && entry.encoding == first.encoding)
-        });
         let target = qualified(&root.0, &root.1);
+        let entries: Vec<&TableEntry> = indexes.iter().map(|index| &self.snapshot.tables[*index]).collect();
+        let first = entries.first().filter(|first| {
+            entries.iter().all(|entry| entry.encoding == first.encoding && entry.format == first.format)
+        });
         let first = first.ok_or_else(|| RestoreError::Manifest {
-            why: format!(
-                "the partitions of {target} have their columns in different orders and cannot be compared there"
-            ),
+            why: format!("the partitions of {target} differ in encoding or format and cannot be compared there"),
         })?;
+        let mut expected = RowSum::default();
+        for entry in &entries {
+            expected.merge(&if entry.columns == first.columns {
+                RowSum { rows: entry.rows, fingerprint: entry.fingerprint }
+            } else {
+                reorder::sum(entry, &first.columns, self.streams).await?
+            });
+        }
         let mut conn = session::open(to).await?;
         let found = load::read_back(&mut conn, first, Some(&target)).await?;
         let _ = conn.close().await;
@@ -393,6 +402,9 @@ impl Restore<'_> {
             if self.options.keep_failed {
                 return Ok(false);
             }
+            let mut conn = session::open(&self.options.connect.with_database(working)).await?;
+            database::drop_subscriptions(&mut conn).await?;
+            let _ = conn.close().await;
             let mut conn = self.options.maintenance().connect().await?;
             let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(working));
             let during = PostgresError::during(format!("dropping database `{working}`"));

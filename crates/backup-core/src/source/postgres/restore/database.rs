@@ -311,6 +311,25 @@ async fn swap(
     Ok(run(conn, &format!("replacing database {}", ident(name)), &statements).await?)
 }
 
+/// Removes the subscriptions of the database of this session, because a database with one cannot be dropped. Their slots
+/// are forgotten first: they belong to the captured database, and the publisher must not lose them.
+pub(super) async fn drop_subscriptions(conn: &mut PgConnection) -> Result<(), PostgresError> {
+    let during = || PostgresError::during("dropping the subscriptions of a restore that failed");
+    let sql = "SELECT subname::text FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid \
+               WHERE d.datname = pg_catalog.current_database()";
+    let may_see = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_subscription', 'SELECT')";
+    if !sqlx::query_scalar::<_, bool>(may_see).fetch_one(&mut *conn).await.map_err(during())? {
+        return Ok(());
+    }
+    for row in sqlx::query(sql).fetch_all(&mut *conn).await.map_err(during())? {
+        let name = ident(row.try_get(0).map_err(during())?);
+        let statements =
+            [format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"), format!("DROP SUBSCRIPTION {name}")];
+        run(conn, "dropping the subscriptions of a restore that failed", &statements).await?;
+    }
+    Ok(())
+}
+
 async fn end_sessions(conn: &mut PgConnection, name: &str) -> Result<(), RestoreError> {
     let during = || PostgresError::during(format!("ending the sessions of database {}", ident(name)));
     let deadline = tokio::time::Instant::now() + PATIENCE;

@@ -1,9 +1,13 @@
 //! The captured database's own properties, read back from the manifest.
 
 use serde_json::Value;
+use sqlx::Row as _;
+use sqlx::postgres::PgConnection;
 
 use super::error::RestoreError;
-use crate::manifest::Property;
+use super::sql::qualified;
+use crate::manifest::{Property, TableEntry};
+use crate::source::postgres::error::PostgresError;
 
 /// What a database is besides its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +93,18 @@ fn settings(list: &Value) -> Option<Vec<(Option<String>, Vec<String>)>> {
         Some((role, texts(item.get("settings")?)?))
     };
     list.as_array()?.iter().map(one).collect()
+}
+
+/// Which rows of an extension's table are dumped, as a FROM clause (`pg_extension_config_dump`); `None` when all are.
+pub(super) async fn dumped_rows(conn: &mut PgConnection, entry: &TableEntry) -> Result<Option<String>, PostgresError> {
+    let during = || PostgresError::during("asking an extension for its tables");
+    let sql = "SELECT e.extcondition[u.position::int] AS condition FROM pg_catalog.pg_extension e, \
+               pg_catalog.unnest(e.extconfig) WITH ORDINALITY u (oid, position) WHERE u.oid = $1::pg_catalog.regclass";
+    let table = qualified(&entry.schema, &entry.name);
+    let row = sqlx::query(sql).bind(&table).fetch_optional(&mut *conn).await.map_err(during())?;
+    let Some(row) = row else { return Ok(None) };
+    let condition: Option<String> = row.try_get("condition").map_err(during())?;
+    Ok(condition.filter(|condition| !condition.is_empty()).map(|condition| format!("ONLY {table} {condition}")))
 }
 
 /// One `aclitem`, such as `app=CTc*/owner`.

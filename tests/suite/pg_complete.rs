@@ -58,7 +58,12 @@ async fn round_trip(major: u32) {
     let after = Picture::of(&target.cluster, DATABASE);
     let differences = before.differences(&after);
     assert!(differences.is_empty(), "{differences}");
-    assert_eq!(suspect, Vec::<String>::new());
+    let expected = [
+        "not captured: foreign table `others.remote`: its rows live on another server",
+        "not captured: foreign table `others.remote_part`: its rows live on another server",
+        "not captured: rows of `extended.builtin`, a table of extension `backup_sample` that it does not have dumped",
+    ];
+    assert_eq!(suspect, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,11 +76,22 @@ async fn all_of_the_fixture_comes_back_on_18() {
     round_trip(18).await;
 }
 
+/// From 13 into 18, against what 18's own programs make of the same database.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stock_programs_do() {
-    let source = Server::complete(15);
-    let target = Server::start(15);
-    let told = restored_by_stock(&source.cluster, &target.cluster, DATABASE);
-    let differences = Picture::of(&source.cluster, DATABASE).differences(&Picture::of(&target.cluster, DATABASE));
-    assert!(false, "{told:#?}\n{differences}");
+async fn an_upgrade_gives_what_stock_programs_give() {
+    if !available(13) || !available(18) {
+        return;
+    }
+    let source = Server::complete(13);
+    // Stock programs make event triggers before they fill materialized views, and then stumble over them.
+    source
+        .cluster
+        .psql(DATABASE, "DROP EVENT TRIGGER forbidden; DROP EVENT TRIGGER log_start; DROP EVENT TRIGGER log_end");
+    let (fixture, _) = captured(&options(&source.cluster, DATABASE)).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let (ours, stock) = (Server::start(18), Server::start(18));
+    let told = restored_by_stock(&source.cluster, &stock.cluster, DATABASE);
+    let proof = restored(&fixture, &into(&ours.cluster, Target::Original)).await;
+    proof.unwrap_or_else(|e| panic!("{}\n{}", chain(&e), ours.cluster.log()));
+    let differences = Picture::of(&stock.cluster, DATABASE).differences(&Picture::of(&ours.cluster, DATABASE));
+    assert!(differences.is_empty(), "{differences}\n{told:#?}");
 }

@@ -13,13 +13,16 @@ const SESSION: &str = "-c search_path= -c DateStyle=ISO -c IntervalStyle=postgre
     -c bytea_output=hex -c lc_monetary=C -c statement_timeout=0 -c row_security=off -c default_transaction_read_only=on \
     -c client_min_messages=warning -c max_parallel_workers_per_gather=0 -c enable_seqscan=on";
 
-/// Tables with their rows, one line each; rows sorted as text. Trees of schema `moving` are one table, because their
-/// rows hash by oids and belong to other leaves in another database.
+/// Tables with their rows, one line each; rows sorted as text, columns by name (a column that a child of an inheritance
+/// tree had first stands elsewhere after `pg_restore`). Trees of schema `moving` are one table, because their rows hash by
+/// oids and belong to other leaves in another database.
 const TABLES: &str = r#"
 SELECT pg_catalog.format('COPY (SELECT %L) TO STDOUT; COPY (SELECT %s FROM %s %I.%I "a row" ORDER BY 1) TO STDOUT;',
     '== ' || n.nspname || '.' || c.relname || ' ' || c.relkind::text,
-    CASE c.relkind WHEN 'S' THEN 'pg_catalog.concat_ws('' '', last_value, is_called)' ELSE '"a row"::text COLLATE "C"' END,
-    CASE WHEN c.relkind IN ('m', 'S', 'p') THEN '' ELSE 'ONLY' END, n.nspname, c.relname, 'a row')
+    CASE c.relkind WHEN 'S' THEN 'pg_catalog.concat_ws('' '', last_value, is_called)' ELSE 'ROW(' ||
+        coalesce((SELECT pg_catalog.string_agg('"a row".' || pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attname COLLATE "C")
+        FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '') || ')::text COLLATE "C"' END,
+    CASE WHEN c.relkind IN ('m', 'S', 'p') THEN '' ELSE 'ONLY' END, n.nspname, c.relname)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname !~ '^pg_|^information_schema$' AND c.relpersistence <> 't' AND CASE WHEN n.nspname = 'moving'
     THEN c.relkind = 'p' AND NOT c.relispartition OR c.relkind = 'r' AND NOT c.relispartition
@@ -67,7 +70,9 @@ impl Picture {
     pub(super) fn of(cluster: &Cluster, database: &str) -> Self {
         let script = lossy(&psql(cluster, database, TABLES));
         Self {
-            definitions: stock(cluster.client("pg_dump", database).args(["--schema-only", "--create"])),
+            definitions: sorted_settings(&stock(
+                cluster.client("pg_dump", database).args(["--schema-only", "--create"]),
+            )),
             rows: lossy(&psql(cluster, database, &script)),
             rest: lossy(&psql(cluster, database, REST)),
             globals: stock(cluster.client("pg_dumpall", database).arg("--globals-only")),
@@ -149,6 +154,15 @@ fn stock(command: &mut Command) -> String {
             all
         },
     )
+}
+
+/// `pg_dump` prints settings of roles in a database in the order in which they lie on disk.
+fn sorted_settings(text: &str) -> String {
+    let setting = |line: &str| line.starts_with("ALTER ROLE ") && line.contains(" IN DATABASE ");
+    let (mut settings, mut lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| setting(line));
+    settings.sort_unstable();
+    lines.append(&mut settings);
+    lines.join("\n")
 }
 
 /// Bytes as text, so that different bytes stay different.

@@ -77,6 +77,9 @@ pub(super) fn create(facts: &Facts, working: &str, superuser: bool, target_major
             let word = if provider == "builtin" { "BUILTIN_LOCALE" } else { "ICU_LOCALE" };
             let _ = write!(sql, " {word} {}", literal(locale));
         }
+        if let (Some(rules), true) = (&facts.icu_rules, target_major >= 16) {
+            let _ = write!(sql, " ICU_RULES {}", literal(rules));
+        }
     }
     // Naming the default one needs a privilege on it that others than superusers do not have.
     let named = facts.tablespace.as_ref().filter(|name| *name != "pg_default");
@@ -98,7 +101,7 @@ pub(super) fn properties(facts: &Facts, working: &str, superuser: bool) -> Resul
     }
     if let Some(acl) = &facts.acl {
         out.push(format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC, {}", ident(&facts.owner)));
-        out.extend(grants(acl, &database, |letter| letter != 'c' || superuser)?);
+        out.extend(grants(acl, facts, &database, superuser, |letter| letter != 'c' || superuser)?);
         if !superuser {
             out.push(format!("GRANT CONNECT ON DATABASE {database} TO {}", ident(&facts.owner)));
         }
@@ -125,11 +128,16 @@ fn opening(facts: &Facts, working: &str, superuser: bool) -> Result<Vec<String>,
     let database = ident(working);
     let limit = facts.connection_limit;
     if superuser {
-        return Ok(vec![format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}")]);
+        let mut out = vec![format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}")];
+        if facts.is_template {
+            // Not before: a template cannot be dropped when the restore fails.
+            out.push(format!("ALTER DATABASE {database} IS_TEMPLATE true"));
+        }
+        return Ok(out);
     }
     let mut out = match &facts.acl {
         None => vec![format!("GRANT CONNECT ON DATABASE {database} TO PUBLIC")],
-        Some(acl) => grants(acl, &database, |letter| letter == 'c')?,
+        Some(acl) => grants(acl, facts, &database, superuser, |letter| letter == 'c')?,
     };
     if limit != -1 {
         out.push(format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}"));
@@ -137,7 +145,14 @@ fn opening(facts: &Facts, working: &str, superuser: bool) -> Result<Vec<String>,
     Ok(out)
 }
 
-fn grants(acl: &[String], database: &str, wanted: impl Fn(char) -> bool) -> Result<Vec<String>, RestoreError> {
+/// Statements for privileges. A superuser grants each as the role that granted it: it stays revocable by that role.
+fn grants(
+    acl: &[String],
+    facts: &Facts,
+    database: &str,
+    superuser: bool,
+    wanted: impl Fn(char) -> bool,
+) -> Result<Vec<String>, RestoreError> {
     let mut out = Vec::new();
     for text in acl {
         let why = || RestoreError::Manifest { why: format!("database privilege `{text}` is not an aclitem") };
@@ -150,7 +165,13 @@ fn grants(acl: &[String], database: &str, wanted: impl Fn(char) -> bool) -> Resu
                 _ => "CONNECT",
             };
             let option = if *option { " WITH GRANT OPTION" } else { "" };
-            out.push(format!("GRANT {word} ON DATABASE {database} TO {to}{option}"));
+            let grant = format!("GRANT {word} ON DATABASE {database} TO {to}{option}");
+            out.push(if superuser && item.grantor != facts.owner {
+                let grantor = ident(&item.grantor);
+                format!("SET SESSION AUTHORIZATION {grantor}; {grant}; RESET SESSION AUTHORIZATION")
+            } else {
+                grant
+            });
         }
     }
     Ok(out)

@@ -178,7 +178,8 @@ impl RestorePlan {
 
     /// The roles that the database itself names must be there in the end.
     fn look_at_roles(&mut self, have: &BTreeSet<String>) {
-        let acl = self.facts.acl.iter().flatten().filter_map(|text| AclItem::parse(text)).map(|item| item.grantee);
+        let acl = self.facts.acl.iter().flatten().filter_map(|text| AclItem::parse(text));
+        let acl = acl.flat_map(|item| [item.grantee, item.grantor]);
         let settings = self.facts.settings.iter().filter_map(|(role, _)| role.clone());
         let named: BTreeSet<String> = acl.chain(settings).chain([self.facts.owner.clone()]).collect();
         let missing = named.iter().filter(|name| !name.is_empty() && !have.contains(*name));

@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use backup_core::clock::Clock;
 use backup_core::monitor::{Event, Monitor};
 use backup_core::source::postgres::restore::{TableProof, Target};
+use backup_core::source::postgres::{ClientsOption, PostgresOptions};
 use harness::pg::available;
 use judge::Picture;
 use scene::{DATABASE, Server, captured, into, options, restored, restored_by_stock};
@@ -76,7 +77,8 @@ async fn all_of_the_fixture_comes_back_on_18() {
     round_trip(18).await;
 }
 
-/// From 13 into 18, against what 18's own programs make of the same database.
+/// From 13 into 18: definitions against what 18's own programs make of the same database, rows against the original,
+/// because stock programs lose rows whose CHECK looks at a table that is loaded later.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_gives_what_stock_programs_give() {
     if !available(13) || !available(18) {
@@ -87,11 +89,18 @@ async fn an_upgrade_gives_what_stock_programs_give() {
     source
         .cluster
         .psql(DATABASE, "DROP EVENT TRIGGER forbidden; DROP EVENT TRIGGER log_start; DROP EVENT TRIGGER log_end");
-    let (fixture, _) = captured(&options(&source.cluster, DATABASE)).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
     let (ours, stock) = (Server::start(18), Server::start(18));
+    // As the manual says of an upgrade, and so that both sides are asked by the same program.
+    let newer = PostgresOptions {
+        clients: ClientsOption::Dir(ours.cluster.clients().to_owned()),
+        ..options(&source.cluster, DATABASE)
+    };
+    let (fixture, _) = captured(&newer).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
     let told = restored_by_stock(&source.cluster, &stock.cluster, DATABASE);
     let proof = restored(&fixture, &into(&ours.cluster, Target::Original)).await;
     proof.unwrap_or_else(|e| panic!("{}\n{}", chain(&e), ours.cluster.log()));
-    let differences = Picture::of(&stock.cluster, DATABASE).differences(&Picture::of(&ours.cluster, DATABASE));
+    let expected =
+        Picture { rows: Picture::of(&source.cluster, DATABASE).rows, ..Picture::of(&stock.cluster, DATABASE) };
+    let differences = expected.differences(&Picture::of(&ours.cluster, DATABASE));
     assert!(differences.is_empty(), "{differences}\n{told:#?}");
 }

@@ -169,7 +169,7 @@ pub async fn execute(
     plan.roles.0.create(&mut conn, plan.superuser).await?;
     restore.phase("database");
     let tablespace = plan.missing_tablespaces.is_empty();
-    let sql = database::create(&plan.facts, &plan.working, plan.superuser, plan.server_major, tablespace);
+    let sql = database::create(&plan.facts, &plan.working, plan.server(), tablespace);
     database::run(&mut conn, &format!("creating database `{}`", plan.working), &[sql]).await?;
     let _ = conn.close().await;
     let filled = restore.fill().await;
@@ -197,11 +197,11 @@ impl Restore<'_> {
         let (plan, maintenance) = (self.plan.clone(), self.options.maintenance());
         // Not to be cut in two by a signal: in the middle of it the live database is closed to everybody.
         let named = crate::critical::finish(async move {
-            let RestorePlan { facts, working, database: name, superuser, .. } = &plan;
+            let (server, RestorePlan { facts, working, database: name, .. }) = (plan.server(), &plan);
             let mut conn = maintenance.connect().await?;
             match &plan.kept_as {
-                None => database::finish(&mut conn, facts, working, name, *superuser).await,
-                Some(kept) => database::replace(&mut conn, &maintenance, facts, working, name, kept, *superuser).await,
+                None => database::finish(&mut conn, facts, working, name, server).await,
+                Some(kept) => database::replace(&mut conn, &maintenance, facts, working, name, kept, server).await,
             }
         });
         let named = named.await.unwrap_or_else(|| {
@@ -219,7 +219,7 @@ impl Restore<'_> {
         let (plan, options) = (self.plan, self.options);
         // No session stays open for all the hours of a restore: a timeout or a firewall would cut it.
         let mut conn = options.maintenance().connect().await?;
-        let properties = database::properties(&plan.facts, &plan.working, plan.superuser)?;
+        let properties = database::properties(&plan.facts, &plan.working, plan.server())?;
         database::run(&mut conn, &format!("setting properties of database `{}`", plan.working), &properties).await?;
         let _ = conn.close().await;
 

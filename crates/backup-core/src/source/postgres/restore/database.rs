@@ -61,8 +61,24 @@ pub(super) async fn run(conn: &mut PgConnection, what: &str, statements: &[Strin
     Ok(())
 }
 
-/// CREATE DATABASE, for a target of major version `target_major`.
-pub(super) fn create(facts: &Facts, working: &str, superuser: bool, target_major: u32, tablespace: bool) -> String {
+/// The server that is restored to, as far as it changes what is said to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Server {
+    /// Our user there is a superuser.
+    pub(super) superuser: bool,
+    /// Major version.
+    pub(super) major: u32,
+}
+
+impl Server {
+    /// Event triggers can be switched off for a database: since 17, when some of them also fire at each login.
+    fn may_silence_event_triggers(self) -> bool {
+        self.superuser && self.major >= 17
+    }
+}
+
+/// CREATE DATABASE.
+pub(super) fn create(facts: &Facts, working: &str, server: Server, tablespace: bool) -> String {
     let mut sql = format!(
         "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         ident(working),
@@ -71,13 +87,13 @@ pub(super) fn create(facts: &Facts, working: &str, superuser: bool, target_major
         literal(&facts.collate),
         literal(&facts.ctype)
     );
-    if let (Some(provider), true) = (&facts.provider, target_major >= 15) {
+    if let (Some(provider), true) = (&facts.provider, server.major >= 15) {
         let _ = write!(sql, " LOCALE_PROVIDER {}", ident(provider));
         if let Some(locale) = &facts.icu_locale {
             let word = if provider == "builtin" { "BUILTIN_LOCALE" } else { "ICU_LOCALE" };
             let _ = write!(sql, " {word} {}", literal(locale));
         }
-        if let (Some(rules), true) = (&facts.icu_rules, target_major >= 16) {
+        if let (Some(rules), true) = (&facts.icu_rules, server.major >= 16) {
             let _ = write!(sql, " ICU_RULES {}", literal(rules));
         }
     }
@@ -86,23 +102,23 @@ pub(super) fn create(facts: &Facts, working: &str, superuser: bool, target_major
     if let (Some(name), true) = (named, tablespace) {
         let _ = write!(sql, " TABLESPACE {}", ident(name));
     }
-    if superuser {
+    if server.superuser {
         sql += " CONNECTION LIMIT 0";
     }
     sql
 }
 
 /// Privileges, comment and settings; CONNECT only for a superuser, who relies on the connection limit.
-pub(super) fn properties(facts: &Facts, working: &str, superuser: bool) -> Result<Vec<String>, RestoreError> {
+pub(super) fn properties(facts: &Facts, working: &str, server: Server) -> Result<Vec<String>, RestoreError> {
     let database = ident(working);
     let mut out = Vec::new();
-    if !superuser {
+    if !server.superuser {
         out.push(format!("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC"));
     }
     if let Some(acl) = &facts.acl {
         out.push(format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC, {}", ident(&facts.owner)));
-        out.extend(grants(acl, facts, &database, superuser, |letter| letter != 'c' || superuser)?);
-        if !superuser {
+        out.extend(grants(acl, facts, &database, server.superuser, |letter| letter != 'c' || server.superuser)?);
+        if !server.superuser {
             out.push(format!("GRANT CONNECT ON DATABASE {database} TO {}", ident(&facts.owner)));
         }
     }
@@ -120,15 +136,26 @@ pub(super) fn properties(facts: &Facts, working: &str, superuser: bool) -> Resul
             out.push(format!("ALTER {subject} SET {} TO {}", setting_name(name), setting_value(name, value)));
         }
     }
+    if server.may_silence_event_triggers() {
+        // Ours are not sessions that a login trigger should write down. It gets its own value when the name comes.
+        out.push(format!("ALTER DATABASE {database} SET event_triggers TO off"));
+    }
     Ok(out)
 }
 
 /// What lets others in, for the last transaction.
-fn opening(facts: &Facts, working: &str, superuser: bool) -> Result<Vec<String>, RestoreError> {
+fn opening(facts: &Facts, working: &str, server: Server) -> Result<Vec<String>, RestoreError> {
     let database = ident(working);
     let limit = facts.connection_limit;
-    if superuser {
+    if server.superuser {
         let mut out = vec![format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}")];
+        if server.may_silence_event_triggers() {
+            let settings = facts.settings.iter().filter(|(role, _)| role.is_none()).flat_map(|(_, settings)| settings);
+            let value = settings.filter_map(|setting| setting.strip_prefix("event_triggers=")).next_back();
+            let how =
+                value.map_or("RESET event_triggers".to_owned(), |v| format!("SET event_triggers TO {}", literal(v)));
+            out.push(format!("ALTER DATABASE {database} {how}"));
+        }
         if facts.is_template {
             // Not before: a template cannot be dropped when the restore fails.
             out.push(format!("ALTER DATABASE {database} IS_TEMPLATE true"));
@@ -137,7 +164,7 @@ fn opening(facts: &Facts, working: &str, superuser: bool) -> Result<Vec<String>,
     }
     let mut out = match &facts.acl {
         None => vec![format!("GRANT CONNECT ON DATABASE {database} TO PUBLIC")],
-        Some(acl) => grants(acl, facts, &database, superuser, |letter| letter == 'c')?,
+        Some(acl) => grants(acl, facts, &database, server.superuser, |letter| letter == 'c')?,
     };
     if limit != -1 {
         out.push(format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}"));
@@ -238,10 +265,10 @@ pub(super) async fn finish(
     facts: &Facts,
     working: &str,
     name: &str,
-    superuser: bool,
+    server: Server,
 ) -> Result<(), RestoreError> {
     let mut statements = vec!["BEGIN; SET LOCAL synchronous_commit = on".to_owned()];
-    statements.extend(opening(facts, working, superuser)?);
+    statements.extend(opening(facts, working, server)?);
     statements.push(format!("ALTER DATABASE {} RENAME TO {}", ident(working), ident(name)));
     statements.push("COMMIT".to_owned());
     let done = run(conn, &format!("giving database {} its name {}", ident(working), ident(name)), &statements).await;
@@ -261,12 +288,12 @@ pub(super) async fn replace(
     working: &str,
     name: &str,
     kept: &str,
-    superuser: bool,
+    server: Server,
 ) -> Result<(), RestoreError> {
     let allow = |database: &str, yes: bool| format!("ALTER DATABASE {} ALLOW_CONNECTIONS {yes}", ident(database));
     let closing = format!("closing database {} to new sessions", ident(name));
     run(conn, &closing, &[allow(name, false)]).await?;
-    let swapped = swap(conn, facts, working, name, kept, superuser).await;
+    let swapped = swap(conn, facts, working, name, kept, server).await;
     if swapped.is_err() {
         let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await;
     }
@@ -315,7 +342,7 @@ async fn swap(
     working: &str,
     name: &str,
     kept: &str,
-    superuser: bool,
+    server: Server,
 ) -> Result<(), RestoreError> {
     end_sessions(conn, name).await?;
     // Asked again: between the plan and now hours may lie.
@@ -326,7 +353,7 @@ async fn swap(
     }
     let mut statements = vec!["BEGIN; SET LOCAL synchronous_commit = on".to_owned()];
     statements.push(format!("ALTER DATABASE {} RENAME TO {}", ident(name), ident(kept)));
-    statements.extend(opening(facts, working, superuser)?);
+    statements.extend(opening(facts, working, server)?);
     statements.push(format!("ALTER DATABASE {} RENAME TO {}", ident(working), ident(name)));
     statements.push("COMMIT".to_owned());
     Ok(run(conn, &format!("replacing database {}", ident(name)), &statements).await?)

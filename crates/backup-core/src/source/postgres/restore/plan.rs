@@ -127,6 +127,11 @@ pub(super) async fn plan(
 }
 
 impl RestorePlan {
+    /// The server that is restored to.
+    pub(super) fn server(&self) -> database::Server {
+        database::Server { superuser: self.superuser, major: self.server_major }
+    }
+
     fn look_at_server(&mut self, server: &Server, options: &RestoreOptions, globals: Option<&Globals>) {
         let database = &self.database;
         if database.is_empty() || database.len() > 63 {

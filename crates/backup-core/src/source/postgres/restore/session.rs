@@ -50,7 +50,14 @@ pub(super) async fn open(to: &ConnectOptions) -> Result<PgConnection, PostgresEr
 /// The same for sessions of `pg_restore`, as startup options: these win over settings of the database and of roles.
 pub(super) fn child_settings(server_major: u32) -> Vec<(&'static str, &'static str)> {
     let mut settings = vec![
+        ("client_min_messages", "warning"),
+        ("datestyle", "ISO"),
+        ("default_transaction_deferrable", "off"),
+        ("default_transaction_isolation", "read committed"),
         ("default_transaction_read_only", "off"),
+        ("intervalstyle", "postgres"),
+        ("quote_all_identifiers", "off"),
+        ("transform_null_equals", "off"),
         ("idle_in_transaction_session_timeout", "0"),
         ("lock_timeout", "0"),
         ("statement_timeout", "0"),

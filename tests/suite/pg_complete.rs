@@ -5,6 +5,7 @@
 //! of major N and later.
 
 mod judge;
+mod odd;
 mod scene;
 
 use std::sync::Mutex;
@@ -15,6 +16,8 @@ use backup_core::source::postgres::restore::{TableProof, Target};
 use backup_core::source::postgres::{ClientsOption, PostgresOptions};
 use harness::pg::available;
 use judge::Picture;
+
+use super::pg_restore::fixture::Fixture;
 use scene::{DATABASE, Server, captured, into, options, restored, restored_by_stock};
 
 #[derive(Default)]
@@ -75,6 +78,12 @@ async fn all_of_the_fixture_comes_back_on_15() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_the_fixture_comes_back_on_18() {
     round_trip(18).await;
+}
+
+// A server for which only newer client programs are here.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_the_fixture_comes_back_on_16() {
+    round_trip(16).await;
 }
 
 /// From 13 into 18: definitions against what 18's own programs make of the same database, rows against the original,

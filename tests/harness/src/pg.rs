@@ -109,15 +109,30 @@ impl Cluster {
         let bin = bin.unwrap_or_else(|| panic!("no PostgreSQL server here (version asked for: {:?})", options.version));
         let clients = options.version.map_or_else(versions::debian_clients, versions::clients);
         let clients = clients.expect("client programs that are new enough");
-        let dir =
-            tempfile::Builder::new().prefix("pg-test-").tempdir_in(short_temp_dir()).expect("a temporary directory");
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a directory that others can enter");
-        if let Some((uid, gid)) = server_user() {
-            chown(dir.path(), Some(uid), Some(gid)).expect("a directory of user postgres");
-        }
+        let dir = new_dir();
         let cluster = Self { options, bin, clients, port: 0, server: Mutex::new(None), dir };
         cluster.initdb();
         cluster.started()
+    }
+
+    /// A hot standby of this cluster, made from its files while it is stopped for a moment.
+    ///
+    /// # Panics
+    /// When files cannot be copied or a server does not start.
+    pub fn standby(&self) -> Self {
+        let dir = new_dir();
+        self.stop(Stop::Fast);
+        let mut copy = as_server_user("/bin/cp".as_ref(), false);
+        let copied = copy.arg("-a").arg(self.data()).arg(dir.path().join("data")).status().expect("cp");
+        assert!(copied.success(), "the cluster's files could not be copied");
+        self.start_again();
+        let signal = dir.path().join("data/standby.signal");
+        fs::write(&signal, "").expect("a file");
+        let mut options = self.options.clone();
+        let from = format!("host=127.0.0.1 port={} user={SUPERUSER}", self.port);
+        options.settings.push(("primary_conninfo".to_owned(), from));
+        let (bin, clients) = (self.bin.clone(), self.clients.clone());
+        Self { options, bin, clients, port: 0, server: Mutex::new(None), dir }.started()
     }
 
     /// The port on 127.0.0.1.
@@ -372,6 +387,16 @@ fn server_user() -> Option<(u32, u32)> {
     let line = users.lines().find(|line| line.starts_with("postgres:")).expect("a user `postgres`, as we are root");
     let mut ids = line.split(':').skip(2).map(|field| field.parse().expect("a number"));
     Some((ids.next().expect("a user id"), ids.next().expect("a group id")))
+}
+
+/// A new directory of the servers' user that others can enter.
+fn new_dir() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("pg-test-").tempdir_in(short_temp_dir()).expect("a temporary directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a directory that others can enter");
+    if let Some((uid, gid)) = server_user() {
+        chown(dir.path(), Some(uid), Some(gid)).expect("a directory of user postgres");
+    }
+    dir
 }
 
 /// The temporary directory, or `/tmp` when it is so long that a socket in it would be over the kernel's 107 bytes.

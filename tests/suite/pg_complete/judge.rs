@@ -68,13 +68,13 @@ pub(super) struct Picture {
 impl Picture {
     /// Looks at a database of a cluster.
     pub(super) fn of(cluster: &Cluster, database: &str) -> Self {
-        let script = lossy(&psql(cluster, database, TABLES));
+        let script = psql(cluster, database, TABLES.as_bytes());
         Self {
             definitions: sorted_settings(&stock(
                 cluster.client("pg_dump", database).args(["--schema-only", "--create"]),
             )),
             rows: lossy(&psql(cluster, database, &script)),
-            rest: lossy(&psql(cluster, database, REST)),
+            rest: lossy(&psql(cluster, database, REST.as_bytes())),
             globals: stock(cluster.client("pg_dumpall", database).arg("--globals-only")),
         }
     }
@@ -133,10 +133,10 @@ fn lines(left: &str, right: &str) -> String {
     out
 }
 
-fn psql(cluster: &Cluster, database: &str, script: &str) -> Vec<u8> {
+fn psql(cluster: &Cluster, database: &str, script: &[u8]) -> Vec<u8> {
     let mut command = cluster.client("psql", database);
     command.env("PGOPTIONS", SESSION).args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
-    let output = fed(&mut command, script.as_bytes());
+    let output = fed(&mut command, script);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }

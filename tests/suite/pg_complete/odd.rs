@@ -44,16 +44,23 @@ const LATIN1: &[u8] = b"SET client_encoding = 'LATIN1';
     CREATE FUNCTION \"f\xe9\"() RETURNS text LANGUAGE sql AS $$ SELECT '\xe9'::text $$;
     CREATE MATERIALIZED VIEW \"m\xe9\" AS SELECT \"f\xe9\"();";
 
+const CREATE: &str = "TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' ENCODING";
+
+/// Whole servers of that encoding: names of roles are the same bytes in all databases, whatever these are in.
 #[tokio::test(flavor = "multi_thread")]
-async fn other_encodings_come_back_with_names_in_them() {
-    let (source, target) = (Cluster::start(), Cluster::start());
-    let create = "CREATE DATABASE odd TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C' ENCODING";
-    source.psql("postgres", &format!("{create} 'LATIN1'"));
+async fn a_latin_database_comes_back_with_names_in_its_encoding() {
+    let latin = || Options { encoding: "LATIN1".to_owned(), locale: "C".to_owned(), ..Options::default() };
+    let (source, target) = (Cluster::start_with(latin()), Cluster::start_with(latin()));
+    source.psql("postgres", &format!("CREATE DATABASE odd {CREATE} 'LATIN1'"));
     run(&source, "odd", LATIN1);
     assert_eq!(comes_back(&source, &target, "odd").await, Vec::<String>::new());
+}
 
-    // Bytes that are no text at all; names that are valid in another encoding.
-    source.psql("postgres", &format!("{} 'SQL_ASCII'", create.replace("odd", "ascii")));
+/// Bytes that are no text at all, and names that are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_an_encoding_comes_back() {
+    let (source, target) = (Cluster::start(), Cluster::start());
+    source.psql("postgres", &format!("CREATE DATABASE ascii {CREATE} 'SQL_ASCII'"));
     let mut script = b"CREATE SCHEMA \"sch\xc3\xa9ma\"; CREATE TABLE \"sch\xc3\xa9ma\".t (\"\xc3\xa9\" text, b bytea, a text[]);
         INSERT INTO \"sch\xc3\xa9ma\".t VALUES ('caf\xe9 \xff\xfe \x80', '\\xff', ARRAY['\xe9', E'\\\\ \\n']), ('caf\xc3\xa9', NULL, NULL);
         COMMENT ON TABLE \"sch\xc3\xa9ma\".t IS '\xff'; CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ SELECT '\xe9'::text $$;
@@ -80,7 +87,7 @@ async fn settings_of_roles_and_databases_change_nothing() {
     source.psql("postgres", "CREATE DATABASE bent");
     let sql = r#"
         CREATE TABLE a (t timestamptz DEFAULT '2024-02-03 04:05:06+00', i interval DEFAULT '-1 days -02:03:04', f float8, b bytea, m money,
-            s text[], x xml, d date DEFAULT '2024-02-03', g text GENERATED ALWAYS AS (upper('ß')) STORED);
+            s text[], x xml, d date DEFAULT '2024-02-03', g bytea GENERATED ALWAYS AS (b || '\x01') STORED);
         INSERT INTO a (f, b, m, s, x) VALUES (0.1::float8 + 0.2, '\xdeadbeef', 12.5, '{NULL,"NULL",a}', 'just text <b/>'), ('NaN', '\x5c', -1, NULL, '');
         CREATE TABLE big AS SELECT i, md5(i::text) AS h FROM generate_series(1, 50000) i;
         CREATE TABLE days (day date, n int) PARTITION BY RANGE (day);
@@ -88,29 +95,31 @@ async fn settings_of_roles_and_databases_change_nothing() {
         INSERT INTO days VALUES ('2024-02-04', 1);
         CREATE FUNCTION f(text[] DEFAULT '{NULL}') RETURNS interval LANGUAGE sql AS $$ SELECT interval '1 day' $$;
         CREATE VIEW nulls AS SELECT f = NULL AS never, f, E'back\\slash' AS b FROM a;
-        CREATE MATERIALIZED VIEW kept AS SELECT t::text, i::text, d::text, x FROM a;
         CREATE INDEX ON big (h, i); SELECT lo_from_bytea(0, '\x00ff');"#;
     source.psql("bent", sql);
     let straight = Picture::of(&source, "bent");
     let settings = "array_nulls = off; xmloption = document; parallel_setup_cost = 0; parallel_tuple_cost = 0; min_parallel_table_scan_size = 0;
         max_parallel_workers_per_gather = 4; statement_timeout = '1s'; lock_timeout = '1s'; idle_in_transaction_session_timeout = '1s';
-        idle_session_timeout = '1s'; default_transaction_read_only = on; datestyle = 'German, YDM'; intervalstyle = 'sql_standard';
+        idle_session_timeout = '1s'; default_transaction_read_only = on; datestyle = 'German, DMY'; intervalstyle = 'sql_standard';
         bytea_output = 'escape'; extra_float_digits = -15; timezone = 'Asia/Kathmandu'; lc_monetary = 'C'; search_path = 'pg_temp';
         quote_all_identifiers = on; standard_conforming_strings = off; backslash_quote = off; transform_null_equals = on; row_security = on;
         default_transaction_isolation = 'serializable'; default_transaction_deferrable = on; synchronize_seqscans = on; enable_seqscan = off;
         enable_tidscan = off; client_encoding = 'LATIN1'; xmlbinary = 'hex'; default_table_access_method = 'heap'; check_function_bodies = on;
         client_min_messages = 'debug5'; jit = on; jit_above_cost = 0; escape_string_warning = off; default_toast_compression = 'pglz'";
     for setting in settings.split(';') {
-        source.psql("postgres", &format!("ALTER DATABASE bent SET {setting}"));
+        let writing = "SET default_transaction_read_only = off;";
+        source.psql("postgres", &format!("{writing} ALTER DATABASE bent SET {setting}"));
         // The same for every session of the role, in all databases of both servers.
         for cluster in [&source, &target] {
-            cluster.psql(
-                "postgres",
-                &format!("SET default_transaction_read_only = off; ALTER ROLE postgres SET {setting}"),
-            );
+            cluster.psql("postgres", &format!("{writing} ALTER ROLE postgres SET {setting}"));
         }
     }
+    // Its texts are made by the settings, there and here.
+    let kept = "SET default_transaction_read_only = off; CREATE MATERIALIZED VIEW public.kept AS
+        SELECT t::text, i::text, d::text, f::text, b::text FROM public.a";
+    source.psql("bent", kept);
     assert_eq!(comes_back(&source, &target, "bent").await, Vec::<String>::new());
+    target.psql("bent", "SET default_transaction_read_only = off; DROP MATERIALIZED VIEW public.kept");
     let bent = Picture::of(&target, "bent");
     assert_eq!(straight.rows, bent.rows, "what was stored is what was there before anything was set");
 }
@@ -137,8 +146,14 @@ async fn a_standby_is_a_source() {
     assert!(differences.is_empty(), "{differences}");
 }
 
-/// With default settings `pg_dump` alone locks them all: about 6,400 locks are guaranteed, more are there by luck.
+/// More tables than the lock table has room for twice: only `pg_dump` locks them all.
 #[tokio::test(flavor = "multi_thread")]
+async fn tables_come_back_that_cannot_be_locked_twice() {
+    many_tables(700, &[("max_connections", "20")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes"]
 async fn nine_thousand_tables_come_back_at_the_default_lock_table() {
     many_tables(9000, &[]).await;
 }

@@ -142,7 +142,7 @@ async fn once(
     };
     let dumped = futures::try_join!(
         archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink, monitor),
-        globals::dump(&server.clients, &options.connect, server.globals, sink, monitor),
+        globals::dump(&server.clients, &options.connect, server.globals, &server.encoding, sink, monitor),
         copying,
     );
     let ((archive, mut contents), globals, (mut details, results)) = match dumped {

@@ -164,7 +164,7 @@ pub async fn execute(
         return Err(RestoreError::Refused { refusals: plan.refusals.clone() });
     }
     let restore = Restore { plan, options, snapshot, streams, monitor };
-    let mut conn = options.maintenance().connect().await?;
+    let mut conn = session::open_maintenance(&options.maintenance()).await?;
     restore.phase("roles");
     plan.roles.0.create(&mut conn, plan.superuser).await?;
     restore.phase("database");
@@ -198,7 +198,7 @@ impl Restore<'_> {
         // Not to be cut in two by a signal: in the middle of it the live database is closed to everybody.
         let named = crate::critical::finish(async move {
             let (server, RestorePlan { facts, working, database: name, .. }) = (plan.server(), &plan);
-            let mut conn = maintenance.connect().await?;
+            let mut conn = session::open_maintenance(&maintenance).await?;
             match &plan.kept_as {
                 None => database::finish(&mut conn, facts, working, name, server).await,
                 Some(kept) => database::replace(&mut conn, &maintenance, facts, working, name, kept, server).await,
@@ -218,7 +218,7 @@ impl Restore<'_> {
     async fn fill(&self) -> Result<RestoreProof, RestoreError> {
         let (plan, options) = (self.plan, self.options);
         // No session stays open for all the hours of a restore: a timeout or a firewall would cut it.
-        let mut conn = options.maintenance().connect().await?;
+        let mut conn = session::open_maintenance(&options.maintenance()).await?;
         let properties = database::properties(&plan.facts, &plan.working, plan.server())?;
         database::run(&mut conn, &format!("setting properties of database `{}`", plan.working), &properties).await?;
         let _ = conn.close().await;
@@ -405,7 +405,7 @@ impl Restore<'_> {
             let mut conn = session::open(&self.options.connect.with_database(working)).await?;
             database::drop_subscriptions(&mut conn).await?;
             let _ = conn.close().await;
-            let mut conn = self.options.maintenance().connect().await?;
+            let mut conn = session::open_maintenance(&self.options.maintenance()).await?;
             let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(working));
             let during = PostgresError::during(format!("dropping database `{working}`"));
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.map_err(during)?;

@@ -324,7 +324,7 @@ async fn reopen(maintenance: &ConnectOptions, statement: &str) -> Result<(), Pos
     let mut last = None;
     for _ in 0..5 {
         let attempt = async {
-            let mut conn = maintenance.connect().await?;
+            let mut conn = super::session::open_maintenance(maintenance).await?;
             run(&mut conn, "opening the database again", &[statement.to_owned()]).await
         };
         match attempt.await {

@@ -10,7 +10,7 @@ use super::facts::{AclItem, Facts};
 use super::globals::{self, Globals, MissingRoles};
 use super::rows::Numbered;
 use super::sql::ident;
-use super::{RestoreOptions, Selection, Snapshot, Target, database};
+use super::{RestoreOptions, Selection, Snapshot, Target, database, session};
 use crate::fingerprint::RowSum;
 use crate::manifest::{Kept, StreamKind, TableEntry};
 use crate::source::Streams;
@@ -75,7 +75,7 @@ pub(super) async fn plan(
 ) -> Result<RestorePlan, RestoreError> {
     let facts = Facts::read(snapshot.properties)?;
     let archive = consistent(snapshot)?;
-    let mut conn = options.maintenance().connect().await?;
+    let mut conn = session::open_maintenance(&options.maintenance()).await?;
     let server = Server::ask(&mut conn, options).await?;
     let clients = Clients::find(&options.clients, facts.client_major).await?;
     let globals = match snapshot.first(StreamKind::PgGlobals) {

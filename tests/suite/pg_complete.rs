@@ -46,9 +46,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The fixture from one major to another server of the same major.
-async fn round_trip(major: u32) {
+async fn round_trip(major: u32) -> Option<(Server, Picture)> {
     if !available(major) {
-        return;
+        return None;
     }
     let source = Server::complete(major);
     let (fixture, suspect) =
@@ -68,22 +68,93 @@ async fn round_trip(major: u32) {
         "not captured: rows of `extended.builtin`, a table of extension `backup_sample` that it does not have dumped",
     ];
     assert_eq!(suspect, expected);
+    Some((target, before))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_the_fixture_comes_back_on_15() {
-    round_trip(15).await;
+    let Some((target, before)) = round_trip(15).await else { return };
+    // The judge sees what is broken, whatever it is.
+    let broken = [
+        ("DELETE FROM vals.texts WHERE n = 3", "== vals.texts r"),
+        ("UPDATE tables.many_parts SET hash = 'x' WHERE i = 77", "== tables.many_parts r"),
+        ("UPDATE code.branch SET many = NULL WHERE id = 2", "== code.branch r"),
+        ("SELECT setval('tables.alone', 1)", "== tables.alone S"),
+        ("REFRESH MATERIALIZED VIEW views.tenant WITH NO DATA", "populated\tviews\ttenant\tf"),
+        ("SELECT lo_put(70003, 0, '\\x02')", "large object\t70003"),
+        ("REVOKE SELECT ON LARGE OBJECT 70003 FROM worker CASCADE", "large object\t70003"),
+        ("DROP POLICY own ON code.secret", "- CREATE POLICY own ON code.secret"),
+        ("COMMENT ON COLUMN tables.serials.t IS NULL", "- COMMENT ON COLUMN tables.serials.t"),
+        ("ALTER DATABASE complete CONNECTION LIMIT 5", "CONNECTION LIMIT = 5"),
+        ("ALTER ROLE worker IN DATABASE complete RESET ALL", "- ALTER ROLE worker IN DATABASE"),
+        ("ALTER ROLE worker CREATEDB", "+ ALTER ROLE worker WITH NOSUPERUSER INHERIT NOCREATEROLE CREATEDB"),
+    ];
+    for (sql, _) in broken {
+        target.cluster.psql(
+            DATABASE,
+            &format!("ALTER EVENT TRIGGER forbidden DISABLE; {sql}; ALTER EVENT TRIGGER forbidden ENABLE ALWAYS"),
+        );
+    }
+    let differences = before.differences(&Picture::of(&target.cluster, DATABASE));
+    for (sql, words) in broken {
+        assert!(differences.contains(words), "{sql} is not seen:\n{differences}");
+    }
+}
+
+/// A restore that fails leaves nothing behind, also where a subscription and event triggers stand in the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_fails_leaves_no_database() {
+    let source = harness::pg::Cluster::start();
+    source.psql("postgres", "CREATE DATABASE shop");
+    source.psql(
+        "shop",
+        "CREATE TABLE t AS SELECT 1 AS x; CREATE SUBSCRIPTION \"odd \"\"s\" CONNECTION 'host=127.0.0.1 port=1 dbname=d' PUBLICATION p
+             WITH (connect = false);",
+    );
+    let (mut fixture, _) = captured(&options(&source, "shop")).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let target = harness::pg::Cluster::start();
+    fixture.table("t").rows += 1;
+    let part = &mut fixture.table("t").parts[0];
+    part.rows += 1;
+    restored(&fixture, &into(&target, Target::Original)).await.unwrap_err();
+    assert_eq!(target.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname ~ 'shop'"), "0");
+    fixture.table("t").rows -= 1;
+    fixture.table("t").parts[0].rows -= 1;
+    restored(&fixture, &into(&target, Target::Original)).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let enabled = "SELECT subname, subenabled FROM pg_subscription";
+    assert_eq!(target.psql("postgres", enabled), "odd \"s|f");
+}
+
+/// A column that a child had before it was attached stands elsewhere afterwards: there `pg_dump` is not exact, and ours is
+/// what stock programs make of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_stock_programs_reorder_come_back_as_they_do_it() {
+    let source = harness::pg::Cluster::start();
+    source.psql("postgres", "CREATE DATABASE shop");
+    source.psql(
+        "shop",
+        "CREATE TABLE animal (id int, name text); CREATE TABLE adopted (name text, extra int, id int);
+         INSERT INTO animal VALUES (1, 'cow'); INSERT INTO adopted VALUES ('stray', 5, 2); ALTER TABLE adopted INHERIT animal",
+    );
+    let (fixture, _) = captured(&options(&source, "shop")).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let (ours, stock) = (harness::pg::Cluster::start(), harness::pg::Cluster::start());
+    restored(&fixture, &into(&ours, Target::Original)).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    restored_by_stock(&source, &stock, "shop");
+    let (before, ours, stock) = (Picture::of(&source, "shop"), Picture::of(&ours, "shop"), Picture::of(&stock, "shop"));
+    assert_ne!(before.definitions, stock.definitions, "stock programs can do it now: hold ours against the original");
+    assert_eq!(ours.differences(&stock), "");
+    assert_eq!(before.rows, ours.rows);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_the_fixture_comes_back_on_18() {
-    round_trip(18).await;
+    let _ = round_trip(18).await;
 }
 
 // A server for which only newer client programs are here.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_the_fixture_comes_back_on_16() {
-    round_trip(16).await;
+    let _ = round_trip(16).await;
 }
 
 /// From 13 into 18: definitions against what 18's own programs make of the same database, rows against the original,

@@ -119,6 +119,7 @@ impl Cluster {
     ///
     /// # Panics
     /// When files cannot be copied or a server does not start.
+    #[must_use]
     pub fn standby(&self) -> Self {
         let dir = new_dir();
         self.stop(Stop::Fast);

@@ -76,9 +76,9 @@ async fn all_of_the_fixture_comes_back_on_15() {
     let Some((target, before)) = round_trip(15).await else { return };
     // The judge sees what is broken, whatever it is.
     let broken = [
-        ("DELETE FROM vals.texts WHERE n = 3", "== vals.texts r"),
-        ("UPDATE tables.many_parts SET hash = 'x' WHERE i = 77", "== tables.many_parts r"),
-        ("UPDATE code.branch SET many = NULL WHERE id = 2", "== code.branch r"),
+        ("TRUNCATE vals.texts", "== vals.texts r"),
+        ("INSERT INTO tables.many_parts VALUES (77, 'x')", "== tables.many_parts r"),
+        ("INSERT INTO code.branch VALUES (2, NULL, '{}')", "== code.branch r"),
         ("SELECT setval('tables.alone', 1)", "== tables.alone S"),
         ("REFRESH MATERIALIZED VIEW views.tenant WITH NO DATA", "populated\tviews\ttenant\tf"),
         ("SELECT lo_put(70003, 0, '\\x02')", "large object\t70003"),
@@ -86,7 +86,7 @@ async fn all_of_the_fixture_comes_back_on_15() {
         ("DROP POLICY own ON code.secret", "- CREATE POLICY own ON code.secret"),
         ("COMMENT ON COLUMN tables.serials.t IS NULL", "- COMMENT ON COLUMN tables.serials.t"),
         ("ALTER DATABASE complete CONNECTION LIMIT 5", "CONNECTION LIMIT = 5"),
-        ("ALTER ROLE worker IN DATABASE complete RESET ALL", "- ALTER ROLE worker IN DATABASE"),
+        ("ALTER ROLE worker IN DATABASE complete RESET ALL", "- == setting\tworker"),
         ("ALTER ROLE worker CREATEDB", "+ ALTER ROLE worker WITH NOSUPERUSER INHERIT NOCREATEROLE CREATEDB"),
     ];
     for (sql, _) in broken {
@@ -108,7 +108,7 @@ async fn a_restore_that_fails_leaves_no_database() {
     source.psql("postgres", "CREATE DATABASE shop");
     source.psql(
         "shop",
-        "CREATE TABLE t AS SELECT 1 AS x; CREATE SUBSCRIPTION \"odd \"\"s\" CONNECTION 'host=127.0.0.1 port=1 dbname=d' PUBLICATION p
+        "CREATE TABLE t AS SELECT 1 AS x; CREATE SUBSCRIPTION subscribed CONNECTION 'host=127.0.0.1 port=1 dbname=d' PUBLICATION p
              WITH (connect = false);",
     );
     let (mut fixture, _) = captured(&options(&source, "shop")).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
@@ -122,7 +122,7 @@ async fn a_restore_that_fails_leaves_no_database() {
     fixture.table("t").parts[0].rows -= 1;
     restored(&fixture, &into(&target, Target::Original)).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
     let enabled = "SELECT subname, subenabled FROM pg_subscription";
-    assert_eq!(target.psql("postgres", enabled), "odd \"s|f");
+    assert_eq!(target.psql("postgres", enabled), "subscribed|f");
 }
 
 /// A column that a child had before it was attached stands elsewhere afterwards: there `pg_dump` is not exact, and ours is

@@ -5,7 +5,8 @@
 #   scripts/test.sh --quick    formatting, lints and tests
 #
 # CARGO_TARGET_DIR   where cargo builds; default: under the user's cache directory, shared by all clones
-# REQUIRE            names, separated by commas (pg15,s3,stock-tools): what may not be skipped
+# REQUIRE            names, separated by commas (pg15,pg18,s3,stock-tools): what may not be skipped; servers pg13, pg16,
+#                    pg17, pg18 that it names are installed (BACKUP_PG_DIR: where)
 # CI                 set: nextest's profile `ci`
 #
 # Whatever cannot run says `SKIPPED: what: why`, here or in a test (tests append such lines to BACKUP_SKIPS_FILE, since
@@ -18,12 +19,14 @@ cd "$ROOT"
 . scripts/lib/say.sh
 # shellcheck source=scripts/lib/deps.sh
 . scripts/lib/deps.sh
+# shellcheck source=scripts/lib/pgmajors.sh
+. scripts/lib/pgmajors.sh
 
 QUICK=""
 case "${1-}" in
 "") ;;
 --quick) QUICK=1 ;;
--h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+-h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
 *) die "unknown argument \`$1\`" "scripts/test.sh [--quick]" ;;
 esac
 [ $# -le 1 ] || die "too many arguments" "scripts/test.sh [--quick]"
@@ -71,8 +74,14 @@ plain() { sed -E 's/\x1b\[[0-9;]*m//g' "$@"; }
 
 colour() { if [ -t 1 ]; then printf always; else printf never; fi; }
 
+# Majors that REQUIRE names and Debian does not have.
+required_majors() { tr ', ' '\n\n' <<<"${REQUIRE-}" | sed -n 's/^pg\([0-9][0-9]\)$/\1/p' | grep -v '^15$' || true; }
+
 tools() {
+    local majors
     ensure_packages
+    mapfile -t majors < <(required_majors)
+    if [ ${#majors[@]} -gt 0 ]; then ensure_pg_majors "${majors[@]}" || say "   (tests that need them will say so)"; fi
     ensure_rust
     default_target_dir
     say "   $(cargo --version), target directory $CARGO_TARGET_DIR"

@@ -16,6 +16,7 @@ mod suite {
     mod kills;
     mod memory;
     mod pg_capture;
+    mod pg_complete;
     mod pg_restore;
     mod recover;
     mod roundtrip;

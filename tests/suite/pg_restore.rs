@@ -4,7 +4,7 @@
 //! the capture it belongs to. Each verification is broken on purpose and must say so, and then no database may carry
 //! the final name.
 
-mod fixture;
+pub(super) mod fixture;
 mod parts;
 
 use std::sync::Mutex;

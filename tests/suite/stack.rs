@@ -111,6 +111,7 @@ stack = "s"
 timezone = "UTC"
 generation = "28d"
 state = "{dir}/state"
+limits = {{ reserve = "0%" }}
 
 [keys]
 recipients = ["{ops}", "{escrow}"]

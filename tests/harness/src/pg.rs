@@ -8,6 +8,9 @@
 //! PostgreSQL refuses to run as root: when we are root the server runs as the user `postgres` (made by Debian's
 //! packages). fsync is off: what is tested is our program, not the disk; a crash of the *server* loses nothing then.
 
+mod installation;
+mod versions;
+
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -22,21 +25,21 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+pub use self::installation::Installation;
+pub use self::versions::available;
+
 /// The name of the superuser in every cluster.
 pub const SUPERUSER: &str = "postgres";
 
 /// How long a server may take to start or stop: a machine that runs many tests at once is slow.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Where Debian keeps the versions, one directory with `bin` for each.
-const VERSIONS: &str = "/usr/lib/postgresql";
-
 /// How a cluster is made.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Major version to take from Debian's directories; the newest when absent.
+    /// Major version (see [`available`]); Debian's newest when absent.
     pub version: Option<u32>,
-    /// Directory with `initdb` and `postgres`, instead of one of Debian's.
+    /// Directory with `initdb` and `postgres` of that version, instead of the usual one.
     pub bin: Option<PathBuf>,
     /// Superuser's password: connections then need it (SCRAM); without one everybody is trusted.
     pub password: Option<String>,
@@ -101,17 +104,36 @@ impl Cluster {
     /// # Panics
     /// When PostgreSQL is not installed or does not start; the message holds its log.
     pub fn start_with(options: Options) -> Self {
-        let bin = options.bin.clone().unwrap_or_else(|| version_dir(options.version, "initdb"));
-        let clients = if bin.join("psql").exists() { bin.clone() } else { version_dir(None, "psql") };
-        let dir =
-            tempfile::Builder::new().prefix("pg-test-").tempdir_in(short_temp_dir()).expect("a temporary directory");
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a directory that others can enter");
-        if let Some((uid, gid)) = server_user() {
-            chown(dir.path(), Some(uid), Some(gid)).expect("a directory of user postgres");
-        }
+        let installed = || versions::server(options.version);
+        let bin = options.bin.clone().or_else(installed);
+        let bin = bin.unwrap_or_else(|| panic!("no PostgreSQL server here (version asked for: {:?})", options.version));
+        let clients = options.version.map_or_else(versions::debian_clients, versions::clients);
+        let clients = clients.expect("client programs that are new enough");
+        let dir = new_dir();
         let cluster = Self { options, bin, clients, port: 0, server: Mutex::new(None), dir };
         cluster.initdb();
         cluster.started()
+    }
+
+    /// A hot standby of this cluster, made from its files while it is stopped for a moment.
+    ///
+    /// # Panics
+    /// When files cannot be copied or a server does not start.
+    #[must_use]
+    pub fn standby(&self) -> Self {
+        let dir = new_dir();
+        self.stop(Stop::Fast);
+        let mut copy = as_server_user("/bin/cp".as_ref(), false);
+        let copied = copy.arg("-a").arg(self.data()).arg(dir.path().join("data")).status().expect("cp");
+        assert!(copied.success(), "the cluster's files could not be copied");
+        self.start_again();
+        let signal = dir.path().join("data/standby.signal");
+        fs::write(&signal, "").expect("a file");
+        let mut options = self.options.clone();
+        let from = format!("host=127.0.0.1 port={} user={SUPERUSER}", self.port);
+        options.settings.push(("primary_conninfo".to_owned(), from));
+        let (bin, clients) = (self.bin.clone(), self.clients.clone());
+        Self { options, bin, clients, port: 0, server: Mutex::new(None), dir }.started()
     }
 
     /// The port on 127.0.0.1.
@@ -368,15 +390,14 @@ fn server_user() -> Option<(u32, u32)> {
     Some((ids.next().expect("a user id"), ids.next().expect("a group id")))
 }
 
-/// Debian's newest version (or the one asked for) that has `program`.
-fn version_dir(version: Option<u32>, program: &str) -> PathBuf {
-    let known = fs::read_dir(VERSIONS).into_iter().flatten().flatten();
-    let mut majors: Vec<u32> = known.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    majors.sort_unstable();
-    majors.retain(|major| version.is_none_or(|wanted| wanted == *major));
-    let mut dirs = majors.iter().rev().map(|major| Path::new(VERSIONS).join(major.to_string()).join("bin"));
-    dirs.find(|dir| dir.join(program).exists())
-        .unwrap_or_else(|| panic!("no PostgreSQL with `{program}` below {VERSIONS} (version asked for: {version:?})"))
+/// A new directory of the servers' user that others can enter.
+fn new_dir() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("pg-test-").tempdir_in(short_temp_dir()).expect("a temporary directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a directory that others can enter");
+    if let Some((uid, gid)) = server_user() {
+        chown(dir.path(), Some(uid), Some(gid)).expect("a directory of user postgres");
+    }
+    dir
 }
 
 /// The temporary directory, or `/tmp` when it is so long that a socket in it would be over the kernel's 107 bytes.

@@ -44,7 +44,6 @@ fn disk_full_ends_the_run_and_leaves_nothing_half_made() {
         return skipped("disk full", "mounting a tmpfs needs root");
     };
     stack.init();
-    stack.configure("\n[keys]", "limits = { reserve = \"0%\" }\n\n[keys]");
     let out = stack.run();
     assert_said(&stack, "disk full", &out, 1, &["no space left in", "local"], "make room");
     assert!(snapshots(&stack).is_empty(), "{}", out.all());

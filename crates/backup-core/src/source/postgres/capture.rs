@@ -145,7 +145,7 @@ async fn once(
     };
     let dumped = futures::try_join!(
         archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink),
-        globals::dump(&server.clients, &options.connect, server.globals, sink),
+        globals::dump(&server.clients, &options.connect, server.globals, &server.encoding, sink),
         copying,
     );
     let ((archive, mut contents), globals, (mut details, results)) = match dumped {

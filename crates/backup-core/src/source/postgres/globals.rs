@@ -3,11 +3,16 @@
 use super::child;
 use super::clients::{Clients, Tool};
 use super::error::PostgresError;
+use super::names::Encoding;
 use super::options::{ConnectOptions, Globals};
 use super::session::{Session, column};
 use crate::manifest::StreamKind;
 use crate::monitor::{Event, Monitor};
 use crate::source::{FinishedStream, Sink};
+
+/// For its sessions: a reader of the script relies on how strings are written.
+const SETTINGS: [(&str, &str); 3] =
+    [("standard_conforming_strings", "on"), ("quote_all_identifiers", "off"), ("statement_timeout", "0")];
 
 /// What can be had: password hashes need SELECT on `pg_authid`.
 pub(super) async fn possible(
@@ -33,6 +38,7 @@ pub(super) async fn dump(
     clients: &Clients,
     to: &ConnectOptions,
     globals: Globals,
+    encoding: &Encoding,
     sink: &dyn Sink,
 ) -> Result<Option<FinishedStream>, PostgresError> {
     if globals == Globals::None {
@@ -40,8 +46,12 @@ pub(super) async fn dump(
     }
     let start = |source| PostgresError::ClientStart { program: "pg_dumpall --help".to_owned(), source };
     let help = clients.command(Tool::PgDumpall).arg("--help").output().await.map_err(start)?;
-    let mut command = clients.connected(Tool::PgDumpall, to, &[]);
+    let mut command = clients.connected(Tool::PgDumpall, to, &SETTINGS);
     command.arg("--globals-only").arg(format!("--database={}", to.database()));
+    if encoding.name != "SQL_ASCII" {
+        // Else in the database's own, of which the reader of the script knows nothing.
+        command.arg("--encoding=UTF8");
+    }
     if globals == Globals::NoPasswords {
         command.arg("--no-role-passwords");
     }

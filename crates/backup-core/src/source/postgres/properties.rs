@@ -54,6 +54,8 @@ pub(super) async fn read(session: &mut Session) -> Result<Vec<Property>, Postgre
         'database.icu_locale', coalesce(pg_catalog.to_jsonb(d) ->> 'daticulocale', pg_catalog.to_jsonb(d) ->> 'datlocale'), \
         'database.acl', d.datacl::text[], \
         'database.connection_limit', d.datconnlimit, \
+        'database.is_template', d.datistemplate, \
+        'database.icu_rules', pg_catalog.to_jsonb(d) ->> 'daticurules', \
         'database.comment', pg_catalog.shobj_description(d.oid, 'pg_database'), \
         'database.tablespace', (SELECT spcname FROM pg_catalog.pg_tablespace t WHERE t.oid = d.dattablespace), \
         'database.settings', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \

@@ -17,7 +17,7 @@ pub(super) struct Contents {
     definitions: BTreeSet<i64>,
     /// Oids of tables whose rows are in the archive.
     data: BTreeSet<i64>,
-    /// Entries of any kind.
+    /// Entries of any kind, as the head of the listing says: an empty database has some that are not listed.
     entries: u64,
 }
 
@@ -25,6 +25,9 @@ impl Contents {
     /// Takes one line of `pg_restore -l`: `dump id; catalog oid kind schema name owner`.
     pub(super) fn line(&mut self, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
+        if let Some(count) = text.strip_prefix(";     TOC Entries: ") {
+            self.entries = count.trim().parse().unwrap_or(0);
+        }
         let Some((id, rest)) = text.split_once("; ") else { return };
         if id.is_empty() || !id.bytes().all(|b| b.is_ascii_digit()) {
             return;
@@ -35,7 +38,6 @@ impl Contents {
         else {
             return;
         };
-        self.entries += 1;
         if kind.starts_with("TABLE DATA ") {
             self.data.insert(oid);
         } else if catalog == "1259" && kind.starts_with("TABLE ") && !kind.starts_with("TABLE ATTACH ") {
@@ -94,7 +96,7 @@ mod tests {
     use super::super::plan::tests::relation;
     use super::*;
 
-    const LIST: &str = ";\n; Archive created at 2025-01-01\n;     dbname: a; b\n;\n\
+    const LIST: &str = ";\n; Archive created at 2025-01-01\n;     dbname: a; b\n;     TOC Entries: 12\n;\n\
         5; 2615 2200 SCHEMA - public postgres\n\
         214; 1259 20000 TABLE public one postgres\n215; 1259 20001 TABLE public two; x postgres\n\
         216; 1259 20002 TABLE public left postgres\n217; 1259 20003 TABLE public TABLE DATA postgres\n\
@@ -120,6 +122,12 @@ mod tests {
     #[test]
     fn each_table_in_one_place_passes() {
         contents(LIST).reconcile(&tables()).unwrap();
+    }
+
+    #[test]
+    fn an_empty_database_is_no_empty_archive() {
+        contents(";\n;     dbname: empty\n;     TOC Entries: 4\n;\n").reconcile(&[]).unwrap();
+        contents(";\n;     TOC Entries: 0\n").reconcile(&[]).unwrap_err();
     }
 
     #[test]

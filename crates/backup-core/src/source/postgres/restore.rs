@@ -13,6 +13,7 @@
 //! It never alters an existing role, never puts a password into an argument or a message, and holds no more than one
 //! row and one member of a tar per session in memory.
 
+mod analyze;
 mod archive;
 mod database;
 mod error;
@@ -21,6 +22,7 @@ mod globals;
 mod load;
 mod plan;
 mod proof;
+mod reorder;
 mod rows;
 mod select;
 mod session;
@@ -163,12 +165,12 @@ pub async fn execute(
         return Err(RestoreError::Refused { refusals: plan.refusals.clone() });
     }
     let restore = Restore { plan, options, snapshot, streams, monitor };
-    let mut conn = options.maintenance().connect().await?;
+    let mut conn = session::open_maintenance(&options.maintenance()).await?;
     restore.phase("roles");
     plan.roles.0.create(&mut conn, plan.superuser).await?;
     restore.phase("database");
     let tablespace = plan.missing_tablespaces.is_empty();
-    let sql = database::create(&plan.facts, &plan.working, plan.superuser, plan.server_major, tablespace);
+    let sql = database::create(&plan.facts, &plan.working, plan.server(), tablespace);
     database::run(&mut conn, &format!("creating database `{}`", plan.working), &[sql]).await?;
     let _ = conn.close().await;
     let filled = restore.fill().await;
@@ -196,11 +198,11 @@ impl Restore<'_> {
         let (plan, maintenance) = (self.plan.clone(), self.options.maintenance());
         // Not to be cut in two by a signal: in the middle of it the live database is closed to everybody.
         let named = crate::critical::finish(async move {
-            let RestorePlan { facts, working, database: name, superuser, .. } = &plan;
-            let mut conn = maintenance.connect().await?;
+            let (server, RestorePlan { facts, working, database: name, .. }) = (plan.server(), &plan);
+            let mut conn = session::open_maintenance(&maintenance).await?;
             match &plan.kept_as {
-                None => database::finish(&mut conn, facts, working, name, *superuser).await,
-                Some(kept) => database::replace(&mut conn, &maintenance, facts, working, name, kept, *superuser).await,
+                None => database::finish(&mut conn, facts, working, name, server).await,
+                Some(kept) => database::replace(&mut conn, &maintenance, facts, working, name, kept, server).await,
             }
         });
         let named = named.await.unwrap_or_else(|| {
@@ -217,8 +219,8 @@ impl Restore<'_> {
     async fn fill(&self) -> Result<RestoreProof, RestoreError> {
         let (plan, options) = (self.plan, self.options);
         // No session stays open for all the hours of a restore: a timeout or a firewall would cut it.
-        let mut conn = options.maintenance().connect().await?;
-        let properties = database::properties(&plan.facts, &plan.working, plan.superuser)?;
+        let mut conn = session::open_maintenance(&options.maintenance()).await?;
+        let properties = database::properties(&plan.facts, &plan.working, plan.server())?;
         database::run(&mut conn, &format!("setting properties of database `{}`", plan.working), &properties).await?;
         let _ = conn.close().await;
 
@@ -252,7 +254,7 @@ impl Restore<'_> {
         archive.post_data(options.jobs, lists.post_data()).await?;
         self.phase("analyze");
         let mut conn = session::open(&to).await?;
-        sqlx::raw_sql("ANALYZE").execute(&mut conn).await.map_err(PostgresError::during("ANALYZE"))?;
+        analyze::all(&mut conn, self.monitor).await?;
         let _ = conn.close().await;
 
         self.phase("comparing");
@@ -320,7 +322,12 @@ impl Restore<'_> {
                 Some(session) => session,
                 None => session::open(to).await?,
             };
-            let found = load::read_back(&mut session, entry, None).await?;
+            // What the archive has of an extension's table is what the extension wants dumped, not all of its rows.
+            let narrowed = match entry.kept {
+                Kept::Archive => facts::dumped_rows(&mut session, entry).await?,
+                _ => None,
+            };
+            let found = load::read_back(&mut session, entry, narrowed.as_deref()).await?;
             *conn = Some(session);
             found
         } else {
@@ -342,20 +349,22 @@ impl Restore<'_> {
         root: &(String, String),
         indexes: &[usize],
     ) -> Result<TableProof, RestoreError> {
-        let mut expected = RowSum::default();
-        let entries: Vec<&TableEntry> = indexes.iter().map(|index| &self.snapshot.tables[*index]).collect();
-        for entry in &entries {
-            expected.merge(&RowSum { rows: entry.rows, fingerprint: entry.fingerprint });
-        }
-        let first = entries.first().filter(|first| {
-            entries.iter().all(|entry| entry.columns == first.columns && entry.encoding == first.encoding)
-        });
         let target = qualified(&root.0, &root.1);
+        let entries: Vec<&TableEntry> = indexes.iter().map(|index| &self.snapshot.tables[*index]).collect();
+        let first = entries.first().filter(|first| {
+            entries.iter().all(|entry| entry.encoding == first.encoding && entry.format == first.format)
+        });
         let first = first.ok_or_else(|| RestoreError::Manifest {
-            why: format!(
-                "the partitions of {target} have their columns in different orders and cannot be compared there"
-            ),
+            why: format!("the partitions of {target} differ in encoding or format and cannot be compared there"),
         })?;
+        let mut expected = RowSum::default();
+        for entry in &entries {
+            expected.merge(&if entry.columns == first.columns {
+                RowSum { rows: entry.rows, fingerprint: entry.fingerprint }
+            } else {
+                reorder::sum(entry, &first.columns, self.streams).await?
+            });
+        }
         let mut conn = session::open(to).await?;
         let found = load::read_back(&mut conn, first, Some(&target)).await?;
         let _ = conn.close().await;
@@ -394,7 +403,10 @@ impl Restore<'_> {
             if self.options.keep_failed {
                 return Ok(false);
             }
-            let mut conn = self.options.maintenance().connect().await?;
+            let mut conn = session::open(&self.options.connect.with_database(working)).await?;
+            database::drop_subscriptions(&mut conn).await?;
+            let _ = conn.close().await;
+            let mut conn = session::open_maintenance(&self.options.maintenance()).await?;
             let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", ident(working));
             let during = PostgresError::during(format!("dropping database `{working}`"));
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await.map_err(during)?;

@@ -6,12 +6,15 @@
 //! itself: the table of contents holds its own length in entries, so `pg_restore --list` of a shorter head fails. Only
 //! the data section reads the archive whole, from a pipe, in order.
 //!
-//! `--exit-on-error` everywhere: an error that `pg_restore` would count and pass over is a difference.
+//! `--exit-on-error` everywhere: an error that `pg_restore` would count and pass over is a difference. Everywhere but one:
+//! programs of major 17 and later begin by setting `transaction_timeout`, which older servers do not know. There
+//! `pg_restore` has to go on after errors, and what it says in the end must be that one and no other.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -103,7 +106,7 @@ impl<'a> Archive<'a> {
     pub(super) async fn pre_data(&self) -> Result<(), RestoreError> {
         let mut command = self.restoring("pre-data");
         command.stdin(self.head_file()?);
-        finished(command, None).await.map(drop)
+        self.restored(command, None).await
     }
 
     /// What rows the archive has: large objects, sequence values, tables that were not streamed. `list` narrows it.
@@ -113,31 +116,61 @@ impl<'a> Archive<'a> {
             command.arg("--use-list").arg(list);
         }
         let stream = Numbered::open(self.streams, self.number, StreamKind::PgArchive).await?;
-        finished(command, Some(stream)).await.map(drop)
+        self.restored(command, Some(stream)).await
     }
 
-    /// Everything that comes after rows: indexes, constraints, triggers, materialized views' contents.
-    pub(super) async fn post_data(&self, jobs: usize, list: Option<&Path>) -> Result<(), RestoreError> {
-        let mut command = self.restoring("post-data");
-        if let Some(list) = list {
-            command.arg("--use-list").arg(list);
-        }
+    /// Everything that comes after rows: indexes, constraints, triggers, materialized views' contents. `wanted` narrows
+    /// it, as a list of the table of contents.
+    ///
+    /// In three steps (see [`Steps`]). Wrapped clients do not see our lists: for them it is one step, one by one.
+    pub(super) async fn post_data(&self, jobs: usize, wanted: Option<&str>) -> Result<(), RestoreError> {
         if self.wrapped {
+            let mut command = self.restoring("post-data");
             command.stdin(self.head_file()?);
-        } else {
-            command.arg(format!("--jobs={}", jobs.max(1))).arg(self.head.path());
+            return self.restored(command, None).await;
         }
-        finished(command, None).await.map(drop)
+        let whole = self.list(&["--section=post-data"]).await?;
+        let mut command = self.clients.command(Tool::PgRestore);
+        command.args(["--section=post-data", "--verbose", "--file=-"]).stdin(self.head_file()?).stdout(Stdio::piped());
+        let script = finished(command, None).await?;
+        let steps = Steps::of(wanted.unwrap_or(&whole), &script);
+        for (list, jobs) in [(&steps.alone, 1), (&steps.together, jobs.max(1)), (&steps.last, 1)] {
+            if list.is_empty() {
+                continue;
+            }
+            let list = super::select::file(list)?;
+            let mut command = self.restoring("post-data");
+            command.arg("--use-list").arg(list.path()).arg(format!("--jobs={jobs}")).arg(self.head.path());
+            self.restored(command, None).await?;
+        }
+        Ok(())
     }
 
     fn restoring(&self, section: &str) -> Command {
         let settings = child_settings(self.server_major);
         let mut command = self.clients.connected(Tool::PgRestore, self.to, &settings);
-        command.arg("--exit-on-error").arg(format!("--section={section}"));
+        command.arg(format!("--section={section}"));
+        if !self.sets_unknown() {
+            command.arg("--exit-on-error");
+        }
         if self.no_tablespaces {
             command.arg("--no-tablespaces");
         }
         command
+    }
+
+    /// The client programs set something that the server does not know.
+    fn sets_unknown(&self) -> bool {
+        self.clients.major() >= 17 && self.server_major < 17
+    }
+
+    /// Runs a command of [`Archive::restoring`].
+    async fn restored(&self, command: Command, input: Option<Numbered>) -> Result<(), RestoreError> {
+        let ended = run(command, input).await?;
+        if ended.status.success() || (self.sets_unknown() && only_unknown_setting(&ended.stderr)) {
+            return Ok(());
+        }
+        Err(ended.failure())
     }
 
     fn head_file(&self) -> Result<File, RestoreError> {
@@ -145,12 +178,107 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// Runs a child to its end, feeding it a stream, and gives its standard output if that is a pipe.
+/// The order of what comes after rows, as lists for `pg_restore --use-list`.
+///
+/// `pg_restore -j` builds several indexes of a table at once. An index that the table is clustered on, or that is its
+/// replica identity, is an entry of two statements, the second one an ALTER TABLE: two such entries, or one and any
+/// other index of the table, lock each other out and the server ends one of them. So these come first, one by one;
+/// an index depends on nothing else behind the rows.
+///
+/// Event triggers come last, behind the contents of materialized views: `pg_restore` makes them before these, and they
+/// would then fire at our own REFRESH, write what was never in the database, or forbid it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Steps {
+    alone: String,
+    together: String,
+    last: String,
+}
+
+impl Steps {
+    /// Sorts the lines of `list` by what the entries are; `script` is what `pg_restore --verbose` would run.
+    fn of(list: &str, script: &[u8]) -> Self {
+        let tailed = indexes_with_tails(script);
+        let mut steps = Self::default();
+        for line in list.lines().filter(|line| !line.starts_with(';')) {
+            let Some((id, rest)) = line.split_once("; ") else { continue };
+            let entry = rest.splitn(3, ' ').nth(2).unwrap_or_default();
+            let last = ["EVENT TRIGGER ", "COMMENT - EVENT TRIGGER ", "SECURITY LABEL - EVENT TRIGGER "];
+            let step = if entry.starts_with("INDEX ") && tailed.contains(id) {
+                &mut steps.alone
+            } else if last.iter().any(|word| entry.starts_with(word)) {
+                &mut steps.last
+            } else {
+                &mut steps.together
+            };
+            step.push_str(line);
+            step.push('\n');
+        }
+        steps
+    }
+}
+
+/// Ids of entries with a line that begins with ALTER TABLE. One too many does no harm: an index is built alone then.
+fn indexes_with_tails(script: &[u8]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut current = None;
+    for line in script.split(|byte| *byte == b'\n') {
+        if let Some(rest) = line.strip_prefix(b"-- TOC entry ") {
+            let digits = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+            current = std::str::from_utf8(digits).ok().map(str::to_owned);
+        } else if line.starts_with(b"ALTER TABLE ") {
+            found.extend(current.clone());
+        }
+    }
+    found
+}
+
+/// Whether all that `pg_restore` complains about is the setting that this server does not know. The server's own words
+/// may be in any language; the command and the count are `pg_restore`'s.
+fn only_unknown_setting(stderr: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(stderr);
+    let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+    let ignored = "pg_restore: warning: errors ignored on restore: ";
+    let told = text.lines().find_map(|line| line.strip_prefix(ignored)?.trim().parse::<usize>().ok());
+    let settings = count("Command was: SET transaction_timeout = 0;");
+    settings > 0
+        // Those of parallel workers are told and not counted.
+        && told.is_some_and(|told| told <= settings)
+        && count("Command was: ") == settings
+        && count("pg_restore: error: ") == settings
+}
+
+/// How a child ended.
+struct Ended {
+    status: ExitStatus,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Ended {
+    /// Its words as an error, without the command that failed: it may hold a password (user mappings, subscriptions).
+    fn failure(&self) -> RestoreError {
+        let text = String::from_utf8_lossy(&self.stderr);
+        let told = text.split("Command was:").next().unwrap_or_default().lines().map(str::trim_end);
+        let stderr = told.collect::<Vec<_>>().join("; ").trim_end_matches("; ").to_owned();
+        PostgresError::ClientFailed { program: program(), status: self.status.to_string(), stderr }.into()
+    }
+}
+
+fn program() -> String {
+    Tool::PgRestore.program().to_owned()
+}
+
+/// Runs a child that must end well, and gives its standard output if that is a pipe.
+async fn finished(command: Command, input: Option<Numbered>) -> Result<Vec<u8>, RestoreError> {
+    let ended = run(command, input).await?;
+    if ended.status.success() { Ok(ended.stdout) } else { Err(ended.failure()) }
+}
+
+/// Runs a child to its end, feeding it a stream.
 ///
 /// A child that ends early closes the pipe: its own words tell more than ours, so these are returned. A stream that
 /// fails is the error whatever the child says: it may well be content with half of it.
-async fn finished(mut command: Command, input: Option<Numbered>) -> Result<Vec<u8>, RestoreError> {
-    let program = || Tool::PgRestore.program().to_owned();
+async fn run(mut command: Command, input: Option<Numbered>) -> Result<Ended, RestoreError> {
     let broken = |source| RestoreError::from(PostgresError::ClientStart { program: program(), source });
     if input.is_some() {
         command.stdin(Stdio::piped());
@@ -174,14 +302,7 @@ async fn finished(mut command: Command, input: Option<Numbered>) -> Result<Vec<u
     let (outcome, stdout, stderr) = futures::join!(feed, stdout, stderr);
     outcome?;
     let status = child.wait().await.map_err(broken)?;
-    if status.success() {
-        return Ok(stdout);
-    }
-    let text = String::from_utf8_lossy(&stderr);
-    // The command that failed is left out: it may hold a password (user mappings, subscriptions).
-    let told: Vec<&str> = text.split("Command was:").next().unwrap_or_default().lines().map(str::trim_end).collect();
-    let stderr = told.join("; ").trim_end_matches("; ").to_owned();
-    Err(PostgresError::ClientFailed { program: program(), status: status.to_string(), stderr }.into())
+    Ok(Ended { status, stdout, stderr })
 }
 
 /// The last `keep` bytes of a pipe, read to its end.
@@ -195,4 +316,42 @@ async fn tail(pipe: Option<impl AsyncRead + Unpin>, keep: usize) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_unknown_setting_is_passed_over_and_nothing_else() {
+        let setting = "pg_restore: error: could not execute query: ERROR:  unrecognized configuration parameter\n\
+            Command was: SET transaction_timeout = 0;\n";
+        let ignored = |count: usize| format!("pg_restore: warning: errors ignored on restore: {count}\n");
+        let of = |text: String| only_unknown_setting(text.as_bytes());
+        assert!(of(format!("{setting}{}", ignored(1))));
+        assert!(of(format!("{setting}{setting}{}", ignored(2))));
+        let other = "pg_restore: error: could not execute query: ERROR:  no\nCommand was: CREATE TABLE t ();\n";
+        assert!(!of(format!("{setting}{other}{}", ignored(2))));
+        assert!(of(format!("{setting}{setting}{}", ignored(1))));
+        assert!(!of(format!("{setting}{}", ignored(2))));
+        assert!(!of(format!("{setting}pg_restore: error: could not read\n")));
+        assert!(!of(setting.to_owned()) && !of(ignored(0)) && !of(String::new()));
+    }
+
+    #[test]
+    fn indexes_that_lock_their_table_come_first_and_event_triggers_last() {
+        let list = ";\n; Selected TOC Entries:\n;\n\
+            20; 1259 16400 INDEX public plain postgres\n21; 1259 16401 INDEX public clustered postgres\n\
+            22; 2606 16402 CONSTRAINT public t t_pkey postgres\n23; 3466 16403 EVENT TRIGGER - log postgres\n\
+            24; 0 0 COMMENT - EVENT TRIGGER log postgres\n25; 0 16404 MATERIALIZED VIEW DATA public m postgres\n";
+        let script =
+            b"--\n-- TOC entry 20 (class 1259 OID 16400)\n-- Name: plain; Type: INDEX\n--\n\nCREATE INDEX;\n\n\
+            -- TOC entry 21 (class 1259 OID 16401)\n--\nCREATE INDEX;\n\nALTER TABLE t CLUSTER ON clustered;\n\
+            -- TOC entry 22 (class 2606 OID 16402)\nALTER TABLE ONLY t\n    ADD CONSTRAINT;\n";
+        let steps = Steps::of(list, script);
+        let ids = |list: &str| list.lines().map(|line| line[..2].to_owned()).collect::<Vec<_>>();
+        assert_eq!(ids(&steps.alone), ["21"]);
+        assert_eq!(ids(&steps.together), ["20", "22", "25"]);
+        assert_eq!(ids(&steps.last), ["23", "24"]);
+    }
 }

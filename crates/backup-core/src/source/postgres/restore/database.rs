@@ -61,8 +61,24 @@ pub(super) async fn run(conn: &mut PgConnection, what: &str, statements: &[Strin
     Ok(())
 }
 
-/// CREATE DATABASE, for a target of major version `target_major`.
-pub(super) fn create(facts: &Facts, working: &str, superuser: bool, target_major: u32, tablespace: bool) -> String {
+/// The server that is restored to, as far as it changes what is said to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Server {
+    /// Our user there is a superuser.
+    pub(super) superuser: bool,
+    /// Major version.
+    pub(super) major: u32,
+}
+
+impl Server {
+    /// Event triggers can be switched off for a database: since 17, when some of them also fire at each login.
+    fn may_silence_event_triggers(self) -> bool {
+        self.superuser && self.major >= 17
+    }
+}
+
+/// CREATE DATABASE.
+pub(super) fn create(facts: &Facts, working: &str, server: Server, tablespace: bool) -> String {
     let mut sql = format!(
         "CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}",
         ident(working),
@@ -71,11 +87,14 @@ pub(super) fn create(facts: &Facts, working: &str, superuser: bool, target_major
         literal(&facts.collate),
         literal(&facts.ctype)
     );
-    if let (Some(provider), true) = (&facts.provider, target_major >= 15) {
+    if let (Some(provider), true) = (&facts.provider, server.major >= 15) {
         let _ = write!(sql, " LOCALE_PROVIDER {}", ident(provider));
         if let Some(locale) = &facts.icu_locale {
             let word = if provider == "builtin" { "BUILTIN_LOCALE" } else { "ICU_LOCALE" };
             let _ = write!(sql, " {word} {}", literal(locale));
+        }
+        if let (Some(rules), true) = (&facts.icu_rules, server.major >= 16) {
+            let _ = write!(sql, " ICU_RULES {}", literal(rules));
         }
     }
     // Naming the default one needs a privilege on it that others than superusers do not have.
@@ -83,23 +102,23 @@ pub(super) fn create(facts: &Facts, working: &str, superuser: bool, target_major
     if let (Some(name), true) = (named, tablespace) {
         let _ = write!(sql, " TABLESPACE {}", ident(name));
     }
-    if superuser {
+    if server.superuser {
         sql += " CONNECTION LIMIT 0";
     }
     sql
 }
 
 /// Privileges, comment and settings; CONNECT only for a superuser, who relies on the connection limit.
-pub(super) fn properties(facts: &Facts, working: &str, superuser: bool) -> Result<Vec<String>, RestoreError> {
+pub(super) fn properties(facts: &Facts, working: &str, server: Server) -> Result<Vec<String>, RestoreError> {
     let database = ident(working);
     let mut out = Vec::new();
-    if !superuser {
+    if !server.superuser {
         out.push(format!("REVOKE CONNECT ON DATABASE {database} FROM PUBLIC"));
     }
     if let Some(acl) = &facts.acl {
         out.push(format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC, {}", ident(&facts.owner)));
-        out.extend(grants(acl, &database, |letter| letter != 'c' || superuser)?);
-        if !superuser {
+        out.extend(grants(acl, facts, &database, server.superuser, |letter| letter != 'c' || server.superuser)?);
+        if !server.superuser {
             out.push(format!("GRANT CONNECT ON DATABASE {database} TO {}", ident(&facts.owner)));
         }
     }
@@ -117,19 +136,35 @@ pub(super) fn properties(facts: &Facts, working: &str, superuser: bool) -> Resul
             out.push(format!("ALTER {subject} SET {} TO {}", setting_name(name), setting_value(name, value)));
         }
     }
+    if server.may_silence_event_triggers() {
+        // Ours are not sessions that a login trigger should write down. It gets its own value when the name comes.
+        out.push(format!("ALTER DATABASE {database} SET event_triggers TO off"));
+    }
     Ok(out)
 }
 
 /// What lets others in, for the last transaction.
-fn opening(facts: &Facts, working: &str, superuser: bool) -> Result<Vec<String>, RestoreError> {
+fn opening(facts: &Facts, working: &str, server: Server) -> Result<Vec<String>, RestoreError> {
     let database = ident(working);
     let limit = facts.connection_limit;
-    if superuser {
-        return Ok(vec![format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}")]);
+    if server.superuser {
+        let mut out = vec![format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}")];
+        if server.may_silence_event_triggers() {
+            let settings = facts.settings.iter().filter(|(role, _)| role.is_none()).flat_map(|(_, settings)| settings);
+            let value = settings.filter_map(|setting| setting.strip_prefix("event_triggers=")).next_back();
+            let how =
+                value.map_or("RESET event_triggers".to_owned(), |v| format!("SET event_triggers TO {}", literal(v)));
+            out.push(format!("ALTER DATABASE {database} {how}"));
+        }
+        if facts.is_template {
+            // Not before: a template cannot be dropped when the restore fails.
+            out.push(format!("ALTER DATABASE {database} IS_TEMPLATE true"));
+        }
+        return Ok(out);
     }
     let mut out = match &facts.acl {
         None => vec![format!("GRANT CONNECT ON DATABASE {database} TO PUBLIC")],
-        Some(acl) => grants(acl, &database, |letter| letter == 'c')?,
+        Some(acl) => grants(acl, facts, &database, server.superuser, |letter| letter == 'c')?,
     };
     if limit != -1 {
         out.push(format!("ALTER DATABASE {database} CONNECTION LIMIT {limit}"));
@@ -137,7 +172,14 @@ fn opening(facts: &Facts, working: &str, superuser: bool) -> Result<Vec<String>,
     Ok(out)
 }
 
-fn grants(acl: &[String], database: &str, wanted: impl Fn(char) -> bool) -> Result<Vec<String>, RestoreError> {
+/// Statements for privileges. A superuser grants each as the role that granted it: it stays revocable by that role.
+fn grants(
+    acl: &[String],
+    facts: &Facts,
+    database: &str,
+    superuser: bool,
+    wanted: impl Fn(char) -> bool,
+) -> Result<Vec<String>, RestoreError> {
     let mut out = Vec::new();
     for text in acl {
         let why = || RestoreError::Manifest { why: format!("database privilege `{text}` is not an aclitem") };
@@ -150,7 +192,13 @@ fn grants(acl: &[String], database: &str, wanted: impl Fn(char) -> bool) -> Resu
                 _ => "CONNECT",
             };
             let option = if *option { " WITH GRANT OPTION" } else { "" };
-            out.push(format!("GRANT {word} ON DATABASE {database} TO {to}{option}"));
+            let grant = format!("GRANT {word} ON DATABASE {database} TO {to}{option}");
+            out.push(if superuser && item.grantor != facts.owner {
+                let grantor = ident(&item.grantor);
+                format!("SET SESSION AUTHORIZATION {grantor}; {grant}; RESET SESSION AUTHORIZATION")
+            } else {
+                grant
+            });
         }
     }
     Ok(out)
@@ -217,10 +265,10 @@ pub(super) async fn finish(
     facts: &Facts,
     working: &str,
     name: &str,
-    superuser: bool,
+    server: Server,
 ) -> Result<(), RestoreError> {
     let mut statements = vec!["BEGIN; SET LOCAL synchronous_commit = on".to_owned()];
-    statements.extend(opening(facts, working, superuser)?);
+    statements.extend(opening(facts, working, server)?);
     statements.push(format!("ALTER DATABASE {} RENAME TO {}", ident(working), ident(name)));
     statements.push("COMMIT".to_owned());
     let done = run(conn, &format!("giving database {} its name {}", ident(working), ident(name)), &statements).await;
@@ -240,12 +288,12 @@ pub(super) async fn replace(
     working: &str,
     name: &str,
     kept: &str,
-    superuser: bool,
+    server: Server,
 ) -> Result<(), RestoreError> {
     let allow = |database: &str, yes: bool| format!("ALTER DATABASE {} ALLOW_CONNECTIONS {yes}", ident(database));
     let closing = format!("closing database {} to new sessions", ident(name));
     run(conn, &closing, &[allow(name, false)]).await?;
-    let swapped = swap(conn, facts, working, name, kept, superuser).await;
+    let swapped = swap(conn, facts, working, name, kept, server).await;
     if swapped.is_err() {
         let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await;
     }
@@ -276,7 +324,7 @@ async fn reopen(maintenance: &ConnectOptions, statement: &str) -> Result<(), Pos
     let mut last = None;
     for _ in 0..5 {
         let attempt = async {
-            let mut conn = maintenance.connect().await?;
+            let mut conn = super::session::open_maintenance(maintenance).await?;
             run(&mut conn, "opening the database again", &[statement.to_owned()]).await
         };
         match attempt.await {
@@ -294,7 +342,7 @@ async fn swap(
     working: &str,
     name: &str,
     kept: &str,
-    superuser: bool,
+    server: Server,
 ) -> Result<(), RestoreError> {
     end_sessions(conn, name).await?;
     // Asked again: between the plan and now hours may lie.
@@ -305,10 +353,29 @@ async fn swap(
     }
     let mut statements = vec!["BEGIN; SET LOCAL synchronous_commit = on".to_owned()];
     statements.push(format!("ALTER DATABASE {} RENAME TO {}", ident(name), ident(kept)));
-    statements.extend(opening(facts, working, superuser)?);
+    statements.extend(opening(facts, working, server)?);
     statements.push(format!("ALTER DATABASE {} RENAME TO {}", ident(working), ident(name)));
     statements.push("COMMIT".to_owned());
     Ok(run(conn, &format!("replacing database {}", ident(name)), &statements).await?)
+}
+
+/// Removes the subscriptions of the database of this session, because a database with one cannot be dropped. Their slots
+/// are forgotten first: they belong to the captured database, and the publisher must not lose them.
+pub(super) async fn drop_subscriptions(conn: &mut PgConnection) -> Result<(), PostgresError> {
+    let during = || PostgresError::during("dropping the subscriptions of a restore that failed");
+    let sql = "SELECT subname::text FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid \
+               WHERE d.datname = pg_catalog.current_database()";
+    let may_see = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_subscription', 'SELECT')";
+    if !sqlx::query_scalar::<_, bool>(may_see).fetch_one(&mut *conn).await.map_err(during())? {
+        return Ok(());
+    }
+    for row in sqlx::query(sql).fetch_all(&mut *conn).await.map_err(during())? {
+        let name = ident(row.try_get(0).map_err(during())?);
+        let statements =
+            [format!("ALTER SUBSCRIPTION {name} SET (slot_name = NONE)"), format!("DROP SUBSCRIPTION {name}")];
+        run(conn, "dropping the subscriptions of a restore that failed", &statements).await?;
+    }
+    Ok(())
 }
 
 async fn end_sessions(conn: &mut PgConnection, name: &str) -> Result<(), RestoreError> {

@@ -1,9 +1,13 @@
 //! The captured database's own properties, read back from the manifest.
 
 use serde_json::Value;
+use sqlx::Row as _;
+use sqlx::postgres::PgConnection;
 
 use super::error::RestoreError;
-use crate::manifest::Property;
+use super::sql::qualified;
+use crate::manifest::{Property, TableEntry};
+use crate::source::postgres::error::PostgresError;
 
 /// What a database is besides its contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,10 +20,12 @@ pub(super) struct Facts {
     /// `libc`, `icu` or `builtin`.
     pub(super) provider: Option<String>,
     pub(super) icu_locale: Option<String>,
+    pub(super) icu_rules: Option<String>,
     pub(super) tablespace: Option<String>,
     pub(super) comment: Option<String>,
     /// -1: no limit.
     pub(super) connection_limit: i64,
+    pub(super) is_template: bool,
     /// Texts of `aclitem`; absent: the default privileges.
     pub(super) acl: Option<Vec<String>>,
     /// Role (absent: all roles) with `name=value` texts.
@@ -54,9 +60,11 @@ impl Facts {
             ctype: needed("database.ctype")?,
             provider,
             icu_locale: text("database.icu_locale"),
+            icu_rules: text("database.icu_rules").filter(|rules| !rules.is_empty()),
             tablespace: text("database.tablespace"),
             comment: text("database.comment"),
             connection_limit: get("database.connection_limit").and_then(Value::as_i64).unwrap_or(-1),
+            is_template: get("database.is_template").and_then(Value::as_bool).unwrap_or(false),
             acl: match get("database.acl") {
                 None => None,
                 Some(list) => Some(texts(list).ok_or_else(|| bad("database.acl"))?),
@@ -91,6 +99,18 @@ fn settings(list: &Value) -> Option<Vec<(Option<String>, Vec<String>)>> {
     list.as_array()?.iter().map(one).collect()
 }
 
+/// Which rows of an extension's table are dumped, as a FROM clause (`pg_extension_config_dump`); `None` when all are.
+pub(super) async fn dumped_rows(conn: &mut PgConnection, entry: &TableEntry) -> Result<Option<String>, PostgresError> {
+    let during = || PostgresError::during("asking an extension for its tables");
+    let sql = "SELECT e.extcondition[u.position::int] AS condition FROM pg_catalog.pg_extension e, \
+               pg_catalog.unnest(e.extconfig) WITH ORDINALITY u (oid, position) WHERE u.oid = $1::pg_catalog.regclass";
+    let table = qualified(&entry.schema, &entry.name);
+    let row = sqlx::query(sql).bind(&table).fetch_optional(&mut *conn).await.map_err(during())?;
+    let Some(row) = row else { return Ok(None) };
+    let condition: Option<String> = row.try_get("condition").map_err(during())?;
+    Ok(condition.filter(|condition| !condition.is_empty()).map(|condition| format!("ONLY {table} {condition}")))
+}
+
 /// One `aclitem`, such as `app=CTc*/owner`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AclItem {
@@ -98,30 +118,19 @@ pub(super) struct AclItem {
     pub(super) grantee: String,
     /// Privilege letter and whether it may be granted further.
     pub(super) privileges: Vec<(char, bool)>,
+    /// Who granted them.
+    pub(super) grantor: String,
 }
 
 impl AclItem {
     /// Reads PostgreSQL's text form; `None` when it is not one.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (grantee, rest) = if let Some(quoted) = text.strip_prefix('"') {
-            let mut name = String::new();
-            let mut chars = quoted.char_indices().peekable();
-            let end = loop {
-                let (at, c) = chars.next()?;
-                if c != '"' {
-                    name.push(c);
-                } else if chars.next_if(|(_, next)| *next == '"').is_some() {
-                    name.push('"');
-                } else {
-                    break at + 1;
-                }
-            };
-            (name, quoted[end..].strip_prefix('=')?)
-        } else {
-            let (name, rest) = text.split_once('=')?;
-            (name.to_owned(), rest)
-        };
-        let letters = rest.split_once('/').map_or(rest, |(letters, _grantor)| letters);
+        let (grantee, rest) = name(text)?;
+        let (letters, grantor) = rest.strip_prefix('=')?.split_once('/')?;
+        let (grantor, rest) = name(grantor)?;
+        if !rest.is_empty() {
+            return None;
+        }
         let mut privileges: Vec<(char, bool)> = Vec::new();
         for c in letters.chars() {
             match c {
@@ -130,7 +139,27 @@ impl AclItem {
                 _ => return None,
             }
         }
-        Some(Self { grantee, privileges })
+        Some(Self { grantee, privileges, grantor })
+    }
+}
+
+/// A role's name at the start of an `aclitem`'s text, and the rest.
+fn name(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(['=', '/']).unwrap_or(text.len());
+        return Some((text[..end].to_owned(), &text[end..]));
+    };
+    let mut name = String::new();
+    let mut chars = quoted.char_indices().peekable();
+    loop {
+        let (at, c) = chars.next()?;
+        if c != '"' {
+            name.push(c);
+        } else if chars.next_if(|(_, next)| *next == '"').is_some() {
+            name.push('"');
+        } else {
+            return Some((name, &quoted[at + 1..]));
+        }
     }
 }
 
@@ -142,10 +171,12 @@ mod tests {
     #[test]
     fn acl_items_are_read_as_the_server_writes_them() {
         let item = AclItem::parse("\"we=\"\"ird\"=C*c/postgres").unwrap();
-        assert_eq!(item, AclItem { grantee: "we=\"ird".to_owned(), privileges: vec![('C', true), ('c', false)] });
+        let expected = vec![('C', true), ('c', false)];
+        assert_eq!((item.grantee.as_str(), item.privileges, item.grantor.as_str()), ("we=\"ird", expected, "postgres"));
+        assert_eq!(AclItem::parse("a=c/\"b \"\"/\"").unwrap().grantor, "b \"/");
         assert_eq!(AclItem::parse("=Tc/app").unwrap().grantee, "");
         assert_eq!(AclItem::parse("a=/app").unwrap().privileges, []);
-        for bad in ["", "a", "\"a=c/x", "a=r/x", "a=*/x"] {
+        for bad in ["", "a", "\"a=c/x", "a=r/x", "a=*/x", "a=c", "a=c/\"b\"c"] {
             assert_eq!(AclItem::parse(bad), None, "{bad}");
         }
     }

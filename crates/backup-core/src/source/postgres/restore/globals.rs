@@ -2,8 +2,8 @@
 //!
 //! A role that exists is never altered: on the server that we restore to somebody relies on it as it is. So a script
 //! is not executed but read, and only what belongs to a missing role is taken from it. Memberships are granted when
-//! one side is new; one that is missing between two existing roles is told, not granted. `GRANTED BY` is left out:
-//! the grantor of another server need not exist here, and from PostgreSQL 16 must hold ADMIN OPTION.
+//! one side is new; one that is missing between two existing roles is told, not granted. `GRANTED BY` is tried and then
+//! left out: the grantor of another server need not exist here, and from PostgreSQL 16 must hold ADMIN OPTION.
 //!
 //! Statements hold password hashes: none of them is ever put into a message.
 
@@ -33,6 +33,8 @@ struct Membership {
     role: String,
     member: String,
     statement: String,
+    /// Without the grantor.
+    plain: String,
 }
 
 /// What of the globals has to be done on one server.
@@ -44,7 +46,17 @@ pub(super) struct MissingRoles {
     pub(super) memberships: Vec<(String, String)>,
     /// Memberships that are missing between existing roles and stay so.
     pub(super) not_granted: Vec<(String, String)>,
-    statements: Vec<(String, String)>,
+    statements: Vec<ToRun>,
+}
+
+/// One statement that is missing.
+#[derive(Clone)]
+struct ToRun {
+    /// Whom it is about, for messages.
+    role: String,
+    statement: String,
+    /// What is tried when the statement fails.
+    otherwise: Option<String>,
 }
 
 impl Globals {
@@ -70,8 +82,13 @@ impl Globals {
             self.belongs_to(&of, statement);
         } else if statement.begins(&["GRANT"]) && statement.position("TO") == Some(2) {
             let end = statement.position("GRANTED").map_or(statement.text.len(), |at| statement.tokens[at].start);
-            let text = statement.text[..end].trim_end().to_owned();
-            self.memberships.push(Membership { role: name(1), member: name(3), statement: text });
+            let plain = statement.text[..end].trim_end().to_owned();
+            let statement = statement.text.clone();
+            self.memberships.push(Membership { role: name(1), member: name(3), statement, plain });
+        } else if statement.begins(&["GRANT"]) && statement.position("PARAMETER").is_some() {
+            let to = statement.tokens.iter().rposition(|token| !token.quoted && token.text == "TO");
+            let to = to.map(|at| name(at + 1)).unwrap_or_default();
+            self.belongs_to(&to, statement);
         } else if statement.begins(&["CREATE", "TABLESPACE"]) {
             self.tablespaces.push(name(2));
         }
@@ -88,18 +105,24 @@ impl Globals {
         let mut missing = MissingRoles::default();
         for role in self.roles.iter().filter(|role| !roles.contains(&role.name)) {
             missing.roles.push(role.name.clone());
-            missing.statements.extend(role.statements.iter().map(|text| (role.name.clone(), text.clone())));
+            let run = |text: &String| ToRun { role: role.name.clone(), statement: text.clone(), otherwise: None };
+            missing.statements.extend(role.statements.iter().map(run));
         }
         for grant in &self.memberships {
             let pair = (grant.role.clone(), grant.member.clone());
-            if memberships.contains(&pair) || missing.memberships.contains(&pair) {
+            if memberships.contains(&pair) {
                 continue;
             }
             if roles.contains(&grant.role) && roles.contains(&grant.member) {
                 missing.not_granted.push(pair);
             } else {
-                missing.statements.push((grant.member.clone(), grant.statement.clone()));
-                missing.memberships.push(pair);
+                let (role, statement) = (grant.member.clone(), grant.statement.clone());
+                let otherwise = Some(grant.plain.clone()).filter(|plain| *plain != statement);
+                missing.statements.push(ToRun { role, statement, otherwise });
+                // The same membership may have been granted by several roles.
+                if !missing.memberships.contains(&pair) {
+                    missing.memberships.push(pair);
+                }
             }
         }
         missing
@@ -120,10 +143,18 @@ impl MissingRoles {
             .execute(&mut *conn)
             .await
             .map_err(PostgresError::during("creating roles"))?;
-        for (role, statement) in &self.statements {
-            let text = if superuser { statement.clone() } else { without_superuser_words(statement) };
+        for ToRun { role, statement, otherwise } in &self.statements {
+            let text = |text: &String| if superuser { text.clone() } else { without_superuser_words(text) };
             let during = PostgresError::during(format!("creating role {}", ident(role)));
-            sqlx::raw_sql(AssertSqlSafe(text)).execute(&mut *conn).await.map_err(during)?;
+            let Some(otherwise) = otherwise else {
+                sqlx::raw_sql(AssertSqlSafe(text(statement))).execute(&mut *conn).await.map_err(during)?;
+                continue;
+            };
+            let tried = format!("SAVEPOINT before; {}; RELEASE SAVEPOINT before", text(statement));
+            if sqlx::raw_sql(AssertSqlSafe(tried)).execute(&mut *conn).await.is_err() {
+                let plain = format!("ROLLBACK TO SAVEPOINT before; {}; RELEASE SAVEPOINT before", text(otherwise));
+                sqlx::raw_sql(AssertSqlSafe(plain)).execute(&mut *conn).await.map_err(during)?;
+            }
         }
         sqlx::raw_sql("COMMIT").execute(&mut *conn).await.map_err(PostgresError::during("creating roles"))?;
         Ok(())
@@ -164,7 +195,8 @@ mod tests {
         ALTER ROLE app SET search_path TO 'a';\nALTER ROLE app IN DATABASE d SET work_mem TO '1MB';\n\
         CREATE ROLE \"Group; 1\";\nCOMMENT ON ROLE \"Group; 1\" IS 'x';\nCREATE ROLE postgres;\nCREATE ROLE old;\n\
         GRANT \"Group; 1\" TO app WITH ADMIN OPTION GRANTED BY postgres;\nGRANT old TO postgres GRANTED BY postgres;\n\
-        CREATE TABLESPACE fast OWNER app LOCATION '/x';\nGRANT CREATE ON TABLESPACE fast TO app;\n";
+        CREATE TABLESPACE fast OWNER app LOCATION '/x';\nGRANT CREATE ON TABLESPACE fast TO app;\n\
+        GRANT SET ON PARAMETER work_mem TO app WITH GRANT OPTION;\nGRANT SET ON PARAMETER work_mem TO old;\n";
 
     #[test]
     fn only_what_belongs_to_missing_roles_is_taken() {
@@ -175,9 +207,12 @@ mod tests {
         assert_eq!(missing.memberships, [("Group; 1".to_owned(), "app".to_owned())]);
         assert_eq!(missing.not_granted, [("old".to_owned(), "postgres".to_owned())]);
         assert_eq!(globals.tablespaces, ["fast"]);
-        let texts: Vec<&str> = missing.statements.iter().map(|(_, text)| text.as_str()).collect();
-        assert_eq!(texts.len(), 6, "{texts:?}");
-        assert_eq!(texts[5], "GRANT \"Group; 1\" TO app WITH ADMIN OPTION");
+        let texts: Vec<&str> = missing.statements.iter().map(|run| run.statement.as_str()).collect();
+        assert_eq!(texts.len(), 7, "{texts:?}");
+        assert_eq!(texts[3], "GRANT SET ON PARAMETER work_mem TO app WITH GRANT OPTION");
+        assert_eq!(texts[6], "GRANT \"Group; 1\" TO app WITH ADMIN OPTION GRANTED BY postgres");
+        assert_eq!(missing.statements[6].otherwise.as_deref(), Some("GRANT \"Group; 1\" TO app WITH ADMIN OPTION"));
+        let texts = &texts[..6];
         assert!(!texts.iter().any(|text| text.contains("IN DATABASE") || text.contains("postgres")), "{texts:?}");
         assert_eq!(without_superuser_words(texts[1]), "ALTER ROLE app WITH LOGIN PASSWORD 'SCRAM NOSUPERUSER'");
     }

@@ -10,7 +10,7 @@ use super::facts::{AclItem, Facts};
 use super::globals::{self, Globals, MissingRoles};
 use super::rows::Numbered;
 use super::sql::ident;
-use super::{RestoreOptions, Selection, Snapshot, Target, database};
+use super::{RestoreOptions, Selection, Snapshot, Target, database, session};
 use crate::fingerprint::RowSum;
 use crate::manifest::{Kept, StreamKind, TableEntry};
 use crate::source::Streams;
@@ -76,7 +76,7 @@ pub(super) async fn plan(
 ) -> Result<RestorePlan, RestoreError> {
     let facts = Facts::read(snapshot.properties)?;
     let archive = consistent(snapshot)?;
-    let mut conn = options.maintenance().connect().await?;
+    let mut conn = session::open_maintenance(&options.maintenance()).await?;
     let server = Server::ask(&mut conn, options).await?;
     let clients = Clients::find(&options.clients, facts.client_major).await?;
     let globals = match snapshot.first(StreamKind::PgGlobals) {
@@ -128,6 +128,11 @@ pub(super) async fn plan(
 }
 
 impl RestorePlan {
+    /// The server that is restored to.
+    pub(super) fn server(&self) -> database::Server {
+        database::Server { superuser: self.superuser, major: self.server_major }
+    }
+
     fn look_at_server(&mut self, server: &Server, options: &RestoreOptions, globals: Option<&Globals>) {
         let database = &self.database;
         if database.is_empty() || database.len() > 63 {
@@ -179,7 +184,8 @@ impl RestorePlan {
 
     /// The roles that the database itself names must be there in the end.
     fn look_at_roles(&mut self, have: &BTreeSet<String>) {
-        let acl = self.facts.acl.iter().flatten().filter_map(|text| AclItem::parse(text)).map(|item| item.grantee);
+        let acl = self.facts.acl.iter().flatten().filter_map(|text| AclItem::parse(text));
+        let acl = acl.flat_map(|item| [item.grantee, item.grantor]);
         let settings = self.facts.settings.iter().filter_map(|(role, _)| role.clone());
         let named: BTreeSet<String> = acl.chain(settings).chain([self.facts.owner.clone()]).collect();
         let missing = named.iter().filter(|name| !name.is_empty() && !have.contains(*name));

@@ -30,7 +30,7 @@ const WITHOUT: [&str; 7] = [
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     data: Option<NamedTempFile>,
-    post_data: Option<NamedTempFile>,
+    post_data: Option<String>,
 }
 
 impl Lists {
@@ -45,19 +45,20 @@ impl Lists {
         let data = kept(&all, |entry| entry.starts_with("SEQUENCE SET ") || entry.starts_with(&rows));
         let post_data = archive.list(&["--section=post-data"]).await?;
         let post_data = kept(&post_data, |entry| !WITHOUT.iter().any(|word| entry.starts_with(word)));
-        Ok(Self { data: Some(file(&data)?), post_data: Some(file(&post_data)?) })
+        Ok(Self { data: Some(file(&data)?), post_data: Some(post_data) })
     }
 
     pub(super) fn data(&self) -> Option<&Path> {
         self.data.as_ref().map(NamedTempFile::path)
     }
 
-    pub(super) fn post_data(&self) -> Option<&Path> {
-        self.post_data.as_ref().map(NamedTempFile::path)
+    pub(super) fn post_data(&self) -> Option<&str> {
+        self.post_data.as_deref()
     }
 }
 
-fn file(text: &str) -> Result<NamedTempFile, RestoreError> {
+/// A list in a file, for as long as the value lives.
+pub(super) fn file(text: &str) -> Result<NamedTempFile, RestoreError> {
     let write = || {
         let mut file = NamedTempFile::new()?;
         file.write_all(text.as_bytes())?;

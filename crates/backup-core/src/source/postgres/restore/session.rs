@@ -47,10 +47,25 @@ pub(super) async fn open(to: &ConnectOptions) -> Result<PgConnection, PostgresEr
     Ok(conn)
 }
 
-/// The same for sessions of `pg_restore`, as startup options: these win over settings of the database and of roles.
+/// The same for what is done from outside of the restored database: there each commit waits for the disk.
+pub(super) async fn open_maintenance(to: &ConnectOptions) -> Result<PgConnection, PostgresError> {
+    let mut conn = open(to).await?;
+    let during = PostgresError::during("setting up a session");
+    sqlx::raw_sql("SET synchronous_commit = on").execute(&mut conn).await.map_err(during)?;
+    Ok(conn)
+}
+
+/// The same for sessions of `pg_restore`, as startup options: these win over settings of the database and of roles. What
+/// changes how values print (`DateStyle`, `TimeZone`) is left as it is: a materialized view that is filled here must
+/// say what it says when it is refreshed there.
 pub(super) fn child_settings(server_major: u32) -> Vec<(&'static str, &'static str)> {
     let mut settings = vec![
+        ("client_min_messages", "warning"),
+        ("default_transaction_deferrable", "off"),
+        ("default_transaction_isolation", "read committed"),
         ("default_transaction_read_only", "off"),
+        ("quote_all_identifiers", "off"),
+        ("transform_null_equals", "off"),
         ("idle_in_transaction_session_timeout", "0"),
         ("lock_timeout", "0"),
         ("statement_timeout", "0"),

@@ -9,6 +9,7 @@
 //! in that vault and was confirmed in this run. A run that dies before that leaves objects that the journal and the next
 //! listing find again, and nothing that looks like a snapshot.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -340,7 +341,8 @@ async fn commit(
     let rows = manifest.tables.iter().map(|table| table.rows).sum();
     let plain_bytes = manifest.streams.iter().map(|stream| stream.bytes).sum();
     let volume = if manifest.tables.is_empty() { Volume::Bytes(plain_bytes) } else { Volume::Rows(rows) };
-    let id = SnapshotId::new(instant, volume, random(), !suspect.is_empty());
+    let named = second_of_its_own(vault, request, instant).await?;
+    let id = SnapshotId::new(named, volume, random(), !suspect.is_empty());
     let needed =
         manifest.streams.iter().flat_map(|s| s.extents.iter().map(|e| e.object)).chain(objects.iter().copied());
     let lines = pipeline.inventory(needed);
@@ -382,6 +384,21 @@ async fn commit(
         tool: request.tool.clone(),
     };
     Ok(Committed { snapshot: vault.put_signed(&doc, host.key).await?, suspect })
+}
+
+/// The second for a snapshot's name: its instant, moved on past seconds that have a snapshot already. Names sort by time,
+/// and what is newest, and what follows on what, is read from that order.
+async fn second_of_its_own(
+    vault: &Vault,
+    request: &BackupRequest,
+    instant: DateTime<Utc>,
+) -> Result<DateTime<Utc>, BackupError> {
+    /// Somebody who plants names cannot move ours further than this.
+    const MOST: u32 = 60;
+    let history = vault.history(&request.stack, &request.source).await?;
+    let taken: HashSet<i64> = history.iter().map(|(_, id)| id.instant().timestamp()).collect();
+    let mut seconds = (0..MOST).map(|seconds| instant + TimeDelta::seconds(seconds.into()));
+    Ok(seconds.find(|at| !taken.contains(&at.timestamp())).unwrap_or(instant))
 }
 
 fn files(manifest: &Manifest) -> u64 {

@@ -86,7 +86,7 @@ fn no_such_bucket(mut client: &TcpStream) -> std::io::Result<()> {
 /// A stack that gives up on an endpoint after two seconds, not three minutes.
 fn impatient() -> Stack {
     let stack = Stack::ready();
-    stack.configure("\n[keys]", "limits = { patience = \"2s\" }\n\n[keys]");
+    stack.configure("reserve = \"0%\"", "reserve = \"0%\", patience = \"2s\"");
     stack
 }
 

@@ -27,6 +27,20 @@ async fn the_document_comes_last_and_after_a_barrier() {
     assert!(put[2..put.len() - 3].iter().all(|path| path.contains("/objects/")), "{put:?}");
 }
 
+#[tokio::test]
+async fn snapshots_of_one_second_sort_as_they_follow_on_each_other() {
+    let world = World::new().await;
+    let mut last = None;
+    // Fewer bytes each time: within one second such a name would sort before the one that it follows on.
+    for bytes in [400_000, 90_000, 8_000, 700] {
+        let done = world.run(&Script::noise(bytes, 1)).await.unwrap();
+        assert_eq!(done.snapshot.doc.previous, last);
+        last = Some(done.snapshot.hash());
+        let newest = world.history().await.pop().unwrap();
+        assert_eq!(newest.1, done.snapshot.doc.id, "the newest by name is the newest");
+    }
+}
+
 /// A run fails at each of its calls in turn. Whatever is then listed as a snapshot can be read whole; the next run
 /// succeeds, and its chain closes.
 async fn failing(fault: Fault) {

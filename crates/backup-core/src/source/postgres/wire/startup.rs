@@ -129,3 +129,89 @@ async fn stream(to: &ConnectOptions) -> Result<Box<dyn Stream>, sqlx::Error> {
         _ => Err(unexpected("an answer to the request for TLS that is not known")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::source::postgres::error::PostgresError;
+
+    fn message(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(content.len() + 4).unwrap();
+        [&[tag][..], &length.to_be_bytes(), content].concat()
+    }
+
+    /// What a client sent, without the length: of the start-up message no tag either.
+    async fn received(tcp: &mut TcpStream, tagged: bool) -> Vec<u8> {
+        if tagged {
+            tcp.read_u8().await.unwrap();
+        }
+        let mut content = vec![0; tcp.read_u32().await.unwrap() as usize - 4];
+        tcp.read_exact(&mut content).await.unwrap();
+        content
+    }
+
+    /// A server for one connection, and the options to reach it.
+    async fn server<F: Future<Output = ()> + Send + 'static>(
+        parameters: &str,
+        talk: impl FnOnce(TcpStream) -> F + Send + 'static,
+    ) -> ConnectOptions {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move { talk(listener.accept().await.unwrap().0).await });
+        let url = format!("postgres://u@127.0.0.1:{port}/d?{parameters}");
+        ConnectOptions::new(&url, Some(Secret::new("right"))).unwrap()
+    }
+
+    /// Has no TLS; lets everybody in.
+    async fn without_tls(mut tcp: TcpStream) {
+        received(&mut tcp, false).await;
+        tcp.write_all(b"N").await.unwrap();
+        // A client that wants TLS leaves here.
+        if tcp.read_u32().await.is_ok() {
+            let welcome = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
+            let _ = tcp.write_all(&welcome).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_without_tls_will_do_only_where_tls_is_a_preference() {
+        assert!(Wire::open(&server("sslmode=prefer", without_tls).await).await.is_ok());
+        for demand in ["sslmode=require", "sslmode=verify-full"] {
+            let error = Wire::open(&server(demand, without_tls).await).await.unwrap_err();
+            assert!(matches!(error, sqlx::Error::Tls(_)), "{demand}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_know_the_password_is_refused() {
+        let impostor = |mut tcp: TcpStream| async move {
+            received(&mut tcp, false).await;
+            tcp.write_all(&message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0")).await.unwrap();
+            let first = String::from_utf8_lossy(&received(&mut tcp, true).await).into_owned();
+            let nonce = first.split("r=").nth(1).unwrap();
+            let challenge = format!("r={nonce}more,s=c2FsdHNhbHQ=,i=4096");
+            tcp.write_all(&message(b'R', &[b"\0\0\0\x0b", challenge.as_bytes()].concat())).await.unwrap();
+            received(&mut tcp, true).await;
+            let claim = b"\0\0\0\x0cv=bm90IHRoZSByaWdodCBzaWduYXR1cmUgYXQgYWxsLi4=";
+            let answer = [message(b'R', claim), message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
+            let _ = tcp.write_all(&answer).await;
+            let _ = tcp.read_u8().await;
+        };
+        let to = server("sslmode=disable", impostor).await;
+        let error = PostgresError::connecting(&to, Wire::open(&to).await.unwrap_err());
+        assert!(matches!(error, PostgresError::Connect { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_cannot_make_us_reserve_memory() {
+        let greedy = |mut tcp: TcpStream| async move {
+            received(&mut tcp, false).await;
+            let _ = tcp.write_all(b"R\x7f\xff\xff\xff").await;
+            let _ = tcp.read_u8().await;
+        };
+        let error = Wire::open(&server("sslmode=disable", greedy).await).await.unwrap_err();
+        assert!(error.to_string().contains("too long"), "{error}");
+    }
+}

@@ -149,11 +149,21 @@ pub(crate) async fn prune(
     let mut all = Vec::new();
     for source in sources {
         let mut seen: BTreeMap<&str, History> = BTreeMap::new();
+        // A pin in one vault protects in all, also before it was replicated.
+        let mut marks = BTreeSet::new();
         for vault in vaults {
             // A vault that cannot be read holds nothing; if it is to be pruned itself, the plan meets the same error.
-            let found =
-                history::read(vault, &signers, session.stack(), &source.name, &BTreeSet::new(), damaged(vault)).await;
+            let found = history::read(
+                vault,
+                &signers,
+                (session.stack(), &source.name),
+                &BTreeSet::new(),
+                &BTreeSet::new(),
+                damaged(vault),
+            )
+            .await;
             if let Ok(read) = found {
+                marks.extend(read.marks);
                 seen.insert(vault.name(), read.history);
             }
         }
@@ -177,6 +187,7 @@ pub(crate) async fn prune(
                     timezone: session.config.timezone,
                     host_now: now,
                     promised_elsewhere: promised(others, source, &seen, now, session.config.timezone),
+                    marks: marks.clone(),
                     damaged: damaged(vault).clone(),
                     tool: TOOL.to_owned(),
                 };

@@ -23,7 +23,9 @@ use crate::id::{SourceName, StackName};
 use crate::signature::{HostKey, Signers};
 use crate::vault::document::{ExpiredDoc, FORMAT, PruneStage, ReceiptDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
+use crate::vault::store::Entry;
 use crate::vault::{Vault, VaultError};
+use history::Fact;
 use notice::Notice;
 
 /// Least time between announcing and deleting, by the store's clock.
@@ -44,6 +46,8 @@ pub struct PruneRequest {
     pub host_now: DateTime<Utc>,
     /// Snapshots that another vault's policy promises and does not hold.
     pub promised_elsewhere: BTreeSet<String>,
+    /// What pinned signers marked in any vault: a pin that did not reach this one yet protects here too.
+    pub marks: BTreeSet<Fact>,
     /// What a verification found damaged in this vault: objects and snapshots, by name. It takes nobody's place.
     pub damaged: BTreeSet<(GenerationDir, String)>,
     /// Name and version of this program.
@@ -117,13 +121,19 @@ pub struct Done {
 /// Makes the plan. Reads only.
 pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> Result<PrunePlan, VaultError> {
     let store_now = vault.now().await?;
-    let seen =
-        history::read(vault, signers, &request.stack, &request.source, &request.promised_elsewhere, &request.damaged)
-            .await?;
+    let seen = history::read(
+        vault,
+        signers,
+        (&request.stack, &request.source),
+        &request.promised_elsewhere,
+        &request.marks,
+        &request.damaged,
+    )
+    .await?;
     let clocks = Clocks { store: store_now, host: request.host_now };
     let plan = retention::plan(&request.policy, &seen.history, clocks, request.timezone);
     let newest = seen.newest;
-    let (mut steps, mut foreign) = (Vec::new(), Vec::new());
+    let (mut steps, mut foreign) = (Vec::new(), seen.foreign);
     for dir in seen.generations {
         let decision = plan.generations.iter().find(|decision| decision.id == dir.id.as_str());
         let snapshots: Vec<(SnapshotId, String)> = plan
@@ -145,14 +155,18 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
             Notice::None => Ok(None),
             Notice::Signed(doc) => Ok(Some(doc)),
         };
-        let announced = believed(PruneStage::Expired).await?;
+        let files = vault.list(&dir.dir()).await?;
+        let announced = believed(PruneStage::Expired).await?.map(|doc| Announced::new(doc, &dir, &files, store_now));
         let action = match believed(PruneStage::Deleting).await? {
             Some(begun) => {
                 // Snapshots go before their objects: one that is still listed is whole, and may have become wanted (a pin,
                 // a commit in the last moment, an old document that was put back).
                 let named: BTreeSet<&SnapshotId> = begun.snapshots.iter().map(|(id, _)| id).collect();
                 let listed = vault.snapshots(&dir).await?;
-                if !listed.is_empty() && (!delete || !listed.iter().all(|id| named.contains(id))) {
+                let wanted = !delete || !listed.iter().all(|id| named.contains(id));
+                // A signed document of old that somebody put back is no deletion that began: that one was announced in time.
+                let in_time = announced.as_ref().is_some_and(|announced| announced.covers(&listed, store_now));
+                if !listed.is_empty() && (wanted || !in_time) {
                     Action::Withdraw
                 } else {
                     // What is being deleted was named when it began; what is still listed may be less.
@@ -160,9 +174,9 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
                     Action::Resume
                 }
             }
-            None if is_swept(vault, &dir).await? => Action::Sweep,
+            None if is_swept(&dir, &files) => Action::Sweep,
             // Objects without a snapshot may be those of a replicator that is still at work.
-            None if snapshots.is_empty() && delete && is_fresh(vault, &dir, store_now).await? => Action::Keep,
+            None if snapshots.is_empty() && delete && is_fresh(&files, store_now) => Action::Keep,
             None => action(announced.as_ref(), delete, &snapshots, newest.as_ref(), store_now),
         };
         steps.push(Step { dir, action, reason, snapshots });
@@ -172,30 +186,60 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
 }
 
 /// Whether anything in a generation is younger than three days.
-async fn is_fresh(vault: &Vault, dir: &GenerationDir, now: DateTime<Utc>) -> Result<bool, VaultError> {
-    let newest = vault.list(&dir.dir()).await?.into_iter().map(|entry| entry.modified).max();
-    Ok(newest.is_some_and(|newest| now - newest < TimeDelta::days(3)))
+fn is_fresh(files: &[Entry], now: DateTime<Utc>) -> bool {
+    files.iter().map(|entry| entry.modified).max().is_some_and(|newest| now - newest < TimeDelta::days(3))
+}
+
+/// A believed `expired.json`.
+struct Announced {
+    doc: ExpiredDoc,
+    /// From when on the generation may be deleted.
+    until: DateTime<Utc>,
+}
+
+impl Announced {
+    /// It counts from when it says that it was written, or from when the store got it or its signature, whichever is later: a
+    /// document that was taken back once is still signed, and whoever puts it back must not be spared the wait.
+    fn new(doc: ExpiredDoc, dir: &GenerationDir, files: &[Entry], now: DateTime<Utc>) -> Self {
+        let path = dir.file(PruneStage::Expired.file());
+        let signature = layout::signature_of(&path);
+        let came =
+            files.iter().filter(|entry| entry.path == path || entry.path == signature).map(|entry| entry.modified);
+        let since = came.max().unwrap_or(now).max(doc.at);
+        Self { doc, until: since + GRACE }
+    }
+
+    fn names(&self) -> BTreeSet<&SnapshotId> {
+        self.doc.snapshots.iter().map(|(id, _)| id).collect()
+    }
+
+    /// Whether a deletion of these snapshots may go on.
+    fn covers(&self, listed: &[SnapshotId], now: DateTime<Utc>) -> bool {
+        let named = self.names();
+        now >= self.until && listed.iter().all(|id| named.contains(id))
+    }
 }
 
 fn action(
-    announced: Option<&ExpiredDoc>,
+    announced: Option<&Announced>,
     delete: bool,
     snapshots: &[(SnapshotId, String)],
     newest: Option<&SnapshotId>,
     now: DateTime<Utc>,
 ) -> Action {
     let Some(announced) = announced else { return if delete { Action::Announce } else { Action::Keep } };
-    let named: BTreeSet<&SnapshotId> = announced.snapshots.iter().map(|(id, _)| id).collect();
+    let named = announced.names();
     let found: BTreeSet<&SnapshotId> = snapshots.iter().map(|(id, _)| id).collect();
     if !delete || named != found {
         return Action::Withdraw;
     }
-    let until = announced.at + GRACE;
+    let until = announced.until;
     if now < until {
         return Action::Wait { reason: format!("announced; may be deleted from {} on", until.format("%F %R UTC")) };
     }
-    if newest.is_none_or(|newest| *newest <= announced.newest) {
-        return Action::Wait { reason: format!("announced; waits for a snapshot newer than {}", announced.newest) };
+    let before = &announced.doc.newest;
+    if newest.is_none_or(|newest| newest <= before) {
+        return Action::Wait { reason: format!("announced; waits for a snapshot newer than {before}") };
     }
     Action::Delete
 }
@@ -212,7 +256,11 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec
                 vault.put_signed(&doc, key).await?;
             }
             Action::Withdraw => withdraw(vault, &step.dir).await?,
-            Action::Sweep => delete(vault, &mut result).await?,
+            Action::Sweep => {
+                if !sweep(vault, &mut result).await? {
+                    continue;
+                }
+            }
             Action::Delete => {
                 let Some(doc) = document(plan, step, PruneStage::Deleting, key) else { continue };
                 vault.put_signed(&doc, key).await?;
@@ -302,10 +350,23 @@ fn rank(dir: &GenerationDir, path: &str) -> Option<u8> {
 const LAST: u8 = 6;
 
 /// Whether of all the files of this program only that signature is left.
-async fn is_swept(vault: &Vault, dir: &GenerationDir) -> Result<bool, VaultError> {
-    let files = vault.list(&dir.dir()).await?;
+fn is_swept(dir: &GenerationDir, files: &[Entry]) -> bool {
     let ranks: BTreeSet<u8> = files.iter().filter_map(|entry| rank(dir, entry.path.as_str())).collect();
-    Ok(ranks == BTreeSet::from([LAST]))
+    ranks == BTreeSet::from([LAST])
+}
+
+/// Deletes that signature and nothing else: nobody signed this, and a replicate may have begun to fill the folder since the
+/// plan. `false` where it is not alone any more; then nothing is deleted.
+async fn sweep(vault: &Vault, result: &mut Done) -> Result<bool, VaultError> {
+    let files = vault.list(&result.dir.dir()).await?;
+    let lone = layout::signature_of(&result.dir.file(PruneStage::Deleting.file()));
+    let Some(entry) = files.iter().find(|entry| entry.path == lone).filter(|_| is_swept(&result.dir, &files)) else {
+        return Ok(false);
+    };
+    vault.delete(&lone).await?;
+    vault.sync().await?;
+    (result.files, result.bytes, result.strangers) = (1, entry.bytes, files.len() as u64 - 1);
+    Ok(true)
 }
 
 /// Snapshots first, so that nothing is listed whose objects are going; then objects; then the rest, `deleting.json` and its signature last.

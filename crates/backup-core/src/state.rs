@@ -4,7 +4,7 @@
 //! with it), and the history of runs with the head of each source's chain (lost: the head is read from the vault again).
 //! Nothing here is a secret, and nothing here is needed for a restore.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,14 +24,28 @@ use crate::vault::layout::GenerationDir;
 
 /// The state could not be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the state in `{path}` cannot be used")]
-pub struct StateError {
-    /// Its file.
-    pub path: String,
-    /// Why.
-    #[source]
-    pub source: sqlx::Error,
+pub enum StateError {
+    /// The database failed.
+    #[error("the state in `{path}` cannot be used")]
+    Database {
+        /// Its file.
+        path: String,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A newer program made it.
+    #[error("the state in `{path}` has version {found}, and this program knows up to {VERSION}")]
+    Newer {
+        /// Its file.
+        path: String,
+        /// Its version.
+        found: i64,
+    },
 }
+
+/// Version of the tables.
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS generation (
@@ -46,12 +60,19 @@ CREATE TABLE IF NOT EXISTS run (
     id TEXT PRIMARY KEY, job TEXT, started TEXT NOT NULL, finished TEXT, outcome TEXT, report TEXT, stack TEXT);
 CREATE TABLE IF NOT EXISTS damage (
     vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, generation TEXT NOT NULL, item TEXT NOT NULL,
-    PRIMARY KEY (vault, stack, source, generation, item)) WITHOUT ROWID;
-PRAGMA user_version = 1;
+    deep INTEGER NOT NULL, PRIMARY KEY (vault, stack, source, generation, item)) WITHOUT ROWID;
+PRAGMA user_version = 2;
+";
+
+/// Version 1 did not say how damage was found: only a check of everything may call that good again.
+const FROM_1: &str = "
+ALTER TABLE damage ADD COLUMN deep INTEGER NOT NULL DEFAULT 1;
+PRAGMA user_version = 2;
 ";
 
 /// Version 0 knew no stacks: two that shared a folder took each other's generation and head. A remembered generation says
-/// whose it is, and so whose the head of its source is; what cannot be told apart is dropped, because it can be lost.
+/// whose it is, a head does not: heads are taken over only where everything that is remembered names one and the same stack.
+/// What cannot be told apart is dropped, because it can be lost: a head is read from the vault again.
 const FROM_0: [&str; 2] = [
     "
 ALTER TABLE generation RENAME TO generation_0;
@@ -63,7 +84,9 @@ INSERT INTO generation SELECT * FROM (
     SELECT CASE WHEN json_valid(CAST(document AS TEXT)) THEN json_extract(CAST(document AS TEXT), '$.stack') END AS stack,
         source, document, signature, signer FROM generation_0) WHERE stack IS NOT NULL;
 INSERT INTO head SELECT generation.stack, head_0.source, head_0.snapshot, head_0.sha256
-    FROM head_0 JOIN generation ON generation.source = head_0.source;
+    FROM head_0 JOIN generation ON generation.source = head_0.source
+    WHERE (SELECT count(DISTINCT stack) FROM (
+        SELECT stack FROM generation UNION SELECT substr(generation, 1, instr(generation, '/') - 1) FROM object)) = 1;
 UPDATE run SET stack = (SELECT min(stack) FROM generation) WHERE (SELECT count(DISTINCT stack) FROM generation) = 1;
 DROP TABLE generation_0;
 DROP TABLE head_0;
@@ -106,14 +129,16 @@ impl State {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(30));
-        let failed = |source| StateError { path: path.clone(), source };
+        let failed = |source| StateError::Database { path: path.clone(), source };
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed)?;
-        migrate(&pool).await.map_err(failed)?;
+        if let Some(found) = migrate(&pool).await.map_err(failed)? {
+            return Err(StateError::Newer { path, found });
+        }
         Ok(Self { pool, path, stack: stack.clone() })
     }
 
     fn failed(&self, source: sqlx::Error) -> StateError {
-        StateError { path: self.path.clone(), source }
+        StateError::Database { path: self.path.clone(), source }
     }
 
     /// The open generation of a source, as its document was signed.
@@ -187,13 +212,18 @@ impl State {
 
     /// Head of a source's chain: SHA-256 of its newest snapshot's document by this host.
     pub async fn head(&self, source: &SourceName) -> Result<Option<Hash256>, StateError> {
-        let row = sqlx::query("SELECT sha256 FROM head WHERE stack = ? AND source = ?")
+        Ok(self.newest(source).await?.map(|(_, head)| head))
+    }
+
+    /// The newest snapshot of a source by this host: its name, and the head of the chain.
+    pub async fn newest(&self, source: &SourceName) -> Result<Option<(String, Hash256)>, StateError> {
+        let row = sqlx::query("SELECT snapshot, sha256 FROM head WHERE stack = ? AND source = ?")
             .bind(self.stack.as_str())
             .bind(source.as_str())
             .fetch_optional(&self.pool)
             .await
             .map_err(|e| self.failed(e))?;
-        Ok(row.and_then(|row| row.get::<Vec<u8>, _>(0).try_into().ok()).map(Hash256))
+        Ok(row.and_then(|row| Some((row.get(0), Hash256(row.get::<Vec<u8>, _>(1).try_into().ok()?)))))
     }
 
     /// Moves the head of a source's chain.
@@ -209,21 +239,33 @@ impl State {
         Ok(())
     }
 
-    /// Remembers that something of a generation is damaged in a vault (an object, or a snapshot whose objects are good), or
-    /// that it is good again.
+    /// Remembers that something of a generation is damaged in a vault: an object, or a snapshot whose objects are good. `deep`
+    /// is what shows only when everything is decrypted; what was once found so stays so.
     pub async fn set_damaged(
         &self,
         vault: &VaultId,
         dir: &GenerationDir,
         item: &str,
-        damaged: bool,
+        deep: bool,
     ) -> Result<(), StateError> {
-        let query = if damaged {
-            "INSERT OR REPLACE INTO damage VALUES (?, ?, ?, ?, ?)"
-        } else {
-            "DELETE FROM damage WHERE vault = ? AND stack = ? AND source = ? AND generation = ? AND item = ?"
-        };
+        let query = "INSERT INTO damage (vault, stack, source, generation, item, deep) VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT DO UPDATE SET deep = max(deep, excluded.deep)";
         sqlx::query(query)
+            .bind(vault.to_string())
+            .bind(dir.stack.as_str())
+            .bind(dir.source.as_str())
+            .bind(dir.id.as_str())
+            .bind(item)
+            .bind(deep)
+            .execute(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+
+    /// Forgets that something was damaged: it is good again, or gone with its generation.
+    pub async fn set_good(&self, vault: &VaultId, dir: &GenerationDir, item: &str) -> Result<(), StateError> {
+        sqlx::query("DELETE FROM damage WHERE vault = ? AND stack = ? AND source = ? AND generation = ? AND item = ?")
             .bind(vault.to_string())
             .bind(dir.stack.as_str())
             .bind(dir.source.as_str())
@@ -237,7 +279,12 @@ impl State {
 
     /// What is known to be damaged in a vault: names of objects and of snapshots, each with its generation.
     pub async fn damaged(&self, vault: &VaultId) -> Result<BTreeSet<(GenerationDir, String)>, StateError> {
-        let rows = sqlx::query("SELECT source, generation, item FROM damage WHERE vault = ? AND stack = ?")
+        Ok(self.damage(vault).await?.into_keys().collect())
+    }
+
+    /// The same, each with whether it shows only when everything is decrypted.
+    pub async fn damage(&self, vault: &VaultId) -> Result<BTreeMap<(GenerationDir, String), bool>, StateError> {
+        let rows = sqlx::query("SELECT source, generation, item, deep FROM damage WHERE vault = ? AND stack = ?")
             .bind(vault.to_string())
             .bind(self.stack.as_str())
             .fetch_all(&self.pool)
@@ -246,7 +293,7 @@ impl State {
         let entry = |row: &sqlx::sqlite::SqliteRow| {
             let (source, id): (String, String) = (row.get(0), row.get(1));
             let dir = GenerationDir { stack: self.stack.clone(), source: source.parse().ok()?, id: id.parse().ok()? };
-            Some((dir, row.get(2)))
+            Some(((dir, row.get(2)), row.get(3)))
         };
         Ok(rows.iter().filter_map(entry).collect())
     }
@@ -293,15 +340,20 @@ impl State {
     }
 }
 
-/// Makes the tables, or brings those of an older version up to date; both or nothing, and one process at a time.
-async fn migrate(pool: &SqlitePool) -> Result<(), sqlx::Error> {
+/// Makes the tables, or brings those of an older version up to date; both or nothing, and one process at a time. Gives the
+/// version where it is a newer one; then nothing is touched.
+async fn migrate(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
     let mut all = pool.begin_with("BEGIN IMMEDIATE").await?;
     let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *all).await?.get(0);
     let tables: i64 =
         sqlx::query("SELECT count(*) FROM sqlite_master WHERE name = 'generation'").fetch_one(&mut *all).await?.get(0);
     let old = version == 0 && tables > 0;
+    if version == 1 {
+        sqlx::raw_sql(FROM_1).execute(&mut *all).await?;
+    }
     if version > 0 {
-        return all.commit().await;
+        all.commit().await?;
+        return Ok((version > VERSION).then_some(version));
     }
     if old {
         sqlx::raw_sql(FROM_0[0]).execute(&mut *all).await?;
@@ -310,7 +362,8 @@ async fn migrate(pool: &SqlitePool) -> Result<(), sqlx::Error> {
     if old {
         sqlx::raw_sql(FROM_0[1]).execute(&mut *all).await?;
     }
-    all.commit().await
+    all.commit().await?;
+    Ok(None)
 }
 
 #[async_trait]
@@ -398,12 +451,21 @@ mod tests {
         assert_eq!(first.runs(9).await.unwrap(), [run]);
     }
 
-    #[tokio::test]
-    async fn the_state_of_an_older_version_is_taken_over_by_its_own_stack() {
+    /// A folder with a database that `sql` made.
+    async fn made_by(sql: &'static str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let options = SqliteConnectOptions::new().filename(dir.path().join("state.sqlite")).create_if_missing(true);
+        execute(dir.path(), sql).await;
+        dir
+    }
+
+    async fn execute(dir: &Path, sql: &'static str) {
+        let options = SqliteConnectOptions::new().filename(dir.join("state.sqlite")).create_if_missing(true);
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-        let old = r#"
+        sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+
+    const OLD: &str = r#"
 CREATE TABLE generation (source TEXT PRIMARY KEY, document BLOB NOT NULL, signature BLOB NOT NULL, signer TEXT NOT NULL);
 CREATE TABLE object (generation TEXT NOT NULL, name BLOB NOT NULL, stored_bytes INTEGER NOT NULL,
     plain_bytes INTEGER NOT NULL, chunks BLOB NOT NULL, PRIMARY KEY (generation, name)) WITHOUT ROWID;
@@ -413,8 +475,54 @@ INSERT INTO generation VALUES ('db', CAST('{"stack": "one"}' AS BLOB), x'00', 'S
 INSERT INTO head VALUES ('db', 's', zeroblob(32)), ('odd', 's', zeroblob(32));
 INSERT INTO run VALUES ('r', NULL, '2026-01-01T00:00:00Z', NULL, NULL, NULL);
 "#;
-        sqlx::raw_sql(old).execute(&pool).await.unwrap();
-        pool.close().await;
+
+    #[tokio::test]
+    async fn the_head_of_a_folder_that_two_stacks_used_is_nobodys() {
+        let db: SourceName = "db".parse().unwrap();
+        let others = [
+            "INSERT INTO object VALUES ('two/db/2026-01-01--7d--00000000', zeroblob(32), 1, 1, x'00');",
+            r#"INSERT INTO generation VALUES ('docs', CAST('{"stack": "two"}' AS BLOB), x'00', 'SHA256:x');"#,
+        ];
+        for other in others {
+            let dir = made_by(OLD).await;
+            execute(dir.path(), other).await;
+            // Fails where the stack of a generation of the same source is taken for the head's.
+            let state = State::open(dir.path(), &"one".parse().unwrap()).await.unwrap();
+            assert_eq!(state.head(&db).await.unwrap(), None, "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_newer_version_is_refused_by_name() {
+        let dir = made_by("PRAGMA user_version = 3;").await;
+        let error = State::open(dir.path(), &"one".parse().unwrap()).await.unwrap_err();
+        assert!(matches!(error, StateError::Newer { found: 3, .. }), "{error:?}");
+        assert!(error.to_string().ends_with("has version 3, and this program knows up to 2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn damage_of_version_1_is_kept_until_everything_is_checked() {
+        let dir = made_by(
+            "CREATE TABLE damage (vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, generation TEXT NOT NULL,
+                 item TEXT NOT NULL, PRIMARY KEY (vault, stack, source, generation, item)) WITHOUT ROWID;
+             INSERT INTO damage VALUES ('00000000000000000000000000000001', 'one', 'db', '2026-01-01--7d--00000000', 'x');
+             PRAGMA user_version = 1;",
+        )
+        .await;
+        let vault: VaultId = "00000000000000000000000000000001".parse().unwrap();
+        for _ in 0..2 {
+            let state = State::open(dir.path(), &"one".parse().unwrap()).await.unwrap();
+            let damage = state.damage(&vault).await.unwrap();
+            assert_eq!(damage.values().collect::<Vec<_>>(), [&true]);
+            let (generation, item) = damage.into_keys().next().unwrap();
+            // What is seen again from less deep stays what it was.
+            state.set_damaged(&vault, &generation, &item, false).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_state_of_an_older_version_is_taken_over_by_its_own_stack() {
+        let dir = made_by(OLD).await;
         let [db, odd] = ["db", "odd"].map(|name| name.parse::<SourceName>().unwrap());
         for (stack, head, runs) in
             [("one", Some(Hash256([0; 32])), 1), ("two", None, 0), ("one", Some(Hash256([0; 32])), 1)]

@@ -16,9 +16,10 @@ use crate::seal::key::{Identities, IdentityError};
 use crate::signature::{SignatureError, Signers};
 use crate::snapshot::{OpenSnapshot, SnapshotError};
 use crate::source::Streams;
+use crate::state::{State, StateError};
 use crate::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, PruneStage, ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
-use crate::vault::store::StoreError;
+use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
 
 /// A fraction of all objects: those whose name falls into part `part` of `of`, counted from 1.
@@ -61,6 +62,8 @@ pub struct Verified {
     /// Every damaged object, also one that no snapshot names (a run that died may have left it): the next run must not
     /// build on it.
     pub objects: BTreeMap<(GenerationDir, ObjectName), String>,
+    /// Those of them that are there and have the bytes of their name, and do not open: no hash shows it.
+    pub unopened: BTreeSet<(GenerationDir, ObjectName)>,
     /// Damage that belongs to no single snapshot: a chain that does not close, a generation without its document.
     pub chain: Vec<String>,
     /// Marks, receipts and documents of a prune that were read and believed.
@@ -86,6 +89,8 @@ pub struct Verdict {
     pub damage: Vec<String>,
     /// Why nothing of it is believed, where its signer is not pinned: it may be good, and the signer unknown here.
     pub foreign: Option<String>,
+    /// SHA-256 of a document whose signer is not pinned and is the one that the document itself names.
+    pub unproved: Option<Hash256>,
     /// Why nothing was decrypted, where the identities are not those of a recipient: no damage, and no check either.
     pub locked: Option<String>,
     /// The objects that are missing or damaged, where the damage is in objects.
@@ -180,6 +185,9 @@ pub async fn verify(
             for name in &verdict.objects {
                 let text = bad.get(name).cloned().unwrap_or_else(|| format!("object `{name}` is missing or damaged"));
                 verified.objects.insert((dir.clone(), *name), text);
+                if depth.identities.is_some() && objects.contains_key(name) && !bad.contains_key(name) {
+                    verified.unopened.insert((dir.clone(), *name));
+                }
             }
             verified.snapshots.push(verdict);
             documents.extend(signed.map(|signed| (dir.clone(), signed)));
@@ -198,6 +206,61 @@ pub async fn verify(
         verified.chain.extend(chain(&documents, &removed));
     }
     Ok(verified)
+}
+
+/// Writes down what was found of a source in a vault. Damaged objects are not built upon again: their chunks will be sealed
+/// anew by the next run. And a vault does not hold what is damaged there: a prune of another vault must know. What was damaged
+/// is forgotten when its generation is gone, or when it is good again as deep as it was found: what has the bytes of its
+/// name and did not open, only after every snapshot of its generation was checked. `whole`: no snapshot was left out.
+pub async fn remember(
+    state: &State,
+    vault: &Vault,
+    (stack, source): (&StackName, &SourceName),
+    verified: &Verified,
+    depth: Depth<'_>,
+    whole: bool,
+) -> Result<(), StateError> {
+    for at in verified.objects.keys() {
+        let (dir, object) = at;
+        state.forget(dir, object).await?;
+        state.set_damaged(vault.id(), dir, &object.to_string(), verified.unopened.contains(at)).await?;
+    }
+    // What is wrong and in no object shows only when everything is decrypted; a prune sees the rest by itself.
+    for verdict in verified.snapshots.iter().filter(|_| depth.identities.is_some()) {
+        if !verdict.damage.is_empty() && verdict.objects.is_empty() {
+            state.set_damaged(vault.id(), &verdict.dir, verdict.id.as_str(), true).await?;
+        } else if verdict.checked {
+            state.set_good(vault.id(), &verdict.dir, verdict.id.as_str()).await?;
+        }
+    }
+    let generations = vault.generations(stack, source).await.ok();
+    for ((dir, item), deep) in state.damage(vault.id()).await? {
+        // Nothing was looked at in other sources.
+        if dir.source != *source {
+            continue;
+        }
+        let gone = generations.as_ref().is_some_and(|there| !there.contains(&dir));
+        if gone || is_good_again(vault, verified, &dir, &item, deep, whole).await {
+            state.set_good(vault.id(), &dir, &item).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn is_good_again(
+    vault: &Vault,
+    verified: &Verified,
+    dir: &GenerationDir,
+    item: &str,
+    deep: bool,
+    whole: bool,
+) -> bool {
+    let Ok(object) = item.parse::<ObjectName>() else { return false };
+    let mut snapshots = verified.snapshots.iter().filter(|verdict| verdict.dir == *dir).peekable();
+    let checked = whole && snapshots.peek().is_some() && snapshots.all(|verdict| verdict.checked);
+    !verified.objects.contains_key(&(dir.clone(), object))
+        && (checked || !deep)
+        && vault.get_object(dir, &object).await.is_ok()
 }
 
 /// Hashes the chosen fraction of a generation's objects and gives the bad ones with what is wrong.
@@ -241,11 +304,13 @@ async fn verify_snapshot(
         damage: Vec::new(),
         foreign: None,
         objects: BTreeSet::new(),
+        unproved: None,
         locked: None,
     };
     let signed = match vault.get_signed::<SnapshotDoc>(&path, signers).await {
         Ok(signed) => signed,
         Err(error) => {
+            verdict.unproved = unproved(vault, &path, &error).await;
             match finding(error)? {
                 Finding::Damage(text) => verdict.damage.push(text),
                 Finding::Foreign(text) => verdict.foreign = Some(text),
@@ -294,6 +359,16 @@ async fn verify_snapshot(
         }
     }
     Ok((verdict, Some(signed)))
+}
+
+/// SHA-256 of a document that is in order but for its signer not being pinned. One that somebody else signed than it names
+/// is not in order.
+async fn unproved(vault: &Vault, path: &StorePath, error: &VaultError) -> Option<Hash256> {
+    let VaultError::Signature { source: SignatureError::UnknownSigner { fingerprint }, .. } = error else {
+        return None;
+    };
+    let signed = vault.get_signed::<SnapshotDoc>(path, &Signers::pin_fingerprint(fingerprint)).await.ok()?;
+    (signed.doc.signer == *fingerprint).then(|| signed.hash())
 }
 
 /// Whether a wrapped key itself is broken, and not merely closed to these identities.

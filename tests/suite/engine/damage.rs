@@ -249,3 +249,55 @@ async fn a_snapshot_by_an_unknown_signer_is_not_called_damaged() {
     assert_eq!((found.is_damaged(), found.is_foreign()), (false, true), "{found:?}");
     assert!(found.snapshots[0].foreign.is_some());
 }
+
+#[tokio::test]
+async fn what_did_not_open_is_forgotten_only_by_a_full_check_of_its_own_source() {
+    use backup_core::id::Hash256;
+    use backup_core::vault::inventory::InventoryLine;
+    use backup_core::verify::{Depth, Verified, remember};
+    let world = World::new().await;
+    let doc = world.run(&Script::noise(100_000, 1)).await.unwrap().snapshot.doc;
+    let (dir, path) = (doc.dir(), doc.dir().snapshot(&doc.id, ".inventory.zst"));
+    let (lines, stored) = world.vault.get_inventory(&doc).await.unwrap();
+    let item = async |name: &Hash256| {
+        world.state.damaged(world.vault.id()).await.unwrap().contains(&(dir.clone(), name.to_string()))
+    };
+    let look = async |deep: bool, source: &str| {
+        let depth = Depth { read: None, identities: deep.then_some(&world.identities) };
+        let source = source.parse().unwrap();
+        let found = if source == doc.source { world.verify(deep).await } else { Verified::default() };
+        remember(&world.state, &world.vault, (&doc.stack, &source), &found, depth, true).await.unwrap();
+    };
+    // An object that has the bytes of its name and is none.
+    let garbage = b"no age file".to_vec();
+    let name = Hash256::of(&garbage);
+    let bytes = garbage.len() as u64;
+    world.set(&dir.object(&name), Some(garbage)).await;
+    let mut broken = doc.clone();
+    broken.manifest.objects = vec![name];
+    let more = lines.iter().copied().chain([InventoryLine { name, bytes }]).collect();
+    broken.inventory = world.vault.put_inventory(&dir, &doc.id, more).await.unwrap();
+    world.vault.put_signed(&broken, &world.key).await.unwrap();
+    look(false, "db").await;
+    assert!(!item(&name).await, "without a key it does not show");
+    look(true, "db").await;
+    assert!(item(&name).await);
+    // Fails where the bytes of its name are enough for `is_good_again`.
+    look(false, "db").await;
+    assert!(item(&name).await);
+    // Damage that a hash shows is forgotten by a hash, but not by a look at another source.
+    let whole = lines[0].name;
+    world.state.set_damaged(world.vault.id(), &dir, &whole.to_string(), false).await.unwrap();
+    look(true, "other").await;
+    assert!(item(&whole).await && item(&name).await, "fails without `dir.source` in `remember`");
+    look(false, "db").await;
+    assert!(!item(&whole).await && item(&name).await);
+    // What a generation had that is gone is nowhere any more.
+    let mut gone = dir.clone();
+    gone.id = "2020-01-01--7d--00000000".parse().unwrap();
+    world.state.set_damaged(world.vault.id(), &gone, "x", true).await.unwrap();
+    world.set(&path, Some(stored.to_vec())).await;
+    world.vault.put_signed(&doc, &world.key).await.unwrap();
+    look(true, "db").await;
+    assert_eq!(world.state.damaged(world.vault.id()).await.unwrap().len(), 0, "all is good again, or gone");
+}

@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use retention::{Policy, Span};
 
 use super::watch::Fault;
-use super::world::{Script, World, forgeries};
+use super::world::{Script, World, announcement, forgeries};
 
 /// Six daily generations of one snapshot each; two days are promised.
 async fn six_days() -> (World, Vec<SnapshotDoc>) {
@@ -36,6 +36,7 @@ fn request(world: &World) -> PruneRequest {
         timezone: chrono_tz::UTC,
         host_now: world.host.now(),
         promised_elsewhere: BTreeSet::new(),
+        marks: BTreeSet::new(),
         damaged: BTreeSet::new(),
         tool: "backup 0".to_owned(),
     }
@@ -324,4 +325,91 @@ async fn the_last_signature_of_an_interrupted_deletion_is_swept() {
     prune(&world).await;
     assert_eq!(below(&world, &docs[0].dir()).await, [""; 0]);
     world.read_doc(&docs[5]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_generation_that_was_filled_after_the_plan_is_not_swept() {
+    let (world, docs) = six_days().await;
+    let folder = docs[0].dir().dir();
+    let lone = signature_of(&docs[0].dir().file("deleting.json"));
+    let whole = world.watch.content(folder.as_str()).await;
+    for (path, _) in &whole {
+        world.set(&StorePath::new(path.clone()).unwrap(), None).await;
+    }
+    world.set(&lone, Some(b"sig".to_vec())).await;
+    let plan = planned(&world).await;
+    assert_eq!(dirs(&plan, &Action::Sweep), [docs[0].dir()]);
+    for (path, body) in whole {
+        world.set(&StorePath::new(path).unwrap(), Some(body.to_vec())).await;
+    }
+    let done = apply(&world.vault, &world.key, &plan).await.unwrap();
+    // Fails without `is_swept` in `sweep`, and without `sweep` nothing of it were left.
+    assert!(done.iter().all(|done| done.action != Action::Sweep), "{done:?}");
+    assert!(world.vault.exists(&lone).await.unwrap());
+    world.read_doc(&docs[0]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_announcement_that_is_put_back_waits_its_day() {
+    let (world, docs) = six_days().await;
+    prune(&world).await;
+    let path = docs[0].dir().file("expired.json");
+    let old = [(path.clone(), world.body(&path).await), (signature_of(&path), world.body(&signature_of(&path)).await)];
+    undo(&world.vault, &world.signers, &world.request.stack, &world.request.source).await.unwrap();
+    // The document lies there for more than a day, unsigned; its signature comes late.
+    world.set(&old[0].0, Some(old[0].1.clone())).await;
+    day(&world, 7).await;
+    world.pass(TimeDelta::hours(1));
+    world.set(&old[1].0, Some(old[1].1.clone())).await;
+    let plan = planned(&world).await;
+    let step = plan.steps.iter().find(|step| step.dir == docs[0].dir()).unwrap();
+    // Fails where `Announced::new` counts from `doc.at` alone, or passes over the signature.
+    assert!(matches!(&step.action, Action::Wait { reason } if reason.contains("may be deleted from")), "{step:?}");
+    day(&world, 8).await;
+    assert!(dirs(&planned(&world).await, &Action::Delete).contains(&docs[0].dir()));
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_put_back_is_not_resumed() {
+    for with_announcement in [false, true] {
+        let (world, docs) = six_days().await;
+        let stages = [PruneStage::Deleting, PruneStage::Expired];
+        for stage in stages.into_iter().take(1 + usize::from(with_announcement)) {
+            for (path, body) in announcement(&docs[0], stage, &world.key) {
+                world.set(&path, Some(body)).await;
+            }
+        }
+        // Fails without `in_time` in `plan`: signed, and everything listed is expired.
+        assert_eq!(dirs(&planned(&world).await, &Action::Withdraw), [docs[0].dir()], "{with_announcement}");
+        prune(&world).await;
+        world.read_doc(&docs[0]).await.unwrap();
+        assert!(!world.vault.exists(&docs[0].dir().file("deleting.json")).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_pin_of_another_vault_protects_and_an_unbelieved_one_too() {
+    let (world, docs) = six_days().await;
+    let announced = || async { dirs(&planned(&world).await, &Action::Announce).contains(&docs[0].dir()) };
+    assert!(announced().await);
+    let path = docs[0].dir().snapshot(&docs[0].id, ".json");
+    let document = backup_core::id::Hash256::of(&world.body(&path).await);
+    let mut request = request(&world);
+    request.marks.insert((document, "pin"));
+    let plan = plan(&world.vault, &world.signers, &request).await.unwrap();
+    // Fails where `history::read` takes the vault's own marks only.
+    assert!(!dirs(&plan, &Action::Announce).contains(&docs[0].dir()));
+    assert_eq!(plan.foreign, [""; 0]);
+    let mark = StorePath::new(format!("shop/db/marks/{}.pin.json", docs[0].id)).unwrap();
+    world.set(&mark, Some(b"{}".to_vec())).await;
+    // Fails without `pinned` in `history::read`.
+    assert!(!announced().await);
+    let told = planned(&world).await.foreign;
+    assert!(told.len() == 1 && told[0].contains("is kept all the same"), "{told:?}");
+    // Any other mark that is not believed is told and changes nothing.
+    world.set(&mark, None).await;
+    let other = StorePath::new(format!("shop/db/marks/{}.checked.json", docs[0].id)).unwrap();
+    world.set(&other, Some(b"{}".to_vec())).await;
+    assert!(announced().await);
+    assert!(planned(&world).await.foreign[0].contains("not obeyed"));
 }

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use backup_core::catalogue;
 use backup_core::config::{Share, Source, Step};
-use backup_core::id::{Hash256, ObjectName};
+use backup_core::id::Hash256;
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
-use backup_core::vault::document::{FORMAT, MarkDoc, MarkKind, SnapshotDoc};
+use backup_core::vault::document::{FORMAT, MarkDoc, MarkKind, PublicDocument, SnapshotDoc};
 use backup_core::vault::layout::SnapshotId;
-use backup_core::verify::{Depth, Fraction, Verdict, Verified, verify};
+use backup_core::verify::{Depth, Fraction, Verdict, Verified, remember, verify};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
 
@@ -146,10 +146,8 @@ async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
         session.cx.printer.warn(error.message(), error.advice().unwrap_or_default());
         end = end.worse(Exit::Partial);
     }
-    let mut lost = Vec::new();
-    if only.is_none() && args.vault.is_none() && quiet.is_empty() {
-        lost = look.lost_heads(&sources, &reports).await;
-    }
+    let whole = only.is_none() && args.vault.is_none() && quiet.is_empty();
+    let lost = look.lost_heads(&sources, &reports, whole).await;
     if !lost.is_empty() {
         end = end.worse(Exit::Damage);
     }
@@ -228,7 +226,8 @@ impl Look<'_> {
                         report.errors.push(error);
                     }
                 }
-                self.remember(vault, &verified, depth).await.unwrap_or_else(|error| report.errors.push(error));
+                let remembered = self.remember(vault, source, &verified, depth, only.is_none()).await;
+                remembered.unwrap_or_else(|error| report.errors.push(error));
                 report.verified = verified;
             }
             Err(error) => report.errors.push(error.into()),
@@ -274,34 +273,25 @@ impl Look<'_> {
             signer: key.fingerprint(),
             tool: TOOL.to_owned(),
         };
-        vault.put_signed(&mark, key).await?;
+        // A mark that says so is there: another one would say no more, and where objects are locked fill the vault.
+        let there = vault.get_signed::<MarkDoc>(&mark.path(), self.signers).await;
+        if !there.is_ok_and(|there| there.doc.document == document) {
+            vault.put_signed(&mark, key).await?;
+        }
         Ok(())
     }
 
-    /// Damaged objects are not built upon again: their chunks will be sealed anew by the next run. And a vault does not hold
-    /// what is damaged there: a prune of another vault must know. What was damaged and is good again is forgotten.
-    async fn remember(&self, vault: &Vault, verified: &Verified, depth: Depth<'_>) -> Result<(), CliError> {
-        if !self.has_state() {
-            return Ok(());
-        }
-        let state = self.session.state().await?;
-        for (dir, object) in verified.objects.keys() {
-            state.forget(dir, object).await?;
-            state.set_damaged(vault.id(), dir, &object.to_string(), true).await?;
-        }
-        // What is wrong and in no object shows only when everything is decrypted; a prune sees the rest by itself.
-        for verdict in verified.snapshots.iter().filter(|_| depth.identities.is_some()) {
-            let damaged = !verdict.damage.is_empty() && verdict.objects.is_empty();
-            if damaged || verdict.checked {
-                state.set_damaged(vault.id(), &verdict.dir, verdict.id.as_str(), damaged).await?;
-            }
-        }
-        for (dir, item) in state.damaged(vault.id()).await? {
-            let Ok(object) = item.parse::<ObjectName>() else { continue };
-            let (seen, now) = (dir.clone(), (dir, object));
-            if !verified.objects.contains_key(&now) && vault.get_object(&seen, &object).await.is_ok() {
-                state.set_damaged(vault.id(), &seen, &item, false).await?;
-            }
+    async fn remember(
+        &self,
+        vault: &Vault,
+        source: &Source,
+        verified: &Verified,
+        depth: Depth<'_>,
+        whole: bool,
+    ) -> Result<(), CliError> {
+        if self.has_state() {
+            let state = self.session.state().await?;
+            remember(&state, vault, (self.session.stack(), &source.name), verified, depth, whole).await?;
         }
         Ok(())
     }
@@ -310,39 +300,82 @@ impl Look<'_> {
         self.session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists())
     }
 
-    /// Sources whose newest snapshot, as this host remembers it, is in no vault any more: a vault was rolled back, or its
-    /// newest snapshots were removed. Nothing inside a vault alone could show that.
-    async fn lost_heads(&self, sources: &[&Source], reports: &[Report]) -> Vec<String> {
+    /// What is wrong with each source's newest snapshot, as this host remembers it. Nothing inside a vault alone could show
+    /// that. `whole`: every vault was looked at, so that one that is nowhere is lost.
+    async fn lost_heads(&self, sources: &[&Source], reports: &[Report], whole: bool) -> Vec<String> {
         let mut lost = Vec::new();
         if !self.has_state() {
             return lost;
         }
         let Ok(state) = self.session.state().await else { return lost };
         for source in sources {
-            let Ok(Some(head)) = state.head(&source.name).await else { continue };
-            let mine = || reports.iter().filter(|report| report.source == source.name);
-            let documents = mine().flat_map(|report| &report.verified.snapshots);
-            // What is there and cannot be believed is damage, and is said so already.
-            let there = documents.clone().any(|verdict| verdict.document == Some(head))
-                || documents.clone().any(|verdict| verdict.document.is_none());
-            if !there && mine().all(|report| report.errors.is_empty()) {
-                lost.push(lost_text(&source.name, head));
-            }
+            let Ok(Some(newest)) = state.newest(&source.name).await else { continue };
+            let mine: Vec<&Report> = reports.iter().filter(|report| report.source == source.name).collect();
+            lost.extend(lost_head(&newest, &mine, whole));
         }
         lost
     }
 }
 
-fn lost_text(source: &backup_core::id::SourceName, head: Hash256) -> String {
-    format!(
-        "source `{source}`: the newest snapshot that this host made (`{head}`) is in no vault: rolled back or removed"
-    )
+/// Compares the newest snapshot of a source that this host made, name and head, with what the vaults have: another document
+/// under its name was put there; where none has it, a vault was rolled back or it was removed. Damage under its name is
+/// said already; whatever else is damaged or foreign there excuses nothing.
+fn lost_head((snapshot, head): &(String, Hash256), reports: &[&Report], whole: bool) -> Vec<String> {
+    let (mut lost, mut said) = (Vec::new(), false);
+    for report in reports {
+        for verdict in &report.verified.snapshots {
+            let named = verdict.id.as_str() == snapshot;
+            said |= verdict.document == Some(*head) || verdict.unproved == Some(*head);
+            said |= named && !verdict.damage.is_empty();
+            if named && verdict.foreign.is_some() && verdict.unproved != Some(*head) {
+                said = true;
+                lost.push(format!(
+                    "source `{}`: the newest snapshot that this host made (`{snapshot}`) was replaced in vault `{}` by one of a \
+                     signer that is not pinned",
+                    report.source, report.vault
+                ));
+            }
+        }
+    }
+    let looked = whole && reports.iter().all(|report| report.errors.is_empty());
+    if let (true, false, Some(report)) = (looked, said, reports.first()) {
+        lost.push(format!(
+            "source `{}`: the newest snapshot that this host made (`{snapshot}`, {head}) is in no vault: rolled back or removed",
+            report.source
+        ));
+    }
+    lost
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::commands::restore::tests::parse;
+
+    #[test]
+    fn only_damage_under_its_name_excuses_a_lost_head() {
+        use report::tests::report;
+        let (head, other) = (Hash256([1; 32]), Hash256([2; 32]));
+        let name = "20260101T000000Z-1r-abcdef".to_owned();
+        let newest = (name.clone(), head);
+        let lost = |newest: &(String, Hash256), change: &dyn Fn(&mut Verdict), whole: bool| {
+            let mut report = report(Vec::new());
+            change(&mut report.verified.snapshots[0]);
+            lost_head(newest, &[&report], whole).concat()
+        };
+        assert_eq!(lost(&newest, &|verdict| verdict.document = Some(head), true), "");
+        assert!(lost(&newest, &|verdict| verdict.document = Some(other), true).contains("in no vault"));
+        assert_eq!(lost(&newest, &|verdict| verdict.document = Some(other), false), "", "not all was looked at");
+        assert_eq!(lost(&newest, &|verdict| verdict.damage.push("x".into()), true), "");
+        // Anything else that cannot be believed hides nothing.
+        let elsewhere = ("20260102T000000Z-1r-abcdef".to_owned(), head);
+        assert!(lost(&elsewhere, &|verdict| verdict.damage.push("x".into()), true).contains("in no vault"));
+        assert!(lost(&elsewhere, &|verdict| verdict.foreign = Some("x".into()), true).contains("in no vault"));
+        // A stranger's document in its place is one that was put there; its own is not, whoever is pinned.
+        assert!(lost(&newest, &|verdict| verdict.foreign = Some("x".into()), false).contains("was replaced"));
+        let own = |verdict: &mut Verdict| (verdict.foreign, verdict.unproved) = (Some("x".into()), Some(head));
+        assert_eq!(lost(&newest, &own, true), "");
+    }
 
     #[test]
     fn reads_a_share() {

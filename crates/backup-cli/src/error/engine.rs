@@ -222,8 +222,12 @@ macro_rules! convert {
     )*};
 }
 
-fn state(_: &StateError) -> Advice {
-    say(Exit::Failed, "check the folder of `state`; it may be deleted, all of it can be lost")
+fn state(error: &StateError) -> Advice {
+    let hint = match error {
+        StateError::Newer { .. } => "use the newer version of this program, or delete that file; all of it can be lost",
+        StateError::Database { .. } => "check the folder of `state`; it may be deleted, all of it can be lost",
+    };
+    say(Exit::Failed, hint)
 }
 
 fn s3_open(_: &S3OpenError) -> Advice {

@@ -20,6 +20,9 @@ use crate::verify;
 
 use super::notice;
 
+/// A mark that a pinned signer signed: SHA-256 of the snapshot's document, and the mark's word.
+pub type Fact = (Hash256, &'static str);
+
 /// What was read.
 #[derive(Debug)]
 pub struct Seen {
@@ -29,20 +32,32 @@ pub struct Seen {
     pub generations: Vec<GenerationDir>,
     /// The newest signed snapshot.
     pub newest: Option<SnapshotId>,
+    /// The marks that this vault has itself.
+    pub marks: BTreeSet<Fact>,
+    /// What lies where a mark belongs and is not believed, in words.
+    pub foreign: Vec<String>,
 }
 
 /// Reads a source's history from a vault. What is known to be `damaged` there (objects and snapshots, by name) is not whole,
-/// whatever the listing shows. Documents that are not believed are left out; a store that fails is an error.
+/// whatever the listing shows; `marks` are those of other vaults. A pin that is not believed keeps its snapshot all the same: it
+/// may be an operator's whose signature was damaged. Documents that are not believed are left out; a store that fails is an error.
 pub async fn read(
     vault: &Vault,
     signers: &Signers,
-    stack: &StackName,
-    source: &SourceName,
+    (stack, source): (&StackName, &SourceName),
     promised_elsewhere: &BTreeSet<String>,
+    marks: &BTreeSet<Fact>,
     damaged: &BTreeSet<(GenerationDir, String)>,
 ) -> Result<Seen, VaultError> {
-    let marks = replicate::marks(vault, signers, stack, source).await?;
-    let marks = marks.signed.values().map(|mark| (mark.doc.document, mark.doc.mark.word())).collect();
+    let found = replicate::marks(vault, signers, stack, source).await?;
+    let own: BTreeSet<Fact> = found.signed.values().map(|mark| (mark.doc.document, mark.doc.mark.word())).collect();
+    let marks = &own | marks;
+    let pinned: BTreeSet<SnapshotId> = found.foreign.keys().filter_map(pinned_by).collect();
+    let foreign = found.foreign.iter().map(|(path, why)| match pinned_by(path) {
+        Some(id) => format!("foreign or unsigned pin, `{id}` is kept all the same: {why}"),
+        None => format!("foreign or unsigned mark, not obeyed: {why}"),
+    });
+    let foreign = foreign.collect();
     let generations = vault.generations(stack, source).await?;
     let mut history = History { promised_elsewhere: promised_elsewhere.clone(), ..History::default() };
     let mut documents = Vec::new();
@@ -57,7 +72,9 @@ pub async fn read(
             let Some(signed) = believed(vault.get_signed::<SnapshotDoc>(&path, signers).await)? else { continue };
             let complete = is_complete(vault, &signed.doc, &objects, damaged).await?;
             let at = stored.get(&path).copied().unwrap_or(signed.doc.instant);
-            history.stamps.push(stamp(&signed, at, complete, &marks));
+            let mut stamp = stamp(&signed, at, complete, &marks);
+            stamp.pinned |= pinned.contains(&id);
+            history.stamps.push(stamp);
             documents.push((dir.clone(), signed));
         }
         history.generations.push(Generation {
@@ -71,15 +88,15 @@ pub async fn read(
     let broken = verify::chain(&documents, &history.removed);
     history.open_chain = (!broken.is_empty()).then(|| broken.join("; "));
     let newest = documents.into_iter().map(|(_, signed)| signed.doc.id).max();
-    Ok(Seen { history, generations, newest })
+    Ok(Seen { history, generations, newest, marks: own, foreign })
 }
 
-fn stamp(
-    signed: &Signed<SnapshotDoc>,
-    stored: DateTime<Utc>,
-    complete: bool,
-    marks: &BTreeSet<(Hash256, &'static str)>,
-) -> Stamp {
+/// The snapshot that a path below `marks` says is pinned.
+fn pinned_by(path: &StorePath) -> Option<SnapshotId> {
+    path.as_str().rsplit('/').next()?.strip_suffix(".pin.json")?.parse().ok()
+}
+
+fn stamp(signed: &Signed<SnapshotDoc>, stored: DateTime<Utc>, complete: bool, marks: &BTreeSet<Fact>) -> Stamp {
     let hash = signed.hash();
     let marked = |kind: MarkKind| marks.contains(&(hash, kind.word()));
     Stamp {

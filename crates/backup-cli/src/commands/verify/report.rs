@@ -199,13 +199,13 @@ fn damage_text(report: &Report) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
     use backup_core::vault::layout::GenerationDir;
 
-    fn report(damage: Vec<String>) -> Report {
+    pub(crate) fn report(damage: Vec<String>) -> Report {
         let source: SourceName = "db".parse().unwrap();
         let mut report = Report::new("local", &source, Depth { read: None, identities: None });
         let id: SnapshotId = "20260101T000000Z-1r-abcdef".parse().unwrap();
@@ -226,6 +226,7 @@ mod tests {
             damage,
             foreign: None,
             objects: BTreeSet::default(),
+            unproved: None,
             locked: None,
         };
         report.verified.snapshots.push(verdict);

@@ -21,6 +21,7 @@ mod suite {
     mod recover;
     mod roundtrip;
     mod stack;
+    mod store_answers;
     mod store_conformance;
     mod store_credentials;
     mod store_faults;

@@ -16,7 +16,7 @@ use backup_core::signature::{HostKey, Signers};
 use backup_core::source::files::FilesOptions;
 use backup_core::state::{RunRecord, State};
 use backup_core::vault::Vault;
-use backup_core::vault::document::{ExpiredDoc, FORMAT, MarkDoc, MarkKind, PruneStage, SnapshotDoc};
+use backup_core::vault::document::{ExpiredDoc, FORMAT, MarkDoc, MarkKind, PruneStage, PublicDocument, SnapshotDoc};
 use backup_core::vault::layout::GenerationDir;
 use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
@@ -343,9 +343,24 @@ async fn marks_and_announced_deletions_are_shown() {
         signer: key.fingerprint(),
         tool: "test".to_owned(),
     };
+    let state = || {
+        let listed = host.run(&["list", "--json"]).json();
+        (listed["snapshots"][0]["state"].clone(), listed["snapshots"][0]["marks"].clone())
+    };
+    let none = || (Value::from("stored"), serde_json::json!([]));
+    // Fails where a mark's name is enough; then where its signature is, whatever document it is for.
+    let path = host.path("local").join(mark.path().as_str());
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "{}").unwrap();
+    assert_eq!(state(), none());
     vault.put_signed(&mark, &key).await.unwrap();
-    let listed = host.run(&["list", "--json"]).json();
-    assert_eq!(listed["snapshots"][0]["state"], "restored");
+    assert_eq!(state(), none(), "it is for another document");
+    let document = Hash256::of(&fs::read(host.snapshot("local", &id, ".json")).unwrap());
+    vault.put_signed(&MarkDoc { document, ..mark }, &key).await.unwrap();
+    assert_eq!(state(), ("restored".into(), serde_json::json!(["restored"])));
+    fs::rename(host.path("signers"), host.path("nobody")).unwrap();
+    assert_eq!(state(), none(), "nobody is pinned");
+    fs::rename(host.path("nobody"), host.path("signers")).unwrap();
 
     let expired = ExpiredDoc {
         format: FORMAT,

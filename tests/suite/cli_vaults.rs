@@ -53,6 +53,34 @@ fn a_planted_name_makes_nothing_too_old_to_be_copied() {
 }
 
 #[test]
+fn what_lies_among_the_marks_keeps_no_snapshot_from_being_copied() {
+    let host = host(&format!("{SOURCE}[job.j]\ncron = \"@daily\"\nvaults = [\"local\"]\n"));
+    host.good(&["run", "j"]);
+    let real = documents(&host, "local").remove(0);
+    let source = real.ancestors().find(|at| at.ends_with("docs")).unwrap();
+    std::os::unix::fs::symlink(host.path("data"), source.join("marks")).unwrap();
+    let ended = host.run(&["replicate"]);
+    // Fails where a vault whose marks cannot be read is not copied from.
+    assert_eq!(documents(&host, "offsite").len(), 1, "{}{}", ended.out, ended.err);
+    assert!(ended.code != 0 && ended.err.contains("marks"), "it is told: {}", ended.err);
+}
+
+#[test]
+fn a_name_that_proves_nothing_is_replaced_by_a_copy() {
+    let host = host(SOURCE);
+    host.good(&["run"]);
+    let (good, copy) = (documents(&host, "local").remove(0), documents(&host, "offsite").remove(0));
+    fs::remove_file(&copy).unwrap();
+    fs::write(&copy, "{\"\\u001b[2J\":1}").unwrap();
+    let told = host.run(&["replicate"]);
+    // Fails where a name at the destination is a held copy.
+    assert_eq!(fs::read(&copy).unwrap(), fs::read(&good).unwrap(), "{}{}", told.out, told.err);
+    assert!(told.code != 0 && told.err.contains(copy.file_name().unwrap().to_str().unwrap()), "{}", told.err);
+    assert!(!told.err.contains('\x1b') && told.err.contains("\\u{1b}[2J"), "{}", told.err);
+    assert!(host.good(&["replicate"]).out.starts_with("nothing to copy"));
+}
+
+#[test]
 fn a_jobs_prune_acts_on_its_own_sources_in_the_vaults_that_it_fills() {
     let two = format!(
         "{SOURCE}[source.notes]\ntype = \"files\"\npaths = [\"data\"]\n[job.own]\ncron = \"@daily\"\nsources = [\"docs\"]\n\

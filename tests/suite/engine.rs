@@ -7,6 +7,7 @@ mod commit;
 mod damage;
 mod dedup;
 mod generation;
+mod planted;
 mod prune;
 mod replicate;
 mod watch;

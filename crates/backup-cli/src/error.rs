@@ -8,6 +8,7 @@ use std::error::Error;
 use backup_core::config::ConfigError;
 use backup_core::id::IdError;
 use backup_core::vault::store::StoreError;
+use backup_core::words::escaped_lines;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
@@ -21,9 +22,10 @@ pub(crate) struct CliError {
 }
 
 impl CliError {
-    /// An error with its whole text: lowercase, no full stop, objects in backticks, causes after colons.
+    /// An error with its whole text: lowercase, no full stop, objects in backticks, causes after colons. Control characters
+    /// are written out: the text goes into reports, the state and mail, and may quote what lies in a vault.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None }
+        Self { exit, message: escaped_lines(&message.into()), hint: None }
     }
 
     /// A wrong call or configuration.
@@ -121,6 +123,9 @@ fn store(error: &StoreError) -> (Exit, Option<String>) {
         StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Exists { .. } => {
             (Exit::Damage, "see what is damaged with `backup verify`; another vault may hold a good copy")
         }
+        StoreError::Unusable { .. } => {
+            (Exit::Failed, "see what lies there and who put it there; this program stores plain bodies only")
+        }
         StoreError::Denied { .. } => (Exit::Failed, "check the vault's credentials and what they may do"),
         StoreError::Full { .. } => (Exit::Failed, "make room, or shorten `keep` and prune; nothing half-made was kept"),
         StoreError::Missing { .. } => (Exit::NoVault, "mount the directory or create the bucket, then try again"),
@@ -150,6 +155,12 @@ mod tests {
     fn a_chain_names_each_cause_once() {
         let error = Layer("a", Some(Box::new(Layer("b: c", Some(Box::new(Layer("c", None)))))));
         assert_eq!(CliError::caused(Exit::Failed, "x", &error).message(), "x: a: b: c");
+    }
+
+    #[test]
+    fn what_is_stored_and_sent_holds_no_control_characters() {
+        let error = CliError::new(Exit::Failed, "a\x1b[2J\u{9b}\nb").about("x");
+        assert_eq!(error.message(), "x: a\\u{1b}[2J\\u{9b}\nb");
     }
 
     #[test]

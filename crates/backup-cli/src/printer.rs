@@ -9,6 +9,7 @@
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use backup_core::words::escaped_lines;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -69,7 +70,7 @@ impl Printer {
     /// The result of a verb: `value` (an object) as its JSON document, or `text` for people.
     pub(crate) fn result(&self, kind: &str, value: Value, text: impl FnOnce() -> String) -> Result<(), CliError> {
         if !self.options.json {
-            return self.write(&text());
+            return self.write(&escaped_lines(&text()));
         }
         let mut document = json!({ "format": FORMAT, "kind": kind });
         if let (Value::Object(all), Value::Object(members)) = (&mut document, value) {
@@ -111,15 +112,16 @@ impl Printer {
     /// A warning with what to do, which may be empty; not silenced.
     pub(crate) fn warn(&self, text: &str, hint: &str) {
         let (mark, end) = if self.colour { ("\x1b[1;33m", "\x1b[0m") } else { ("", "") };
-        let hint = if hint.is_empty() { String::new() } else { format!("\n  {hint}") };
-        self.say(&format!("{mark}warning:{end} {text}{hint}"));
+        let hint = if hint.is_empty() { String::new() } else { format!("\n  {}", escaped_lines(hint)) };
+        self.write_talk(&format!("{mark}warning:{end} {}{hint}", escaped_lines(text)));
     }
 
     /// The error that ends the process; with `--json` also as the document, unless one was written.
     pub(crate) fn error(&self, error: &CliError) {
         let (red, bold, end) = if self.colour { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        let hint = error.advice().map_or_else(String::new, |hint| format!("\n\n{bold}hint:{end} {hint}"));
-        self.say(&format!("{red}error:{end} {}{hint}", error.message()));
+        let hint =
+            error.advice().map_or_else(String::new, |hint| format!("\n\n{bold}hint:{end} {}", escaped_lines(hint)));
+        self.write_talk(&format!("{red}error:{end} {}{hint}", escaped_lines(error.message())));
         let written = self.state().document;
         if self.options.json && !written {
             // Standard output may be the very thing that failed; the exit code tells in any case.
@@ -127,7 +129,12 @@ impl Printer {
         }
     }
 
+    /// What is said may quote what lies in a vault, and whoever wrote that must not write to the terminal.
     fn say(&self, line: &str) {
+        self.write_talk(&escaped_lines(line));
+    }
+
+    fn write_talk(&self, line: &str) {
         // Talk is a courtesy: a closed stderr must not stop a backup.
         let _ = writeln!(self.state().talk, "{line}");
     }
@@ -195,6 +202,21 @@ mod tests {
         let document: Value = serde_json::from_str(&out.text()).unwrap();
         let inner = json!({ "message": "no `x`", "class": "usage", "exit": 2, "hint": "add it" });
         assert_eq!(document, json!({ "format": 1, "kind": "error", "error": inner }));
+    }
+
+    #[test]
+    fn what_is_quoted_cannot_write_to_the_terminal() {
+        let (printer, out, talk) = printer(Options { verbose: 1, ..Options::default() });
+        let planted = "a\x1b[2Jb\u{9b}c\n\td\u{202e}";
+        printer.talk(planted);
+        printer.detail(planted);
+        printer.warn(planted, planted);
+        printer.error(&CliError::usage(planted).hint(planted));
+        printer.result("x", json!({}), || planted.to_owned()).unwrap();
+        for text in [out.text(), talk.text()] {
+            assert!(text.contains("a\\u{1b}[2Jb\\u{9b}c\n\td\\u{202e}"), "{text:?}");
+            assert!(!text.contains(['\x1b', '\u{9b}', '\u{202e}']), "{text:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use backup_core::catalogue::{self, Listed};
 use backup_core::config;
 use backup_core::id::{Hash256, SourceName};
 use backup_core::monitor::Event;
-use backup_core::replicate::{Marks, ReplicateError, Route, marks, replicate, replicate_marks};
+use backup_core::replicate::{Marks, Proof, ReplicateError, Route, marks_of, proofs, replicate, replicate_marks};
 use backup_core::signature::Signers;
 use backup_core::vault::document::{MarkKind, SnapshotDoc};
 use backup_core::vault::layout::SnapshotId;
@@ -104,7 +104,7 @@ pub(crate) struct Work {
     pub(crate) lacks: Vec<Lack>,
     /// Vaults that could not be read.
     pub(crate) silent: Vec<(String, SourceName, CliError)>,
-    /// Snapshots that a vault lists and that are not believed there.
+    /// Snapshots that a vault lists and that are not believed there, and marks that it could not give.
     pub(crate) refused: Vec<(String, SourceName, CliError)>,
     /// The marks of each source, by vault.
     marks: BTreeMap<SourceName, BTreeMap<String, Marks>>,
@@ -142,32 +142,31 @@ pub(crate) async fn survey(
         let Some(source) = session.config.source(name.as_str()) else { continue };
         let (listed, failed) = catalogue::snapshots(vaults, session.stack(), name).await;
         // A vault that cannot be listed would seem to lack everything.
-        let mut deaf: BTreeSet<String> = failed.iter().map(|(vault, _)| vault.clone()).collect();
+        let deaf: BTreeSet<String> = failed.iter().map(|(vault, _)| vault.clone()).collect();
         work.silent.extend(failed.into_iter().map(|(vault, error)| (vault, name.clone(), error.into())));
+        let ids: BTreeSet<SnapshotId> = listed.iter().map(|listed| listed.id.clone()).collect();
         for vault in vaults {
             if deaf.contains(vault.name()) {
                 continue;
             }
-            match marks(vault, signers, session.stack(), name).await {
+            match marks_of(vault, signers, session.stack(), name, &ids).await {
                 Ok(found) => {
                     for reason in found.foreign.values() {
                         session.monitor.event(Event::Warning { text: format!("foreign or unsigned mark: {reason}") });
                     }
                     work.marks.entry(name.clone()).or_default().insert(vault.name().to_owned(), found);
                 }
-                Err(error) => {
-                    deaf.insert(vault.name().to_owned());
-                    work.silent.push((vault.name().to_owned(), name.clone(), error.into()));
-                }
+                // What lies among the marks must not keep snapshots from being copied.
+                Err(error) => work.refused.push((vault.name().to_owned(), name.clone(), error.into())),
             }
         }
         let into_all =
             || vaults.iter().filter(|to| into.is_none_or(|into| into == to.name()) && !deaf.contains(to.name()));
-        let has = |listed: &Listed, to: &Vault| listed.vaults.iter().any(|has| has.id() == to.id());
-        if into_all().all(|to| listed.iter().all(|listed| has(listed, to))) {
-            continue;
-        }
-        let stamps = work.believed(name, &listed, &deaf, signers).await;
+        let (stamps, unproven) = work.believed(name, &listed, vaults, &deaf, signers).await;
+        let has = |listed: &Listed, to: &Vault| {
+            let named = listed.vaults.iter().any(|has| has.id() == to.id());
+            named && !unproven.contains(&(to.name().to_owned(), listed.id.clone()))
+        };
         let history = History { stamps, ..History::default() };
         for to in into_all() {
             let keep = session.config.vault(to.name()).and_then(|vault| vault.keep);
@@ -176,7 +175,9 @@ pub(crate) async fn survey(
             let mut first = true;
             for listed in listed.iter().rev().filter(|listed| !has(listed, to)) {
                 let wanted = wanted.contains(listed.id.as_str());
-                let lack = Lack { to: to.clone(), source: name.clone(), listed: listed.clone(), wanted };
+                let mut listed = listed.clone();
+                listed.vaults.retain(|from| from.id() != to.id());
+                let lack = Lack { to: to.clone(), source: name.clone(), listed, wanted };
                 if wanted && std::mem::take(&mut first) { work.lacks.push(lack) } else { backlog.push(lack) }
             }
         }
@@ -186,14 +187,16 @@ pub(crate) async fn survey(
 }
 
 impl Work {
-    /// The snapshots that some vault proves, each as the first vault that can shows it, with the marks that any has.
+    /// The snapshots that some vault proves, each as the first vault that can shows it, with the marks that any has; and
+    /// those that a vault lists and whose document there is not believed: a name is no copy.
     async fn believed(
         &mut self,
         source: &SourceName,
         listed: &[Listed],
+        vaults: &[Vault],
         deaf: &BTreeSet<String>,
         signers: &Signers,
-    ) -> Vec<Stamp> {
+    ) -> (Vec<Stamp>, BTreeSet<(String, SnapshotId)>) {
         let marked: BTreeSet<(Hash256, &str)> = self
             .marks
             .get(source)
@@ -202,20 +205,26 @@ impl Work {
             .flat_map(|marks| marks.signed.values())
             .map(|mark| (mark.doc.document, mark.doc.mark.word()))
             .collect();
-        let mut stamps = Vec::new();
-        for listed in listed {
-            for vault in listed.vaults.iter().filter(|vault| !deaf.contains(vault.name())) {
-                let path = listed.dir.snapshot(&listed.id, ".json");
-                match vault.get_signed::<SnapshotDoc>(&path, signers).await {
-                    Ok(signed) => {
-                        stamps.push(stamp(&signed, &marked));
-                        break;
+        let (mut stamps, mut unproven) = (BTreeMap::new(), BTreeSet::new());
+        for vault in vaults.iter().filter(|vault| !deaf.contains(vault.name())) {
+            let held = listed.iter().filter(|listed| listed.vaults.iter().any(|has| has.id() == vault.id()));
+            let held: Vec<_> = held.map(|listed| (listed.dir.clone(), listed.id.clone())).collect();
+            for ((_, id), proof) in held.iter().zip(proofs(vault, signers, &held).await) {
+                let error = match proof {
+                    Proof::Signed(signed) => {
+                        stamps.entry(id.clone()).or_insert_with(|| stamp(&signed, &marked));
+                        continue;
                     }
-                    Err(error) => self.refused.push((vault.name().to_owned(), source.clone(), error.into())),
-                }
+                    Proof::Foreign(error) => {
+                        unproven.insert((vault.name().to_owned(), id.clone()));
+                        error
+                    }
+                    Proof::Unknown(error) => error,
+                };
+                self.refused.push((vault.name().to_owned(), source.clone(), error.into()));
             }
         }
-        stamps
+        (stamps.into_values().collect(), unproven)
     }
 
     /// What could not be read and what is not believed.
@@ -275,7 +284,7 @@ pub(crate) async fn copy(session: &Session<'_>, vaults: &[Vault], signers: &Sign
                 break;
             }
             for error in done.errors {
-                dead.extend(silent_vault(&error));
+                dead.extend(silent_vault(vaults, &error).await);
                 lane.errors.push(error.into());
             }
         }
@@ -299,7 +308,7 @@ async fn marks_between(
                 let Some(given) = have.get(from.name()).filter(|_| !dead.contains(to.name())) else { continue };
                 let (_, errors) = replicate_marks(given, to, &there, &session.monitor).await;
                 for error in errors {
-                    dead.extend(silent_vault(&error));
+                    dead.extend(silent_vault(vaults, &error).await);
                     lanes.at(from.name(), to.name(), &source).errors.push(error.into());
                 }
                 there.signed.extend(given.signed.clone());
@@ -310,7 +319,7 @@ async fn marks_between(
 }
 
 /// The vault that failed as a whole, if that is what the error says.
-fn silent_vault(error: &ReplicateError) -> Option<String> {
+async fn silent_vault(vaults: &[Vault], error: &ReplicateError) -> Option<String> {
     let (ReplicateError::Vault(cause)
     | ReplicateError::Snapshot { source: cause, .. }
     | ReplicateError::Mark { source: cause, .. }) = error
@@ -324,7 +333,12 @@ fn silent_vault(error: &ReplicateError) -> Option<String> {
         StoreError::Denied { .. } => !matches!(error, ReplicateError::Mark { .. }),
         _ => false,
     };
-    away.then(|| vault.clone())
+    // A body that is given to nobody says nothing about the rest either.
+    let alone = match vaults.iter().find(|known| known.name() == vault) {
+        Some(known) if away => known.refuses_only_that(cause).await,
+        _ => false,
+    };
+    (away && !alone).then(|| vault.clone())
 }
 
 /// Lanes by source and vaults.

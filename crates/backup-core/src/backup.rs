@@ -276,12 +276,25 @@ async fn start_pipeline(
 /// Chunk sizes by what the source's newest snapshot held; a source's first generation is cut small.
 async fn sizes(vault: &Vault, host: Host<'_>, request: &BackupRequest) -> Result<ChunkSizes, BackupError> {
     let own = Signers::pin_fingerprint(&host.key.fingerprint());
-    let newest = vault.history(&request.stack, &request.source).await?.pop();
-    let Some((dir, id)) = newest else { return Ok(ChunkSizes::SMALL) };
-    match vault.get_signed::<SnapshotDoc>(&dir.snapshot(&id, ".json"), &own).await {
-        Ok(found) => Ok(ChunkSizes::for_source(found.doc.plain_bytes)),
-        Err(error @ VaultError::Store { .. }) => Err(error.into()),
-        Err(_) => Ok(ChunkSizes::SMALL),
+    for at in vault.history(&request.stack, &request.source).await?.iter().rev() {
+        if let Some(found) = believed(vault, &own, at).await? {
+            return Ok(ChunkSizes::for_source(found.doc.plain_bytes));
+        }
+    }
+    Ok(ChunkSizes::SMALL)
+}
+
+/// A listed snapshot, or `None` where what lies there is not believed: whoever can write into the vault can plant names,
+/// and must not be able to stop a run with them. Errors: only a store that fails.
+async fn believed(
+    vault: &Vault,
+    signers: &Signers,
+    (dir, id): &(GenerationDir, SnapshotId),
+) -> Result<Option<Signed<SnapshotDoc>>, VaultError> {
+    match vault.get_signed::<SnapshotDoc>(&dir.snapshot(id, ".json"), signers).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if notice::is_foreign(vault, &error).await => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -434,7 +447,7 @@ fn manifest(
     })
 }
 
-/// How far back a head is looked for behind snapshots that the state does not know.
+/// How many of our snapshots that the state does not know a head is looked for behind.
 const LOST_HEADS: usize = 8;
 
 /// Head of the chain: from the state, or, where that was lost, the newest snapshot of this host in the vault.
@@ -445,13 +458,14 @@ const LOST_HEADS: usize = 8;
 async fn previous(vault: &Vault, host: Host<'_>, request: &BackupRequest) -> Result<Option<Hash256>, BackupError> {
     let head = host.state.head(&request.source).await?;
     let own = Signers::pin_fingerprint(&host.key.fingerprint());
-    let (mut newest, mut link) = (None, None);
-    for (dir, id) in vault.history(&request.stack, &request.source).await?.into_iter().rev().take(LOST_HEADS) {
-        let found = match vault.get_signed::<SnapshotDoc>(&dir.snapshot(&id, ".json"), &own).await {
-            Ok(found) => found,
-            Err(error @ VaultError::Store { .. }) => return Err(error.into()),
-            Err(_) => continue,
-        };
+    let (mut newest, mut link, mut seen) = (None, None, 0);
+    for at in vault.history(&request.stack, &request.source).await?.iter().rev() {
+        // Names that prove nothing do not count, or eight planted ones would hide all of ours.
+        let Some(found) = believed(vault, &own, at).await? else { continue };
+        if seen == LOST_HEADS {
+            break;
+        }
+        seen += 1;
         let hash = Some(found.hash());
         if newest.is_some() && hash != link {
             continue;

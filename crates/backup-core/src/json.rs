@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::ser::Formatter;
 
+use crate::words::plain;
+
 /// A stored document could not be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
@@ -22,7 +24,18 @@ pub enum JsonError {
     },
     /// It is not the document that it should be.
     #[error("it is not well-formed")]
-    Malformed(#[source] serde_json::Error),
+    Malformed(#[source] Said),
+}
+
+/// What the parser said, fit to be shown: it repeats a key that it does not know, and whoever wrote the document chose it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Said(String);
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Malformed(Said(plain(&error.to_string())))
+    }
 }
 
 /// Writes `document` (a struct) with each of its members on a line of its own, members' values compact, and a final newline.
@@ -41,11 +54,11 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8], known: u64) -> Result<T, Js
         #[serde(default)]
         format: u64,
     }
-    let head: Head = serde_json::from_slice(bytes).map_err(JsonError::Malformed)?;
+    let head: Head = serde_json::from_slice(bytes)?;
     if head.format > known {
         return Err(JsonError::Newer { found: head.format, known });
     }
-    serde_json::from_slice(bytes).map_err(JsonError::Malformed)
+    Ok(serde_json::from_slice(bytes)?)
 }
 
 struct MemberPerLine {

@@ -27,3 +27,4 @@ pub mod source;
 pub mod state;
 pub mod vault;
 pub mod verify;
+pub mod words;

@@ -19,10 +19,14 @@ use crate::vault::document::{GenerationDoc, SnapshotDoc};
 use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{GenerationDir, SnapshotId};
 use crate::vault::store::{PutMode, StoreError};
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Signed, Vault, VaultError};
+use crate::verify::chain_text;
+use crate::words::plain;
 
-pub use marks::{Marks, marks, replicate_marks};
+pub use marks::{Marks, marks, marks_of, replicate_marks};
 
+/// Documents read at once.
+const PROOFS: usize = 8;
 /// Objects copied at once.
 const COPIES: usize = 6;
 
@@ -97,7 +101,13 @@ impl ReplicateError {
     fn is_of_one_snapshot(&self) -> bool {
         match self {
             Self::Snapshot { source: VaultError::Store { source, .. }, .. } => {
-                matches!(source, StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Exists { .. })
+                matches!(
+                    source,
+                    StoreError::NotFound { .. }
+                        | StoreError::TooLarge { .. }
+                        | StoreError::Exists { .. }
+                        | StoreError::Unusable { .. }
+                )
             }
             Self::Vault(_) => false,
             Self::Mark { .. } | Self::Snapshot { .. } | Self::Incomplete { .. } | Self::Pruned { .. } => true,
@@ -116,6 +126,31 @@ pub struct Route<'a> {
     pub signers: &'a Signers,
     /// Is told.
     pub monitor: &'a Arc<dyn Monitor>,
+}
+
+/// What lies in a vault under a snapshot's name: a name alone is no copy.
+#[derive(Debug)]
+pub enum Proof {
+    /// A pinned signer's document.
+    Signed(Box<Signed<SnapshotDoc>>),
+    /// It is not believed, so the vault lacks the snapshot.
+    Foreign(VaultError),
+    /// The store failed: nobody knows.
+    Unknown(VaultError),
+}
+
+/// Reads the document of a listed snapshot.
+async fn prove(vault: &Vault, signers: &Signers, dir: &GenerationDir, id: &SnapshotId) -> Proof {
+    match vault.get_signed::<SnapshotDoc>(&dir.snapshot(id, ".json"), signers).await {
+        Ok(signed) => Proof::Signed(Box::new(signed)),
+        Err(error) if notice::is_foreign(vault, &error).await => Proof::Foreign(error),
+        Err(error) => Proof::Unknown(error),
+    }
+}
+
+/// Reads the documents of listed snapshots, some at once; in the order in which they were given.
+pub async fn proofs(vault: &Vault, signers: &Signers, listed: &[(GenerationDir, SnapshotId)]) -> Vec<Proof> {
+    stream::iter(listed).map(|(dir, id)| prove(vault, signers, dir, id)).buffered(PROOFS).collect().await
 }
 
 /// Copies what `to` lacks of one source, newest first. `wanted` tells what the destination's policy would keep. With
@@ -140,11 +175,25 @@ pub async fn replicate(
     if newest_only {
         lacking.truncate(1);
     }
-    lacking.retain(|at| !have.contains(at));
     for (dir, id) in lacking {
+        let held = have.contains(&(dir.clone(), id.clone()));
         if !wanted(&id) {
-            done.not_wanted += 1;
+            done.not_wanted += u64::from(!held);
             continue;
+        }
+        if held {
+            match prove(route.to, route.signers, &dir, &id).await {
+                Proof::Signed(_) => continue,
+                Proof::Foreign(error) => {
+                    let text =
+                        format!("foreign or unsigned snapshot, replaced by a copy: {}", plain(&chain_text(&error)));
+                    route.monitor.event(Event::Warning { text });
+                }
+                Proof::Unknown(error) => {
+                    done.errors.push(ReplicateError::Vault(error));
+                    break;
+                }
+            }
         }
         match copy(route, &dir, &id).await {
             Ok((objects, bytes)) => {
@@ -179,7 +228,20 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
         monitor.event(Event::Warning { text });
     }
     let generation = dir.file("generation.json");
-    if !to.exists(&generation).await.map_err(failed)? {
+    let there = match to.exists(&generation).await {
+        Ok(true) => to.get_signed::<GenerationDoc>(&generation, signers).await.map(|_| true),
+        other => other,
+    };
+    let put = match there {
+        Ok(believed) => !believed,
+        Err(error) if notice::is_foreign(to, &error).await => {
+            let text = format!("foreign or unsigned generation, replaced by a copy: {}", plain(&chain_text(&error)));
+            monitor.event(Event::Warning { text });
+            true
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    if put {
         let signed = from.get_signed::<GenerationDoc>(&generation, signers).await.map_err(failed)?;
         to.put_verbatim(&signed).await.map_err(failed)?;
     }

@@ -314,7 +314,17 @@ impl Vault {
         path: &StorePath,
         signers: &Signers,
     ) -> Result<Signed<T>, VaultError> {
-        let bytes = self.get_existing(path, MAX_DOCUMENT_BYTES).await?;
+        self.get_signed_within(path, signers, MAX_DOCUMENT_BYTES).await
+    }
+
+    /// [`Vault::get_signed`] of a document that has at most `limit_bytes`.
+    pub(crate) async fn get_signed_within<T: PublicDocument>(
+        &self,
+        path: &StorePath,
+        signers: &Signers,
+        limit_bytes: u64,
+    ) -> Result<Signed<T>, VaultError> {
+        let bytes = self.get_existing(path, limit_bytes).await?;
         let doc: T = json::from_slice(&bytes, FORMAT).map_err(|source| self.unreadable(path, source))?;
         let signature = self.get_existing(&layout::signature_of(path), MAX_SIGNATURE_BYTES).await?;
         let by = signers.check(T::NAMESPACE, &bytes, &signature, doc.at()).map_err(|source| VaultError::Signature {
@@ -327,6 +337,18 @@ impl Vault {
             return Err(VaultError::Misplaced { path: path.to_string(), vault: self.name.clone(), says });
         }
         Ok(Signed { doc, bytes, signature, by })
+    }
+
+    /// Whether a read failed for what lies at its path alone (a link, a pipe, a body that the store gives to nobody), and
+    /// not because the vault as a whole cannot be read: its own document still can.
+    pub async fn refuses_only_that(&self, error: &VaultError) -> bool {
+        let VaultError::Store {
+            source: StoreError::Unusable { .. } | StoreError::Denied { action: "read", .. }, ..
+        } = error
+        else {
+            return false;
+        };
+        matches!(self.read_vault_doc().await, Ok(Some(doc)) if doc.id == self.id)
     }
 
     /// Whether a path exists.

@@ -1,11 +1,15 @@
-//! `backup list`: the snapshots in the vaults, by names alone. Nothing is opened; `show` and `verify` do that.
+//! `backup list`: the snapshots in the vaults, by names. Only what was done with them (`checked`, `restored`, `pinned`) is
+//! read, from marks that a pinned signer signed for the very document that is listed; whether a snapshot itself is believed
+//! is what `show` and `verify` tell. Where nobody is pinned, no mark is shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::catalogue::Listed;
 use backup_core::id::SourceName;
-use backup_core::vault::document::MarkKind;
-use backup_core::vault::layout::Volume;
+use backup_core::replicate::marks_of;
+use backup_core::vault::document::{MarkDoc, MarkKind, SnapshotDoc};
+use backup_core::vault::layout::{SnapshotId, Volume};
+use backup_core::vault::{Signed, Vault};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
@@ -53,21 +57,25 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-/// The marks of all listed snapshots, by name. A vault that cannot be asked becomes silent.
+/// The signed marks of all listed snapshots. A vault that cannot be asked becomes silent.
 async fn marks(session: &Session<'_>, found: &mut Found) -> Marks {
     let mut marks = Marks::new();
-    let mut sources: Vec<SourceName> = found.listed.iter().map(|(source, _)| source.clone()).collect();
-    sources.dedup();
+    let signers = match session.signers() {
+        Ok(signers) => signers,
+        Err(error) => {
+            session.cx.printer.detail(&format!("no marks are shown: {}", error.message()));
+            return marks;
+        }
+    };
+    let mut signed: BTreeMap<(SourceName, SnapshotId), Vec<Signed<MarkDoc>>> = BTreeMap::new();
     let mut failed = Vec::new();
     for vault in &found.vaults {
-        for source in &sources {
-            match vault.marks(session.stack(), source).await {
-                Ok(paths) => {
-                    for (id, kind) in paths.iter().filter_map(|path| mark(path.as_str())) {
-                        let kinds = marks.entry((source.clone(), id.to_owned())).or_default();
-                        if !kinds.contains(&kind) {
-                            kinds.push(kind);
-                        }
+        for source in &found.sources {
+            let listed: BTreeSet<SnapshotId> = found.of(source).into_iter().map(|one| one.id.clone()).collect();
+            match marks_of(vault, &signers, session.stack(), source, &listed).await {
+                Ok(read) => {
+                    for mark in read.signed.into_values() {
+                        signed.entry((source.clone(), mark.doc.snapshot.clone())).or_default().push(mark);
                     }
                 }
                 Err(error) => {
@@ -77,15 +85,24 @@ async fn marks(session: &Session<'_>, found: &mut Found) -> Marks {
             }
         }
     }
+    for (source, one) in &found.listed {
+        let Some(of_name) = signed.get(&(source.clone(), one.id.clone())) else { continue };
+        let path = one.dir.snapshot(&one.id, ".json");
+        for vault in &one.vaults {
+            // What cannot be read or is not believed has no mark; `verify` names it.
+            let Ok(document) = vault.get_signed::<SnapshotDoc>(&path, &signers).await else { continue };
+            let hash = document.hash();
+            let kinds = marks.entry((source.clone(), one.id.to_string())).or_default();
+            for mark in of_name.iter().filter(|mark| mark.doc.document == hash) {
+                if !kinds.contains(&mark.doc.mark) {
+                    kinds.push(mark.doc.mark);
+                }
+            }
+            break;
+        }
+    }
     found.silent.extend(failed);
     marks
-}
-
-/// `…/marks/<snapshot>.<mark>.json`: the snapshot and its mark.
-fn mark(path: &str) -> Option<(&str, MarkKind)> {
-    let (id, word) = path.rsplit('/').next()?.strip_suffix(".json")?.rsplit_once('.')?;
-    let kinds = [MarkKind::Pin, MarkKind::Accept, MarkKind::Checked, MarkKind::Restored];
-    kinds.into_iter().find(|kind| kind.word() == word).map(|kind| (id, kind))
 }
 
 /// How well a snapshot is known to be there: `restored`, `checked`, `replicated` (in every configured vault, of which
@@ -129,7 +146,7 @@ fn row_json(source: &SourceName, one: &Listed, marks: &Marks, configured: usize,
 }
 
 fn vaults(one: &Listed) -> Vec<&str> {
-    one.vaults.iter().map(backup_core::vault::Vault::name).collect()
+    one.vaults.iter().map(Vault::name).collect()
 }
 
 /// A table for each source: so the lines keep to 80 columns however long a source's name is.
@@ -184,15 +201,6 @@ mod tests {
             (&[Checked, Restored], 2, 2, "restored"),
         ] {
             assert_eq!(state(marks, vaults, configured), word, "{marks:?} {vaults}/{configured}");
-        }
-    }
-
-    #[test]
-    fn reads_marks_from_names_and_leaves_strangers_alone() {
-        let path = "s/db/marks/20261121T020000Z-1r-abc234-suspect.restored.json";
-        assert_eq!(mark(path), Some(("20261121T020000Z-1r-abc234-suspect", MarkKind::Restored)));
-        for stranger in ["s/db/marks/x.odd.json", "s/db/marks/x.pin.json.sig", "s/db/marks/x.json", "x"] {
-            assert_eq!(mark(stranger), None, "{stranger}");
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::vault::layout::GenerationDir;
 use crate::vault::store::StoreError;
 use crate::vault::{Vault, VaultError};
 use crate::verify::chain_text;
+use crate::words::plain;
 
 /// One of the two documents.
 #[derive(Debug)]
@@ -30,16 +31,20 @@ pub(crate) async fn read(
     stage: PruneStage,
 ) -> Result<Notice, VaultError> {
     let path = dir.file(stage.file());
-    if !vault.exists(&path).await? {
-        return Ok(Notice::None);
+    let foreign = |error: &VaultError| {
+        Notice::Foreign(format!("foreign or unsigned mark, not obeyed: {}", plain(&chain_text(error))))
+    };
+    match vault.exists(&path).await {
+        Ok(true) => {}
+        Ok(false) => return Ok(Notice::None),
+        Err(error) if is_foreign(vault, &error).await => return Ok(foreign(&error)),
+        Err(error) => return Err(error),
     }
     match vault.get_signed::<ExpiredDoc>(&path, signers).await {
         Ok(signed) => Ok(Notice::Signed(signed.doc)),
         // It was taken back in between.
         Err(VaultError::MissingDocument { path: missing, .. }) if missing == path.as_str() => Ok(Notice::None),
-        Err(error) if is_refused(&error) => {
-            Ok(Notice::Foreign(format!("foreign or unsigned mark, not obeyed: {}", chain_text(&error))))
-        }
+        Err(error) if is_foreign(vault, &error).await => Ok(foreign(&error)),
         Err(error) => Err(error),
     }
 }
@@ -48,6 +53,12 @@ pub(crate) async fn read(
 /// none that this program made.
 pub(crate) fn is_refused(error: &VaultError) -> bool {
     !matches!(error, VaultError::Store { source, .. } if !matches!(source, StoreError::TooLarge { .. }))
+}
+
+/// [`is_refused`], or what lies there can be read by nobody: whoever plants a link, a pipe or a body that the store gives
+/// to nobody must not do more than whoever plants an empty file.
+pub(crate) async fn is_foreign(vault: &Vault, error: &VaultError) -> bool {
+    is_refused(error) || vault.refuses_only_that(error).await
 }
 
 /// What the two documents say together.

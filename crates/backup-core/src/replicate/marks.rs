@@ -3,7 +3,7 @@
 //! Only what a pinned signer signed is a mark. Anything else in its place is told, is never copied, hides no signed one in
 //! another vault, and gives way to it where the store permits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::ReplicateError;
@@ -11,10 +11,15 @@ use crate::id::{SourceName, StackName};
 use crate::monitor::{Event, Monitor};
 use crate::prune::notice;
 use crate::signature::Signers;
-use crate::vault::document::MarkDoc;
+use crate::vault::document::{MarkDoc, MarkKind};
+use crate::vault::layout::{self, SnapshotId};
 use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
 use crate::verify::chain_text;
+use crate::words::plain;
+
+/// Largest mark that is read: what this program writes has some hundred bytes.
+const MAX_MARK_BYTES: u64 = 64 << 10;
 
 /// The marks of one source in one vault, read and judged.
 #[derive(Debug, Clone, Default)]
@@ -25,22 +30,56 @@ pub struct Marks {
     pub foreign: BTreeMap<StorePath, String>,
 }
 
-/// Reads the marks of a source. Errors: only a store that fails.
+/// Reads the marks of a source, whatever snapshots they are of. Errors: only a store that fails.
 pub async fn marks(
     vault: &Vault,
     signers: &Signers,
     stack: &StackName,
     source: &SourceName,
 ) -> Result<Marks, VaultError> {
+    read(vault, signers, (stack, source), &|_| true).await
+}
+
+/// Reads the marks of `listed`, which other vaults may list. Errors: only a store that fails.
+pub async fn marks_of(
+    vault: &Vault,
+    signers: &Signers,
+    stack: &StackName,
+    source: &SourceName,
+    listed: &BTreeSet<SnapshotId>,
+) -> Result<Marks, VaultError> {
+    read(vault, signers, (stack, source), &|id| listed.contains(id)).await
+}
+
+/// Opens only what is named as a mark of a snapshot that is asked for is: everything else that lies there is nobody's fact, and would
+/// be work without end for a name each.
+async fn read(
+    vault: &Vault,
+    signers: &Signers,
+    (stack, source): (&StackName, &SourceName),
+    of: &(dyn Fn(&SnapshotId) -> bool + Sync),
+) -> Result<Marks, VaultError> {
     let mut marks = Marks::default();
     for path in vault.marks(stack, source).await? {
-        match vault.get_signed::<MarkDoc>(&path, signers).await {
+        let Some(id) = marked(stack, source, &path).filter(of) else { continue };
+        match vault.get_signed_within::<MarkDoc>(&path, signers, MAX_MARK_BYTES).await {
             Ok(mark) => drop(marks.signed.insert(path, mark)),
-            Err(error) if notice::is_refused(&error) => drop(marks.foreign.insert(path, chain_text(&error))),
+            Err(error) if notice::is_foreign(vault, &error).await => {
+                marks.foreign.insert(path, format!("snapshot `{id}`: {}", plain(&chain_text(&error))));
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(marks)
+}
+
+/// The snapshot that a mark at `path` is of; `None` where no mark can lie.
+fn marked(stack: &StackName, source: &SourceName, path: &StorePath) -> Option<SnapshotId> {
+    let (id, word) = path.as_str().rsplit('/').next()?.strip_suffix(".json")?.rsplit_once('.')?;
+    let id: SnapshotId = id.parse().ok()?;
+    let kinds = [MarkKind::Pin, MarkKind::Accept, MarkKind::Checked, MarkKind::Restored];
+    let kind = kinds.into_iter().find(|kind| kind.word() == word)?;
+    (layout::mark(stack, source, &id, kind) == *path).then_some(id)
 }
 
 /// Puts into `to`, which has `there`, what it lacks of `given`. Gives how many were put, and what failed: a vault that fails

@@ -240,8 +240,14 @@ impl Inner {
     }
 }
 
+/// A link stands where a folder should.
+const LOOP: Option<i32> = Some(Errno::LOOP.raw_os_error());
+
 fn refusal(root: &Path, action: &'static str, path: &str, error: &io::Error) -> StoreError {
     let (path, store) = (path.to_owned(), root.display().to_string());
+    if action == "read" && (error.kind() == io::ErrorKind::InvalidData || error.raw_os_error() == LOOP) {
+        return StoreError::Unusable { path, store, reason: error.to_string() };
+    }
     match Errno::from_io_error(error) {
         Some(Errno::NOSPC | Errno::DQUOT) => StoreError::Full { path, store },
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {

@@ -10,7 +10,8 @@
 //! How long an attempt may take depends on its bytes, and on whether they move: see [`Progress`].
 //!
 //! Once a PUT was sent, later attempts of the same call do not look again: an endpoint may keep a body that it refused,
-//! and a look would take it for a finished one. A body that is refused to the end is deleted for the same reason.
+//! and a look would take it for a finished one. A name that turns out to be taken then is read and compared, and where a
+//! body was refused and nothing good came after it, what lies there is deleted, for the same reason.
 //!
 //! What it never does: go to an endpoint that was not named, through a proxy that the environment names, or delete in
 //! batches (some servers answer 200 and delete nothing). All repetition is [`super::retry`]'s; the SDK's own is off.
@@ -200,7 +201,10 @@ impl S3Store {
             Kind::Denied { .. } => StoreError::Denied { action, path, store, reason },
             Kind::Full => StoreError::Full { path, store },
             Kind::TooLarge { limit_bytes } => StoreError::TooLarge { path, store, limit_bytes },
-            Kind::Taken | Kind::Digest | Kind::Other => StoreError::Failed { action, path, store, attempts, reason },
+            Kind::Refused if action == "read" => StoreError::Unusable { path, store, reason },
+            Kind::Taken | Kind::Digest | Kind::Refused | Kind::Other => {
+                StoreError::Failed { action, path, store, attempts, reason }
+            }
         }
     }
 
@@ -282,6 +286,15 @@ impl S3Store {
             Ok(found) if found == *body => Ok(()),
             Err(Failure::Again(refusal)) => Err(Failure::Again(refusal)),
             _ => Err(Failure::Final(denied)),
+        }
+    }
+
+    /// Whether exactly `body` lies there. Errors: only what is worth another try.
+    async fn holds(&self, path: &StorePath, body: &Bytes, progress: &Progress) -> Result<bool, Failure<Refusal>> {
+        match self.get_once(path.as_str(), body.len() as u64, progress).await {
+            Ok(found) => Ok(found == *body),
+            Err(Failure::Final(_)) => Ok(false),
+            Err(again) => Err(again),
         }
     }
 
@@ -399,8 +412,9 @@ impl Store for S3Store {
         let (sent, digest_refused) = (AtomicBool::new(false), AtomicBool::new(false));
         let (create, progress) = (mode == PutMode::CreateOnly, Arc::new(Progress::default()));
         let attempt = async |_| {
+            let earlier = sent.load(Ordering::Relaxed);
             if create
-                && !sent.load(Ordering::Relaxed)
+                && !earlier
                 && let Some(there) = self.head_once(path).await?
             {
                 return Ok(Put::There { bytes: there.bytes });
@@ -408,12 +422,17 @@ impl Store for S3Store {
             sent.store(true, Ordering::Relaxed);
             let written = match self.put_once(&key, body.clone(), &checksum, self.if_none_match, &progress).await {
                 Err(Failure::Final(taken)) if matches!(taken.kind, Kind::Taken) => {
-                    if create && !digest_refused.load(Ordering::Relaxed) {
+                    if create && !earlier {
                         let there = self.head_once(path).await?;
                         return there.map(|there| Put::There { bytes: there.bytes }).ok_or(Failure::Again(taken));
                     }
-                    // To be replaced: by the caller's wish, or because it is what was refused from this call.
-                    self.overwrite_once(path, &key, &body, &checksum, &progress).await
+                    // What an attempt of this call left there, whose answer was lost, may be damaged: its size says nothing.
+                    if create && self.holds(path, &body, &progress).await? {
+                        Ok(())
+                    } else {
+                        // To be replaced: by the caller's wish, or because it is not what this call sent.
+                        self.overwrite_once(path, &key, &body, &checksum, &progress).await
+                    }
                 }
                 other => other,
             };
@@ -438,8 +457,14 @@ impl Store for S3Store {
                 wanted_bytes: body.len() as u64,
             }),
             Err(gave_up) => {
-                if create && matches!(gave_up.error.kind, Kind::Digest) {
-                    // Best effort; the failure that is reported is the refused body.
+                // Whatever the last attempt died of: an endpoint may have kept what it refused from one before. What is
+                // whole stays, another writer may count on it.
+                let holds = async |_| self.holds(path, &body, &progress).await;
+                if create
+                    && digest_refused.load(Ordering::Relaxed)
+                    && !matches!(self.call_moving("read", path.as_str(), &progress, holds).await, Ok(true))
+                {
+                    // Best effort; the failure that is reported is the upload's.
                     let _ = self.call("delete", path.as_str(), |_| self.delete_once(&key)).await;
                 }
                 Err(self.error("write", path.as_str(), gave_up))

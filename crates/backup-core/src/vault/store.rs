@@ -130,6 +130,17 @@ pub enum StoreError {
         /// What the reader allows.
         limit_bytes: u64,
     },
+    /// What lies at the path is no body (a link, a pipe), or the store answered for good that it gives this one to nobody.
+    /// Asking again does not help, and nothing is said about any other path.
+    #[error("`{path}` in {store} cannot be read: {reason}")]
+    Unusable {
+        /// The path.
+        path: String,
+        /// The store.
+        store: String,
+        /// What was seen.
+        reason: String,
+    },
     /// Credentials were refused, or do not allow this.
     #[error("{store} refused to {action} `{path}`: {reason}")]
     Denied {

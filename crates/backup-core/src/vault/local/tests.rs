@@ -45,7 +45,7 @@ async fn links_are_not_followed() {
     symlink(outside.path().join("x"), dir.path().join("x")).unwrap();
     for inside in ["out/x", "x"] {
         let error = store.get(&path(inside), 100).await.unwrap_err();
-        assert!(matches!(error, StoreError::Failed { .. }), "{inside}: {error}");
+        assert!(matches!(error, StoreError::Unusable { .. }), "{inside}: {error}");
     }
     store.put(&path("out/new"), Bytes::from_static(b"x"), PutMode::Replace).await.unwrap_err();
     assert!(!outside.path().join("new").exists());

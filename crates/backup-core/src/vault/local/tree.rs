@@ -175,7 +175,9 @@ impl Tree {
     pub(super) fn read(&self, path: &StorePath, limit_bytes: u64) -> Result<Vec<u8>, ReadError> {
         let missing = |errno| match errno {
             Errno::NOENT => ReadError::NotFound,
-            Errno::LOOP => ReadError::Io(io::Error::other("is a symbolic link")),
+            Errno::LOOP => ReadError::Io(no_body("is a symbolic link")),
+            // What `open` says of a socket.
+            Errno::NXIO => ReadError::Io(no_body("is not a regular file")),
             errno => ReadError::Io(errno.into()),
         };
         let (parent, name) = split(path);
@@ -187,7 +189,7 @@ impl Tree {
         match kind(&stat) {
             FileType::RegularFile => {}
             FileType::Directory => return Err(ReadError::NotFound),
-            _ => return Err(ReadError::Io(io::Error::other("is not a regular file"))),
+            _ => return Err(ReadError::Io(no_body("is not a regular file"))),
         }
         if bytes(&stat) > limit_bytes {
             return Err(ReadError::TooLarge);
@@ -212,7 +214,7 @@ impl Tree {
                 Ok(Some(Entry { path: path.clone(), bytes: bytes(&stat), modified: modified(&stat) }))
             }
             FileType::Directory => Ok(None),
-            _ => Err(io::Error::other("is not a regular file")),
+            _ => Err(no_body("is not a regular file")),
         }
     }
 
@@ -349,6 +351,11 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// Something lies there that this store did not put there: [`io::ErrorKind::InvalidData`].
+fn no_body(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// One directory down, refusing links by name.

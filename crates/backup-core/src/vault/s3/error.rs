@@ -30,6 +30,8 @@ pub(super) enum Kind {
     Taken,
     /// The body that arrived is not the body that was sent.
     Digest,
+    /// Answered for good, and about this request.
+    Refused,
     Other,
 }
 
@@ -137,6 +139,7 @@ fn judge_answer(status: u16, code: Option<&str>, message: Option<&str>) -> Failu
         (408 | 409 | 429 | 500.., _) | (_, "SlowDown" | "Throttling" | "RequestTimeout" | "IncompleteBody") => {
             Failure::Again(refusal(Kind::Other, with_message))
         }
+        (400..500, _) => Failure::Final(refusal(Kind::Refused, with_message)),
         _ => Failure::Final(refusal(Kind::Other, with_message)),
     }
 }
@@ -184,7 +187,7 @@ mod tests {
             (500, "InternalError", (true, Kind::Other)),
             (501, "NotImplemented", (false, Kind::Other)),
             (507, "XMinioStorageFull", (false, Kind::Full)),
-            (400, "InvalidRequest", (false, Kind::Other)),
+            (400, "InvalidRequest", (false, Kind::Refused)),
             (301, "PermanentRedirect", (false, Kind::Other)),
         ] {
             assert_eq!(judged(status, code), expected, "{status} {code}");

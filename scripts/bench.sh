@@ -71,6 +71,7 @@ case ",$ONLY," in *,restore,*) step "restore, $ROUNDS rounds" bench_restore ;; e
 say ""
 report | tee "$W/report.md"
 if [ -n "$WRITE" ]; then
+    mkdir -p "$ROOT/docs"
     install -m 644 "$W/report.md" "$ROOT/docs/benchmarks.md"
     say "written to docs/benchmarks.md"
 fi

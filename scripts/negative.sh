@@ -17,13 +17,15 @@ crates/backup-core/src/seal.rs|if found != *name {|if false {|altered_foreign_an
 crates/backup-core/src/signature.rs|if pinned.is_empty() && !self.fingerprints.contains(&fingerprint) {|if false {|only_a_pinned_key_in_the_right_namespace
 crates/backup-core/src/vault.rs|if doc.path() != *path {|if false {|a_document_with_its_signature_at_another_path_is_not_believed
 crates/backup-core/src/backup.rs|if now > deadline {|if false {|past_the_deadline_by_the_stores_clock_nothing_is_committed
-crates/backup-core/src/backup.rs|withdraw_if_pruned(vault, &dir, &committed).await?;||a_prune_that_begins_during_a_run_makes_it_withdraw
+crates/backup-core/src/backup.rs|withdraw_if_pruned(vault, host, &dir, &committed).await?;||a_prune_that_begins_during_a_run_makes_it_withdraw
 crates/backup-core/src/backup.rs|clocks_agree(vault, started).await?;||clocks_that_disagree_stop_a_run_before_it_begins
 crates/backup-core/src/prune.rs|if now < until {|if false {|announced_waited_for_and_deleted_with_a_receipt
 crates/backup-core/src/prune.rs|if listed == planned {|if true {|a_snapshot_that_came_after_the_plan_stays
 crates/backup-core/src/state.rs|if sum(name, packed).0 != *hash|if false|a_journal_row_with_a_wrong_bit_is_forgotten
 crates/backup-core/src/manifest/text.rs|if sum != bytes {|if false {|every_lost_doubled_or_moved_line_is_noticed
 crates/backup-core/src/source/postgres/child.rs|if !status.success() {|if false {|a_pg_dump_that_does_not_end_well_is_no_archive
+crates/backup-core/src/source/postgres/copy_out.rs|if !yes(1) {|if false {|without_room_for_locks_a_truncate_in_the_middle_is_noticed
+crates/backup-core/src/source/postgres/restore/types.rs|if found.get(&key) != Some(expected) {|if false {|a_part_that_is_not_what_it_was_is_found
 TABLE
 }
 

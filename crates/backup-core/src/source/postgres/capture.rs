@@ -23,7 +23,6 @@ use super::error::PostgresError;
 use super::names::Encoding;
 use super::options::{Globals, PostgresOptions};
 use super::plan::{self, Plan, Table};
-use super::rows::RowFormat;
 use super::session::{Session, column};
 use super::snapshot::{Coordinator, blockers};
 use super::workers::{self, Place, Results, Work, parts};
@@ -271,7 +270,7 @@ fn assemble(
             fingerprint: crate::fingerprint::Fingerprint::default(),
             format: table.format.word().to_owned(),
             columns: table.columns.clone(),
-            types: if table.format == RowFormat::Binary { table.types.clone() } else { Vec::new() },
+            types: table.types.clone(),
             encoding: encoding.name.clone(),
             parts: Vec::new(),
         };

@@ -15,7 +15,7 @@ pub(super) struct Table {
     pub(super) kept: Kept,
     /// Columns of the COPY, in order.
     pub(super) columns: Vec<String>,
-    /// Object ids of their types; of domains, of the types beneath.
+    /// Of a binary COPY, the object ids of their types; of domains, of the types beneath.
     pub(super) types: Vec<i64>,
     /// How COPY writes them.
     pub(super) format: RowFormat,

@@ -140,7 +140,9 @@ impl Coordinator {
                 Kept::Streamed => formats::format(columns.iter().map(|column| column.base_type), encoding),
                 Kept::Archive | Kept::Excluded => RowFormat::Text,
             };
-            table.types = columns.iter().map(|column| column.base_type).collect();
+            if table.format == RowFormat::Binary {
+                table.types = columns.iter().map(|column| column.base_type).collect();
+            }
             table.columns = columns.into_iter().map(|column| column.name).collect();
             let size = sizes.get(&table.relation.oid).copied().unwrap_or_default();
             // Older servers read the whole table for each range of its blocks.

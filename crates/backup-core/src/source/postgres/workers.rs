@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
-use super::copy_out::{self, Blocks, Copied, Ended, MEMBER_BYTES, Output, load_statement};
+use super::copy_out::{self, Blocks, Copied, Ended, MEMBER_BYTES, Output, Reader, load_statement};
 use super::error::PostgresError;
 use super::names::Encoding;
 use super::options::{ConnectOptions, CountCheck};
@@ -224,7 +224,6 @@ impl Work<'_> {
         Ok(Done { blocks, sum: copied.sum, bytes, place })
     }
 
-    /// Copies on this connection, or on the coordinator's, which holds its lock already.
     async fn copy(
         &self,
         wire: &mut Wire,
@@ -234,30 +233,42 @@ impl Work<'_> {
         locked: bool,
     ) -> Result<Copied, PostgresError> {
         let table = &self.tables[index];
-        if copy_out::lock(wire, &table.relation, self.encoding).await? {
-            copy_out::copy(wire, table, blocks, self.encoding, output, self.monitor).await
-        } else if locked {
-            let session = &mut self.coordinator.lock().await.session;
-            copy_out::copy(session, table, blocks, self.encoding, output, self.monitor).await
-        } else {
-            Err(in_the_way(table))
-        }
+        let mut held = self.lock(wire, table, locked).await?;
+        copy_out::copy(held.reader(), table, blocks, self.encoding, output, self.monitor).await
     }
 
     async fn recount(&self, wire: &mut Wire, index: usize, locked: bool) -> Result<u64, PostgresError> {
         let table = &self.tables[index];
+        let mut held = self.lock(wire, table, locked).await?;
+        copy_out::count(held.reader(), table, self.encoding).await
+    }
+
+    /// Locks a table on this connection; where somebody is in the way, gives the coordinator's, which has its lock.
+    async fn lock<'a>(&'a self, wire: &'a mut Wire, table: &Table, locked: bool) -> Result<Held<'a>, PostgresError> {
         if copy_out::lock(wire, &table.relation, self.encoding).await? {
-            copy_out::count(wire, table, self.encoding).await
+            Ok(Held::Here(wire))
         } else if locked {
-            copy_out::count(&mut self.coordinator.lock().await.session, table, self.encoding).await
+            Ok(Held::There(self.coordinator.lock().await))
         } else {
-            Err(in_the_way(table))
+            let what = format!("table `{}` is locked by somebody else", table.relation.shown());
+            Err(PostgresError::disturbed(what, None))
         }
     }
 }
 
-fn in_the_way(table: &Table) -> PostgresError {
-    PostgresError::disturbed(format!("table `{}` is locked by somebody else", table.relation.shown()), None)
+/// The session that holds a table's lock.
+enum Held<'a> {
+    Here(&'a mut Wire),
+    There(MutexGuard<'a, Coordinator>),
+}
+
+impl Held<'_> {
+    fn reader(&mut self) -> &mut dyn Reader {
+        match self {
+            Self::Here(wire) => *wire,
+            Self::There(coordinator) => &mut coordinator.session,
+        }
+    }
 }
 
 /// A tar of small COPY files, the same bytes for the same files.

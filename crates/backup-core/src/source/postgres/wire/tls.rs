@@ -31,27 +31,15 @@ async fn config(to: &ConnectOptions) -> Result<ClientConfig, sqlx::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(tls)?;
-    let builder = if matches!(to.ssl_mode(), SslMode::VerifyCa | SslMode::VerifyFull) {
-        let mut roots = RootCertStore::empty();
-        match file(to, "sslrootcert").await? {
-            // A public authority signs for anybody: with the name unchecked, beside a private one it would undo it.
-            Some(pem) => {
-                for certificate in CertificateDer::pem_slice_iter(&pem) {
-                    roots.add(certificate.map_err(tls)?).map_err(tls)?;
-                }
-            }
-            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+    let lenient = |chain| Arc::new(Lenient { chain, provider: provider.clone() });
+    let builder = match to.ssl_mode() {
+        SslMode::VerifyFull => builder.with_webpki_verifier(chain(to, &provider).await?),
+        SslMode::VerifyCa => {
+            builder.dangerous().with_custom_certificate_verifier(lenient(Some(chain(to, &provider).await?)))
         }
-        if roots.is_empty() {
-            return Err(tls("the file of `sslrootcert` holds no certificate"));
+        SslMode::Disable | SslMode::Allow | SslMode::Prefer | SslMode::Require => {
+            builder.dangerous().with_custom_certificate_verifier(lenient(None))
         }
-        let chain = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(tls)?;
-        match to.ssl_mode() {
-            SslMode::VerifyCa => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName(chain))),
-            _ => builder.with_webpki_verifier(chain),
-        }
-    } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
     };
     match (file(to, "sslcert").await?, file(to, "sslkey").await?) {
         (Some(certificates), Some(key)) => {
@@ -64,6 +52,24 @@ async fn config(to: &ConnectOptions) -> Result<ClientConfig, sqlx::Error> {
     }
 }
 
+/// Checks a certificate against the authorities, and its name.
+async fn chain(to: &ConnectOptions, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, sqlx::Error> {
+    let mut roots = RootCertStore::empty();
+    match file(to, "sslrootcert").await? {
+        // A public authority signs for anybody: with the name unchecked, beside a private one it would undo it.
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
+                roots.add(certificate.map_err(tls)?).map_err(tls)?;
+            }
+        }
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+    }
+    if roots.is_empty() {
+        return Err(tls("the file of `sslrootcert` holds no certificate"));
+    }
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().map_err(tls)
+}
+
 async fn file(to: &ConnectOptions, key: &str) -> Result<Option<Vec<u8>>, sqlx::Error> {
     match to.ssl_file(key) {
         Some(path) => match tokio::fs::read(path).await {
@@ -74,50 +80,14 @@ async fn file(to: &ConnectOptions, key: &str) -> Result<Option<Vec<u8>>, sqlx::E
     }
 }
 
-/// Encrypts to whoever answers.
+/// Trusts less strictly than rustls by itself: with a chain, whatever name it is for; without one, whoever answers.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-/// Checks the chain, not the name.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct Lenient {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Lenient {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -127,7 +97,8 @@ impl ServerCertVerifier for AnyName {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         use CertificateError::{NotValidForName, NotValidForNameContext};
-        match self.0.verify_server_cert(end_entity, intermediates, name, ocsp_response, now) {
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+        match chain.verify_server_cert(end_entity, intermediates, name, ocsp_response, now) {
             Err(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
                 Ok(ServerCertVerified::assertion())
             }
@@ -141,7 +112,8 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -150,10 +122,11 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

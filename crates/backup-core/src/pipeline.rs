@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::chunk::{ChunkSizes, Cutter};
-use crate::id::{ChunkId, Hash256, ObjectName};
+use crate::id::{ChunkId, ObjectName};
 use crate::manifest::{Extent, StreamKind};
 use crate::monitor::{Event, Monitor};
 use crate::seal::{MAX_PLAIN_BYTES, SealError, Sealer};
@@ -179,7 +179,7 @@ impl Pipeline {
         while let Some(length) = cutter.next(rest, true) {
             let (piece, after) = rest.split_at(length);
             rest = after;
-            let id = Hash256::of(piece);
+            let id = ChunkId::of(piece);
             let whole = lock(&self.0.known).whole_object(&id);
             if let Some(object) = whole {
                 pieces.push(object);

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
 
-use crate::id::{Hash256, ObjectName, SourceName, StackName, VaultId};
+use crate::id::{ChunkId, Hash256, ObjectName, SourceName, StackName, VaultId};
 use crate::json;
 use crate::pipeline::Journal;
 use crate::pipeline::known::{JournalEntry, PackedChunk};
@@ -410,7 +410,7 @@ fn unpack(name: &ObjectName, plain_bytes: u32, bytes: &[u8]) -> Option<Vec<Packe
     let number = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_le_bytes);
     let chunk = |part: &[u8]| {
         Some(PackedChunk {
-            id: Hash256(part.get(..32)?.try_into().ok()?),
+            id: ChunkId(part.get(..32)?.try_into().ok()?),
             offset: number(part.get(32..36)?)?,
             bytes: number(part.get(36..40)?)?,
         })
@@ -538,8 +538,8 @@ INSERT INTO run VALUES ('r', NULL, '2026-01-01T00:00:00Z', NULL, NULL, NULL);
     fn a_journal_row_with_a_wrong_bit_is_forgotten() {
         let name = Hash256([7; 32]);
         let chunks = vec![
-            PackedChunk { id: Hash256([1; 32]), offset: 0, bytes: 9 },
-            PackedChunk { id: Hash256([2; 32]), offset: 9, bytes: 4 },
+            PackedChunk { id: ChunkId([1; 32]), offset: 0, bytes: 9 },
+            PackedChunk { id: ChunkId([2; 32]), offset: 9, bytes: 4 },
         ];
         let packed = pack(&name, &chunks);
         assert_eq!(unpack(&name, 13, &packed), Some(chunks.clone()));

@@ -11,7 +11,7 @@ use crate::vault::inventory::InventoryLine;
 /// A chunk at its place in an object's plaintext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackedChunk {
-    /// SHA-256 of its plaintext.
+    /// Which chunk it is.
     pub id: ChunkId,
     /// First byte in the object's plaintext.
     pub offset: u32,
@@ -138,15 +138,15 @@ mod tests {
             name: Hash256([n; 32]),
             stored_bytes: 100,
             plain_bytes: 8,
-            chunks: vec![PackedChunk { id: Hash256([n + 100; 32]), offset: 0, bytes: 8 }],
+            chunks: vec![PackedChunk { id: ChunkId([n + 100; 32]), offset: 0, bytes: 8 }],
         };
         let line = |n: u8, bytes| InventoryLine { name: Hash256([n; 32]), bytes };
         let known = Known::confirmed([entry(1), entry(2), entry(3)], &[line(1, 100), line(2, 99)]);
         assert_eq!(known.len(), 1);
-        let found = known.find(&Hash256([101; 32])).unwrap();
+        let found = known.find(&ChunkId([101; 32])).unwrap();
         assert_eq!(known.name(found.object), Some(Hash256([1; 32])));
-        assert_eq!(known.whole_object(&Hash256([101; 32])), Some(found.object));
-        assert_eq!(known.find(&Hash256([102; 32])), None, "another size");
-        assert_eq!(known.find(&Hash256([103; 32])), None, "not listed");
+        assert_eq!(known.whole_object(&ChunkId([101; 32])), Some(found.object));
+        assert_eq!(known.find(&ChunkId([102; 32])), None, "another size");
+        assert_eq!(known.find(&ChunkId([103; 32])), None, "not listed");
     }
 }

@@ -1,5 +1,6 @@
 //! One open stream: collects, cuts and hashes beside the async threads, and hands new chunks to packs.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,29 +25,26 @@ pub(super) struct RawExtent {
     pub(super) bytes: u32,
 }
 
-/// State of the cutting, which travels to the pool and back.
-struct Cutting {
-    hash: Sha256,
-    carry: Vec<u8>,
-}
-
-/// What came back from the pool: a buffer, the chunks in it, and what was emptied.
+/// What comes back from the pool: the bytes, the chunks in them, and where what is not cut yet begins.
 struct Batch {
-    cutting: Cutting,
+    hash: Sha256,
     buffer: Vec<u8>,
+    first: usize,
     chunks: Vec<(ChunkId, usize)>,
-    empty: Vec<u8>,
 }
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     kind: StreamKind,
     bytes: u64,
+    /// Bytes kept free at the front of each buffer, for what was not cut of the one before: nothing else is moved.
+    head: usize,
+    /// Being filled; the other one is at the pool, or empty. A long stream allocates no more than a short one.
     batch: Vec<u8>,
-    /// Emptied buffers, to be filled again: a long stream allocates no more than a short one.
-    empty: Vec<u8>,
-    tail: Vec<u8>,
-    cutting: Option<Cutting>,
+    other: Vec<u8>,
+    /// Where in `other` lies what is not cut yet.
+    tail: Range<usize>,
+    hash: Option<Sha256>,
     working: Option<JoinHandle<Result<Batch, String>>>,
     pack: Option<Pack>,
     extents: Vec<RawExtent>,
@@ -54,50 +52,59 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, kind: StreamKind) -> Self {
-        let cutting = Some(Cutting { hash: Sha256::new(), carry: Vec::new() });
-        let (batch, empty, tail) = (Vec::new(), Vec::new(), Vec::new());
-        let (working, pack, extents) = (None, None, Vec::new());
-        Self { shared, kind, bytes: 0, batch, empty, tail, cutting, working, pack, extents }
+        let head = shared.cutter.sizes().max_bytes();
+        let (batch, other, tail) = (Vec::new(), Vec::new(), 0..0);
+        let (hash, working, pack, extents) = (Some(Sha256::new()), None, None, Vec::new());
+        Self { shared, kind, bytes: 0, head, batch, other, tail, hash, working, pack, extents }
     }
 
     /// Sends the collected bytes to the pool, after the batch before them has come back and was absorbed.
     async fn turn(&mut self, ends: bool) -> Result<(), SinkError> {
         self.absorb().await?;
-        let Some(cutting) = self.cutting.take() else { return Err(broken("the stream failed before")) };
-        let mut batch = std::mem::replace(&mut self.batch, std::mem::take(&mut self.empty));
-        let mut tail = std::mem::take(&mut self.tail);
+        let Some(mut hash) = self.hash.take() else { return Err(broken("the stream failed before")) };
+        let tail = std::mem::take(&mut self.tail);
+        let (head, first) = (self.head, self.head - tail.len());
+        self.make_room();
+        self.batch[first..head].copy_from_slice(&self.other[tail]);
+        self.other.truncate(head);
+        let buffer = std::mem::replace(&mut self.batch, std::mem::take(&mut self.other));
         let (shared, cutter) = (self.shared.clone(), self.shared.cutter.clone());
         let work = move || {
-            let Cutting { mut hash, carry: mut buffer } = cutting;
-            hash.update(&batch);
-            buffer.extend_from_slice(&batch);
-            batch.clear();
+            hash.update(&buffer[head..]);
             let mut chunks = Vec::new();
-            let mut at = 0;
+            let mut at = first;
             while let Some(length) = cutter.next(&buffer[at..], ends) {
-                chunks.push((Hash256::of(&buffer[at..at + length]), length));
+                chunks.push((ChunkId::of(&buffer[at..at + length]), length));
                 at += length;
             }
-            tail.clear();
-            tail.extend_from_slice(&buffer[at..]);
-            Batch { cutting: Cutting { hash, carry: tail }, buffer, chunks, empty: batch }
+            Batch { hash, buffer, first, chunks }
         };
         self.working = Some(tokio::spawn(async move { shared.on_pool(work).await }));
         Ok(())
+    }
+
+    /// Makes the buffer that is filled next begin with its head.
+    fn make_room(&mut self) {
+        if self.batch.capacity() == 0 {
+            self.batch.reserve_exact(self.head + BATCH_BYTES);
+        }
+        if self.batch.len() < self.head {
+            self.batch.resize(self.head, 0);
+        }
     }
 
     /// Takes back the batch that is at the pool: known chunks become extents, new ones go into packs.
     async fn absorb(&mut self) -> Result<(), SinkError> {
         let Some(working) = self.working.take() else { return Ok(()) };
         let batch = working.await.map_err(|e| broken(&e.to_string()))?.map_err(|e| broken(&e))?;
-        let mut at = 0;
+        let mut at = batch.first;
         for (id, length) in batch.chunks {
             self.place(id, &batch.buffer[at..at + length]).await?;
             at += length;
         }
-        self.cutting = Some(batch.cutting);
-        self.empty = batch.empty;
-        self.tail = batch.buffer;
+        self.hash = Some(batch.hash);
+        self.tail = at..batch.buffer.len();
+        self.other = batch.buffer;
         Ok(())
     }
 
@@ -149,13 +156,11 @@ impl StreamWriter for Writer {
         self.shared.monitor.event(Event::Plain { bytes: bytes.len() as u64 });
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            if self.batch.capacity() == 0 {
-                self.batch.reserve_exact(BATCH_BYTES);
-            }
-            let (now, later) = rest.split_at(rest.len().min(BATCH_BYTES - self.batch.len()));
+            self.make_room();
+            let (now, later) = rest.split_at(rest.len().min(self.head + BATCH_BYTES - self.batch.len()));
             self.batch.extend_from_slice(now);
             rest = later;
-            if self.batch.len() == BATCH_BYTES {
+            if self.batch.len() == self.head + BATCH_BYTES {
                 self.turn(false).await?;
             }
         }
@@ -169,8 +174,8 @@ impl StreamWriter for Writer {
             self.shared.dispatch(pack).await;
         }
         self.shared.check()?;
-        let Some(cutting) = self.cutting.take() else { return Err(broken("the stream failed before")) };
-        let sha256 = Hash256(cutting.hash.finalize().into());
+        let Some(hash) = self.hash.take() else { return Err(broken("the stream failed before")) };
+        let sha256 = Hash256(hash.finalize().into());
         let token = Box::new(std::mem::take(&mut self.extents));
         Ok(FinishedStream { kind: self.kind, bytes: self.bytes, sha256, token })
     }

@@ -11,11 +11,13 @@ use crate::exit::Exit;
 
 /// Runs a verb to its end, or until SIGINT or SIGTERM. Dropping the verb's future is safe at any point: children are killed
 /// with it, and what was not committed does not exist.
+///
+/// One thread does all that waits, and hears itself of each connection's bytes: with more, every few kilobytes of a COPY
+/// woke one thread to wake another (measured: a tenth of a first backup's processor time, a sixth of the next one's).
+/// Whatever computes is on the blocking threads.
 pub(crate) fn block_on(verb: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-    let threads = cpus.clamp(2, 4);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         // Each thread has an arena of the allocator: with fewer of them memory stays flat. Two per processor cut and seal;
         // a few more walk, write and wait.
         .max_blocking_threads(2 * cpus + 3)

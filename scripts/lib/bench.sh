@@ -161,13 +161,15 @@ bench_updates() {
 }
 
 bench_restore() {
-    local round
+    local round restore=("$BIN/backup" --config "$W/backup.toml" restore --latest --into back --identity "$W/identity.txt")
     first_ours
     rm -rf "$W/dir"
     "${export_pg[@]}" PGPORT="$PG_PORT" pg_dump -Fd -j2 -Z0 -f "$W/dir"
     for ((round = 1; round <= ROUNDS; round++)); do
         sql postgres -c "DROP DATABASE IF EXISTS back"
-        measure restore ours - "$BIN/backup" --config "$W/backup.toml" restore --latest --into back --identity "$W/identity.txt" --yes
+        measure restore ours - "${restore[@]}" --verify counts
+        sql postgres -c "DROP DATABASE IF EXISTS back"
+        measure restore ours_read_back - "${restore[@]}" --verify content
         sql postgres -c "DROP DATABASE IF EXISTS back" -c "CREATE DATABASE back"
         measure restore pg_restore_j2 - "${export_pg[@]}" PGPORT="$PG_PORT" PGDATABASE=back pg_restore -j2 -d back "$W/dir"
         sql postgres -c "DROP DATABASE IF EXISTS back" -c "CREATE DATABASE back"

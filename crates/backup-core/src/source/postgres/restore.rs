@@ -21,6 +21,7 @@ mod facts;
 mod globals;
 mod load;
 mod plan;
+mod post_data;
 mod proof;
 mod reorder;
 mod rows;
@@ -239,6 +240,8 @@ impl Restore<'_> {
         self.phase("archive data");
         archive.data(lists.data()).await?;
 
+        let post_data = archive.post_data(lists.post_data()).await?;
+
         self.phase("rows");
         let tables: Vec<usize> = plan.selected.clone();
         let work = Loader {
@@ -248,14 +251,13 @@ impl Restore<'_> {
             monitor: self.monitor,
             jobs: options.jobs.max(1),
             tables: &tables,
+            post_data: &post_data,
         };
         let loaded = work.load().await?;
         self.phase("post-data");
-        archive.post_data(options.jobs, lists.post_data()).await?;
+        post_data.finish(options.jobs).await?;
         self.phase("analyze");
-        let mut conn = session::open(&to).await?;
-        analyze::all(&mut conn, self.monitor).await?;
-        let _ = conn.close().await;
+        analyze::all(&to, options.jobs, self.monitor).await?;
 
         self.phase("comparing");
         let tables = self.compare(&to, &loaded).await?;

@@ -10,7 +10,6 @@
 //! programs of major 17 and later begin by setting `transaction_timeout`, which older servers do not know. There
 //! `pg_restore` has to go on after errors, and what it says in the end must be that one and no other.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -21,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::error::RestoreError;
+use super::post_data::{PostData, Steps};
 use super::rows::Numbered;
 use super::session::child_settings;
 use crate::manifest::StreamKind;
@@ -119,31 +119,32 @@ impl<'a> Archive<'a> {
         self.restored(command, Some(stream)).await
     }
 
-    /// Everything that comes after rows: indexes, constraints, triggers, materialized views' contents. `wanted` narrows
-    /// it, as a list of the table of contents.
-    ///
-    /// In three steps (see [`Steps`]). Wrapped clients do not see our lists: for them it is one step, one by one.
-    pub(super) async fn post_data(&self, jobs: usize, wanted: Option<&str>) -> Result<(), RestoreError> {
-        if self.wrapped {
-            let mut command = self.restoring("post-data");
+    /// Everything that comes after rows, and what `pg_restore` would run for it. `wanted` narrows it, as a list of the table
+    /// of contents.
+    pub(super) async fn post_data(&self, wanted: Option<&str>) -> Result<PostData<'_>, RestoreError> {
+        let steps = if self.wrapped {
+            None
+        } else {
+            let whole = self.list(&["--section=post-data"]).await?;
+            let mut command = self.clients.command(Tool::PgRestore);
+            command.args(["--section=post-data", "--verbose", "--file=-"]);
+            command.stdin(self.head_file()?).stdout(Stdio::piped());
+            let script = finished(command, None).await?;
+            Some(Steps::of(wanted.unwrap_or(&whole), &script))
+        };
+        Ok(PostData::new(self, steps))
+    }
+
+    /// Restores entries after the rows, those of `list`, with so many sessions; without a list all of them, one by one.
+    pub(super) async fn restore_post_data(&self, list: Option<&str>, jobs: usize) -> Result<(), RestoreError> {
+        let mut command = self.restoring("post-data");
+        let Some(list) = list else {
             command.stdin(self.head_file()?);
             return self.restored(command, None).await;
-        }
-        let whole = self.list(&["--section=post-data"]).await?;
-        let mut command = self.clients.command(Tool::PgRestore);
-        command.args(["--section=post-data", "--verbose", "--file=-"]).stdin(self.head_file()?).stdout(Stdio::piped());
-        let script = finished(command, None).await?;
-        let steps = Steps::of(wanted.unwrap_or(&whole), &script);
-        for (list, jobs) in [(&steps.alone, 1), (&steps.together, jobs.max(1)), (&steps.last, 1)] {
-            if list.is_empty() {
-                continue;
-            }
-            let list = super::select::file(list)?;
-            let mut command = self.restoring("post-data");
-            command.arg("--use-list").arg(list.path()).arg(format!("--jobs={jobs}")).arg(self.head.path());
-            self.restored(command, None).await?;
-        }
-        Ok(())
+        };
+        let list = super::select::file(list)?;
+        command.arg("--use-list").arg(list.path()).arg(format!("--jobs={}", jobs.max(1))).arg(self.head.path());
+        self.restored(command, None).await
     }
 
     fn restoring(&self, section: &str) -> Command {
@@ -176,60 +177,6 @@ impl<'a> Archive<'a> {
     fn head_file(&self) -> Result<File, RestoreError> {
         self.head.reopen().map_err(|source| RestoreError::Staging { source })
     }
-}
-
-/// The order of what comes after rows, as lists for `pg_restore --use-list`.
-///
-/// `pg_restore -j` builds several indexes of a table at once. An index that the table is clustered on, or that is its
-/// replica identity, is an entry of two statements, the second one an ALTER TABLE: two such entries, or one and any
-/// other index of the table, lock each other out and the server ends one of them. So these come first, one by one;
-/// an index depends on nothing else behind the rows.
-///
-/// Event triggers come last, behind the contents of materialized views: `pg_restore` makes them before these, and they
-/// would then fire at our own REFRESH, write what was never in the database, or forbid it.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Steps {
-    alone: String,
-    together: String,
-    last: String,
-}
-
-impl Steps {
-    /// Sorts the lines of `list` by what the entries are; `script` is what `pg_restore --verbose` would run.
-    fn of(list: &str, script: &[u8]) -> Self {
-        let tailed = indexes_with_tails(script);
-        let mut steps = Self::default();
-        for line in list.lines().filter(|line| !line.starts_with(';')) {
-            let Some((id, rest)) = line.split_once("; ") else { continue };
-            let entry = rest.splitn(3, ' ').nth(2).unwrap_or_default();
-            let last = ["EVENT TRIGGER ", "COMMENT - EVENT TRIGGER ", "SECURITY LABEL - EVENT TRIGGER "];
-            let step = if entry.starts_with("INDEX ") && tailed.contains(id) {
-                &mut steps.alone
-            } else if last.iter().any(|word| entry.starts_with(word)) {
-                &mut steps.last
-            } else {
-                &mut steps.together
-            };
-            step.push_str(line);
-            step.push('\n');
-        }
-        steps
-    }
-}
-
-/// Ids of entries with a line that begins with ALTER TABLE. One too many does no harm: an index is built alone then.
-fn indexes_with_tails(script: &[u8]) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut current = None;
-    for line in script.split(|byte| *byte == b'\n') {
-        if let Some(rest) = line.strip_prefix(b"-- TOC entry ") {
-            let digits = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
-            current = std::str::from_utf8(digits).ok().map(str::to_owned);
-        } else if line.starts_with(b"ALTER TABLE ") {
-            found.extend(current.clone());
-        }
-    }
-    found
 }
 
 /// Whether all that `pg_restore` complains about is the setting that this server does not know. The server's own words
@@ -336,22 +283,5 @@ mod tests {
         assert!(!of(format!("{setting}{}", ignored(2))));
         assert!(!of(format!("{setting}pg_restore: error: could not read\n")));
         assert!(!of(setting.to_owned()) && !of(ignored(0)) && !of(String::new()));
-    }
-
-    #[test]
-    fn indexes_that_lock_their_table_come_first_and_event_triggers_last() {
-        let list = ";\n; Selected TOC Entries:\n;\n\
-            20; 1259 16400 INDEX public plain postgres\n21; 1259 16401 INDEX public clustered postgres\n\
-            22; 2606 16402 CONSTRAINT public t t_pkey postgres\n23; 3466 16403 EVENT TRIGGER - log postgres\n\
-            24; 0 0 COMMENT - EVENT TRIGGER log postgres\n25; 0 16404 MATERIALIZED VIEW DATA public m postgres\n";
-        let script =
-            b"--\n-- TOC entry 20 (class 1259 OID 16400)\n-- Name: plain; Type: INDEX\n--\n\nCREATE INDEX;\n\n\
-            -- TOC entry 21 (class 1259 OID 16401)\n--\nCREATE INDEX;\n\nALTER TABLE t CLUSTER ON clustered;\n\
-            -- TOC entry 22 (class 2606 OID 16402)\nALTER TABLE ONLY t\n    ADD CONSTRAINT;\n";
-        let steps = Steps::of(list, script);
-        let ids = |list: &str| list.lines().map(|line| line[..2].to_owned()).collect::<Vec<_>>();
-        assert_eq!(ids(&steps.alone), ["21"]);
-        assert_eq!(ids(&steps.together), ["20", "22", "25"]);
-        assert_eq!(ids(&steps.last), ["23", "24"]);
     }
 }

@@ -5,16 +5,18 @@
 //! captured, or the restore has failed. A session in which a COPY failed is closed, never used again.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use futures::future::try_join_all;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Row};
+use tokio::sync::Notify;
 
 use super::Snapshot;
 use super::error::RestoreError;
+use super::post_data::{EarlyIndex, PostData};
 use super::rows::{Numbered, TarMembers};
 use super::session;
 use super::sql::{ident, qualified};
@@ -36,7 +38,12 @@ pub(super) struct Loader<'a> {
     pub(super) jobs: usize,
     /// Indexes of the tables to load.
     pub(super) tables: &'a [usize],
+    /// What is built for a large table while others are loaded.
+    pub(super) post_data: &'a PostData<'a>,
 }
+
+/// Tables from this size get their indexes as soon as they have their rows: there it is worth a process of its own.
+const EARLY_BYTES: u64 = 64 << 20;
 
 /// A piece of work for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +54,62 @@ enum Job {
     Tar(u32),
     /// One member of a tar, again.
     Member(u32, u32),
+}
+
+/// What a session does next.
+enum Work {
+    Load(Job),
+    Build(EarlyIndex),
+}
+
+/// Work of one round: tables first, the largest before all others, then what can be built for those that have their rows.
+struct Queue {
+    state: Mutex<Waiting>,
+    changed: Notify,
+}
+
+struct Waiting {
+    jobs: VecDeque<Job>,
+    indexes: VecDeque<EarlyIndex>,
+    /// Jobs under way: each may bring indexes.
+    loading: usize,
+}
+
+impl Queue {
+    fn new(jobs: VecDeque<Job>) -> Self {
+        let state = Mutex::new(Waiting { jobs, indexes: VecDeque::new(), loading: 0 });
+        Self { state, changed: Notify::new() }
+    }
+
+    /// The next piece of work, as soon as there is one; `None` when there will be none.
+    async fn next(&self) -> Option<Work> {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let mut state = lock(&self.state);
+                if let Some(job) = state.jobs.pop_front() {
+                    state.loading += 1;
+                    return Some(Work::Load(job));
+                }
+                if let Some(index) = state.indexes.pop_front() {
+                    return Some(Work::Build(index));
+                }
+                if state.loading == 0 {
+                    return None;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// A job has ended; `early` can be built now.
+    fn loaded(&self, early: Vec<EarlyIndex>) {
+        let mut state = lock(&self.state);
+        state.loading -= 1;
+        state.indexes.extend(early);
+        drop(state);
+        self.changed.notify_waiters();
+    }
 }
 
 /// What was loaded.
@@ -88,28 +151,38 @@ impl Loader<'_> {
     /// Works until the queue is empty; gives the jobs that were refused by a CHECK.
     async fn round(
         &self,
-        queue: VecDeque<Job>,
+        jobs: VecDeque<Job>,
         sessions: usize,
         loaded: &Mutex<Loaded>,
     ) -> Result<Vec<(Job, RestoreError)>, RestoreError> {
-        let sessions = sessions.clamp(1, queue.len().max(1));
-        let (queue, refused) = (Mutex::new(queue), Mutex::new(Vec::new()));
-        let next = || queue.lock().ok().and_then(|mut queue| queue.pop_front());
+        let (queue, refused) = (Queue::new(jobs), Mutex::new(Vec::new()));
         let worker = || async {
             let mut conn = None;
-            while let Some(job) = next() {
+            while let Some(work) = queue.next().await {
+                let job = match work {
+                    Work::Load(job) => job,
+                    Work::Build(index) => {
+                        self.post_data.build(&index).await;
+                        continue;
+                    }
+                };
                 let done = match job {
                     Job::Table(index) => self.table(&mut conn, index, loaded).await,
                     Job::Tar(stream) => self.tar(&mut conn, stream, None, loaded, &refused).await,
                     Job::Member(stream, member) => self.tar(&mut conn, stream, Some(member), loaded, &refused).await,
                 };
+                let mut early = Vec::new();
                 match done {
                     Err(error) if error.is_check_violation() => {
                         conn = None;
                         push(&refused, (job, error));
                     }
-                    other => other?,
+                    other => {
+                        other?;
+                        early = self.early(job);
+                    }
                 }
+                queue.loaded(early);
             }
             if let Some(conn) = conn {
                 // A session that is gone at once does not stand in the way of the rename.
@@ -117,8 +190,16 @@ impl Loader<'_> {
             }
             Ok::<_, RestoreError>(())
         };
-        try_join_all((0..sessions).map(|_| worker())).await?;
+        try_join_all((0..sessions.max(1)).map(|_| worker())).await?;
         Ok(refused.into_inner().unwrap_or_default())
+    }
+
+    /// What can be built now that a job is done.
+    fn early(&self, job: Job) -> Vec<EarlyIndex> {
+        let Job::Table(index) = job else { return Vec::new() };
+        let entry = &self.snapshot.tables[index];
+        let whole = entry.parts.iter().all(|part| part.member.is_none());
+        if whole && entry.bytes >= EARLY_BYTES { self.post_data.early(entry) } else { Vec::new() }
     }
 
     /// All jobs, the largest first, so that no large one is left to run alone at the end.
@@ -399,4 +480,8 @@ fn push(refused: &Mutex<Vec<(Job, RestoreError)>>, one: (Job, RestoreError)) {
     if let Ok(mut refused) = refused.lock() {
         refused.push(one);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

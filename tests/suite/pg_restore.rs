@@ -41,6 +41,7 @@ fn options(cluster: &Cluster, target: Target) -> RestoreOptions {
         verify: Verify::Content,
         id: "t3st".to_owned(),
         at: Clock::fixed(std::time::UNIX_EPOCH.into()).now(),
+        early_bytes: 0,
         keep_failed: false,
     }
 }

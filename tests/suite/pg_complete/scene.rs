@@ -95,6 +95,7 @@ pub(super) fn into(cluster: &Cluster, target: Target) -> RestoreOptions {
         verify: Verify::Content,
         id: "t3st".to_owned(),
         at: clock().now(),
+        early_bytes: 0,
         keep_failed: false,
     }
 }

@@ -20,6 +20,8 @@ const TABLES: &str = "CREATE TABLE ticks AS SELECT i AS id, i * 1.5 AS price, md
     CREATE TABLE paid AS SELECT i AS id, (i / 3.0)::money_in AS sum FROM generate_series(1, 20) i;
     CREATE TABLE lists AS SELECT i AS id, ARRAY['a', NULL, 'b'] AS tags FROM generate_series(1, 20) i;
     UPDATE lists SET tags[2] = 'no longer NULL';
+    ALTER TABLE ticks ADD PRIMARY KEY (id); CREATE INDEX ON ticks (price, id DESC); CREATE INDEX ON ticks (abs(price));
+    CREATE UNIQUE INDEX by_key ON ticks (key); ALTER TABLE ticks CLUSTER ON by_key; ALTER TABLE moods ADD UNIQUE (id);
     CREATE TABLE blanks (); INSERT INTO blanks SELECT FROM generate_series(1, 5);";
 
 async fn captured(cluster: &Cluster, part_blocks: u64) -> Fixture {
@@ -57,7 +59,7 @@ async fn tables_in_several_parts_come_back() {
     let mut whole = captured(&source, u64::MAX).await;
     assert_eq!(whole.table("ticks").parts.len(), 1);
     assert_eq!(whole.table("ticks").fingerprint, fixture.table("ticks").fingerprint);
-    source.psql("shop", "INSERT INTO ticks SELECT i, 1, md5('')::uuid, '{}' FROM generate_series(30001, 30010) i");
+    source.psql("shop", "INSERT INTO ticks SELECT i, 1, md5(i::text)::uuid, '{}' FROM generate_series(30001, 30010) i");
     let mut later = captured(&source, 64).await;
     let (before, after) = (fixture.table("ticks").parts.clone(), later.table("ticks").parts.clone());
     assert_eq!(before.len(), after.len());

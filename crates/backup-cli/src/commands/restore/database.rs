@@ -4,7 +4,9 @@ use backup_core::config::SourceKind;
 use backup_core::id::SourceName;
 use backup_core::secret::Secret;
 use backup_core::snapshot::OpenSnapshot;
-use backup_core::source::postgres::restore::{self, RestoreOptions, RestorePlan, Selection, Snapshot, Target, Verify};
+use backup_core::source::postgres::restore::{
+    self, EARLY_BYTES, RestoreOptions, RestorePlan, Selection, Snapshot, Target, Verify,
+};
 use backup_core::source::postgres::{ClientsOption, ConnectOptions};
 
 use super::proof::Proof;
@@ -43,6 +45,7 @@ impl Database {
             },
             id: hex::encode(id),
             at: scene.cx.clock.now(),
+            early_bytes: EARLY_BYTES,
             keep_failed: false,
         };
         let plan = restore::plan(&options, &described(snapshot), snapshot).await?;

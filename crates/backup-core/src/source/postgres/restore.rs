@@ -110,6 +110,9 @@ pub enum Verify {
     Content,
 }
 
+/// From this size on it is worth a process of its own to build a table's indexes early: 64 MiB.
+pub const EARLY_BYTES: u64 = 64 << 20;
+
 /// What a restore is asked to do.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
@@ -127,6 +130,9 @@ pub struct RestoreOptions {
     pub only: Selection,
     /// Sessions that load rows, and workers that build indexes; at least 1.
     pub jobs: usize,
+    /// Tables with so many bytes of rows get their indexes as soon as they have their rows, while others are loaded; best
+    /// [`EARLY_BYTES`].
+    pub early_bytes: u64,
     /// How far the proof goes.
     pub verify: Verify,
     /// Makes the working name unique: a few of `[a-z0-9]`.
@@ -252,6 +258,7 @@ impl Restore<'_> {
             jobs: options.jobs.max(1),
             tables: &tables,
             post_data: &post_data,
+            early_bytes: options.early_bytes,
         };
         let loaded = work.load().await?;
         self.phase("post-data");

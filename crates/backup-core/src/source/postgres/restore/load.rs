@@ -40,10 +40,9 @@ pub(super) struct Loader<'a> {
     pub(super) tables: &'a [usize],
     /// What is built for a large table while others are loaded.
     pub(super) post_data: &'a PostData<'a>,
+    /// From which size on a table is large.
+    pub(super) early_bytes: u64,
 }
-
-/// Tables from this size get their indexes as soon as they have their rows: there it is worth a process of its own.
-const EARLY_BYTES: u64 = 64 << 20;
 
 /// A piece of work for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,7 +198,7 @@ impl Loader<'_> {
         let Job::Table(index) = job else { return Vec::new() };
         let entry = &self.snapshot.tables[index];
         let whole = entry.parts.iter().all(|part| part.member.is_none());
-        if whole && entry.bytes >= EARLY_BYTES { self.post_data.early(entry) } else { Vec::new() }
+        if whole && entry.bytes >= self.early_bytes { self.post_data.early(entry) } else { Vec::new() }
     }
 
     /// All jobs, the largest first, so that no large one is left to run alone at the end.

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Times backup and restore of one database against the tools people use today, on this machine, in one run.
 #
-#   scripts/bench.sh [--scale 1.0] [--rounds 3] [--only backup,next,update,restore] [--write] [--keep]
+#   scripts/bench.sh [--scale 1.0] [--rounds 3] [--only backup,next,restore,update,nights,memory] [--write] [--keep]
 #
 # Makes a throw-away cluster with the database of fixtures/bench (scale 1.0: about 2.4 GB), then in each round runs every
 # contestant once, ours and the peers' in turn (A B A B), so that a slow minute of a shared machine hits all of them.
 # Prints medians, ratios and raw rounds; --write puts them into docs/benchmarks.md. --keep leaves the cluster running.
 #
 # Ratios of one run on one machine mean something; seconds from two machines do not. Nothing here is a test.
-# BACKUP_BENCH_BIN: a ready-built `backup`. BACKUP_BENCH_DIR: where the scratch directory is made (needs ~15 x the scale in GB).
+# BACKUP_BENCH_BIN: a ready-built `backup`. BACKUP_BENCH_DIR: where the scratch directory is made (needs ~15 x the scale in GB, 40 GB for `memory`).
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,7 +21,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/lib/bench.sh
 . "$ROOT/scripts/lib/bench.sh"
 
-SCALE=1.0 ROUNDS=3 WRITE="" KEEP="" ONLY=backup,next,update,restore
+SCALE=1.0 ROUNDS=3 WRITE="" KEEP="" ONLY=backup,next,restore,update,nights,memory
 while [ $# -gt 0 ]; do
     case "$1" in
     --scale) SCALE=$2; shift ;;
@@ -65,8 +65,10 @@ step "load the database, scale $SCALE" bench_load
 step "make keys, configuration, repositories" bench_prepare
 case ",$ONLY," in *,backup,*) step "first backup, $ROUNDS rounds" bench_first ;; esac
 case ",$ONLY," in *,next,*) step "next backup, 1 % appended, $ROUNDS rounds" bench_next ;; esac
-case ",$ONLY," in *,update,*) step "after updates at random places" bench_updates ;; esac
 case ",$ONLY," in *,restore,*) step "restore, $ROUNDS rounds" bench_restore ;; esac
+case ",$ONLY," in *,update,*) step "after updates at random places" bench_updates ;; esac
+case ",$ONLY," in *,nights,*) step "thirty nights of a mixed load" bench_nights ;; esac
+case ",$ONLY," in *,memory,*) step "peak memory at 0.5, 2.4 and 10 GB" bench_memory ;; esac
 
 say ""
 report | tee "$W/report.md"

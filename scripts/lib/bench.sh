@@ -160,6 +160,27 @@ bench_updates() {
     dump_restic vacuum-full
 }
 
+# Thirty nights of a mixed load, all of them kept. A generation is seven nights: time does not pass here, so losing the
+# state, which opens a new generation as well, stands for its turn.
+bench_nights() {
+    local night
+    first_ours
+    fresh_restic
+    "${export_pg[@]}" PGPORT="$PG_PORT" bash -c "$(piped 'pg_dump -Fc -Z0 | restic backup -q --stdin --stdin-filename bench.dump')"
+    for ((night = 1; night < 30; night++)); do
+        sql bench -v night="$night" -f "$ROOT/fixtures/bench/night.sql"
+        if [ $((night % 7)) -eq 0 ]; then
+            rm -rf "$W/state"
+            mkdir -m 700 "$W/state"
+            measure night-new-generation ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
+        else
+            measure night ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
+        fi
+        dump_restic night
+    done
+    printf 'all-30-nights ours 0 0 0 0 %s\nall-30-nights restic 0 0 0 0 %s\n' "$(bytes_of "$W/vault")" "$(bytes_of "$W/restic")" >>"$W/rounds"
+}
+
 bench_restore() {
     local round restore=("$BIN/backup" --config "$W/backup.toml" restore --latest --into back --identity "$W/identity.txt")
     first_ours
@@ -179,6 +200,21 @@ bench_restore() {
     done
     sql postgres -c "DROP DATABASE IF EXISTS back"
     rm -rf "$W/dir"
+}
+
+# Peak memory over sizes of the database: it must not grow. Makes the database anew, so it comes last.
+bench_memory() {
+    local scale size restore=("$BIN/backup" --config "$W/backup.toml" restore --latest --into back --identity "$W/identity.txt")
+    for scale in 0.2 1.0 4.2; do
+        sql postgres -c "DROP DATABASE bench" -c "CREATE DATABASE bench"
+        sql bench -v scale="$scale" -f "$ROOT/fixtures/bench/load.sql"
+        size=$(sql bench -A -t -c "SELECT round(pg_database_size('bench') / 1e9, 1)")
+        fresh_ours
+        measure "first-of-${size}GB" ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
+        measure "next-of-${size}GB" ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
+        measure "restore-of-${size}GB" ours - "${restore[@]}" --verify counts
+        sql postgres -c "DROP DATABASE back"
+    done
 }
 
 # ratios: medians per work and contestant, ours divided by theirs.

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::commands::mark::Wish;
 use crate::commands::{
-    completions, config, doctor, init, key, list, prune, replicate, restore, run, runs, show, status, verify,
+    completions, config, doctor, init, key, list, mark, prune, replicate, restore, run, runs, show, status, verify,
 };
 use crate::context::Context;
 use crate::error::CliError;
@@ -59,6 +60,12 @@ enum Verb {
     Doctor(doctor::Args),
     Replicate(replicate::Args),
     Prune(prune::Args),
+    /// Keep a snapshot whatever its age
+    Pin(mark::Args),
+    /// Let a pinned snapshot expire as others do
+    Unpin(mark::Args),
+    /// Say that an unusual snapshot was looked at and is right: what it froze may expire again
+    Accept(mark::Args),
     Verify(verify::Args),
     Completions(completions::Args),
 }
@@ -89,6 +96,9 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
         Verb::Doctor(args) => block_on(doctor::run(&cx, &args)),
         Verb::Replicate(args) => block_on(replicate::run(&cx, &args)),
         Verb::Prune(args) => block_on(prune::run(&cx, &args)),
+        Verb::Pin(args) => block_on(mark::run(&cx, Wish::Pin, &args)),
+        Verb::Unpin(args) => block_on(mark::run(&cx, Wish::Unpin, &args)),
+        Verb::Accept(args) => block_on(mark::run(&cx, Wish::Accept, &args)),
         Verb::Verify(args) => block_on(verify::run(&cx, &args)),
         Verb::Completions(args) => completions::run(&cx, &args),
     };

@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod list;
+pub(crate) mod mark;
 pub(crate) mod prune;
 pub(crate) mod replicate;
 pub(crate) mod restore;

@@ -14,6 +14,7 @@ pub mod fingerprint;
 pub mod id;
 pub mod json;
 pub mod manifest;
+pub mod mark;
 pub mod monitor;
 pub mod pipeline;
 pub mod prune;

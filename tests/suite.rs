@@ -12,6 +12,7 @@ mod suite {
     mod engine;
     mod files_roundtrip;
     mod host;
+    mod import;
     mod json;
     mod kills;
     mod memory;

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    completions, config, doctor, init, key, list, prune, replicate, restore, run, runs, show, status, verify,
+    completions, config, doctor, import, init, key, list, prune, replicate, restore, run, runs, show, status, verify,
 };
 use crate::context::Context;
 use crate::error::CliError;
@@ -60,6 +60,7 @@ enum Verb {
     Replicate(replicate::Args),
     Prune(prune::Args),
     Verify(verify::Args),
+    Import(import::Args),
     Completions(completions::Args),
 }
 
@@ -90,6 +91,7 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
         Verb::Replicate(args) => block_on(replicate::run(&cx, &args)),
         Verb::Prune(args) => block_on(prune::run(&cx, &args)),
         Verb::Verify(args) => block_on(verify::run(&cx, &args)),
+        Verb::Import(args) => block_on(import::run(&cx, &args)),
         Verb::Completions(args) => completions::run(&cx, &args),
     };
     end.unwrap_or_else(|error| {

@@ -188,6 +188,16 @@ impl SnapshotId {
         Self(format!("{}-{volume}-{random}{suspect}", instant.format("%Y%m%dT%H%M%SZ")))
     }
 
+    /// The name of an imported snapshot: it says so, because whoever chooses "the newest" has names only.
+    #[must_use]
+    pub fn into_imported(self) -> Self {
+        let (name, suspect) = match self.0.strip_suffix("-suspect") {
+            Some(name) => (name, "-suspect"),
+            None => (self.0.as_str(), ""),
+        };
+        Self(format!("{name}-imported{suspect}"))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -201,10 +211,10 @@ impl SnapshotId {
     fn parts(text: &str) -> Option<(DateTime<Utc>, Volume, bool)> {
         let mut parts = text.split('-');
         let (instant, volume, random) = (parts.next()?, parts.next()?, parts.next()?);
-        let suspect = match parts.next() {
-            None => false,
-            Some("suspect") => true,
-            Some(_) => return None,
+        let suspect = match (parts.next(), parts.next()) {
+            (None | Some("imported"), None) => false,
+            (Some("suspect"), None) | (Some("imported"), Some("suspect")) => true,
+            _ => return None,
         };
         let instant = NaiveDateTime::parse_from_str(instant, "%Y%m%dT%H%M%SZ").ok()?.and_utc();
         let digits = volume.trim_end_matches(['r', 'b']);
@@ -231,6 +241,11 @@ impl SnapshotId {
     /// Whether it should be looked at before it is relied on.
     pub fn is_suspect(&self) -> bool {
         self.0.ends_with("-suspect")
+    }
+
+    /// Whether it is an old dump that an operator imported, and not a capture of ours. It is never "the newest".
+    pub fn is_imported(&self) -> bool {
+        self.0.split('-').nth(3) == Some("imported")
     }
 }
 

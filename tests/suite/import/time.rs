@@ -57,7 +57,7 @@ fn an_import_is_never_the_newest_and_changes_nothing_for_captures() {
     let shown = stack.backup(&["show", import, "--json"]).expect(0).json();
     assert_eq!((shown["chain"].as_str(), shown["snapshot"]["previous"].is_null()), (Some("imported"), true));
     let shown = stack.backup(&["show", import, "--identity", &stack.text("operator/ops.txt")]).expect(0);
-    assert!(shown.stdout.contains("imported from app.dump"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("imported    from app.dump, a custom dump"), "{}", shown.stdout);
     let status = stack.backup(&["status", "--json"]).all();
     assert!(status.contains(&ids[1]) && !status.contains("imported"), "{status}");
 
@@ -72,7 +72,12 @@ fn the_instant_is_what_the_dump_says_or_the_files_time() {
     let scene = Scene::new();
     let seen = |name: &str, arguments: &[&str], modified: u64| {
         let file = scene.dump(name, arguments);
-        File::options().append(true).open(&file).unwrap().set_times(FileTimes::new().set_modified(at(modified))).unwrap();
+        File::options()
+            .append(true)
+            .open(&file)
+            .unwrap()
+            .set_times(FileTimes::new().set_modified(at(modified)))
+            .unwrap();
         let out = scene.import(&file, &["--dry-run", "--json"]).expect(0).json();
         (out["instant_from"].as_str().unwrap().to_owned(), out["instant"].as_str().unwrap().to_owned())
     };
@@ -89,6 +94,11 @@ fn the_instant_is_what_the_dump_says_or_the_files_time() {
     let ahead = scene.import(&scene.stack.path("app.dump"), &["--dry-run"]).expect(2);
     assert!(ahead.stderr.contains("has not come yet") && ahead.stderr.contains("--at"), "{}", ahead.stderr);
     let file = scene.stack.path("app.sql");
-    File::options().append(true).open(&file).unwrap().set_times(FileTimes::new().set_modified(at(5_000_000_000))).unwrap();
+    File::options()
+        .append(true)
+        .open(&file)
+        .unwrap()
+        .set_times(FileTimes::new().set_modified(at(5_000_000_000)))
+        .unwrap();
     scene.import(&file, &["--dry-run"]).expect(2);
 }

@@ -274,17 +274,26 @@ fn manifest_json(manifest: &Manifest) -> Value {
     });
     let paths = manifest.streams.iter().flat_map(|stream| &stream.paths);
     json!({
+        "imported": import(manifest).map(|(file, format)| json!({ "file": file, "format": format })),
         "suspect": manifest.suspect,
         "tables": tables.collect::<Vec<_>>(),
         "paths": paths.collect::<Vec<_>>(),
     })
 }
 
+/// File and format of an imported dump.
+fn import(manifest: &Manifest) -> Option<(&str, &str)> {
+    let import = manifest.property("import")?;
+    Some((import.get("file")?.as_str()?, import.get("format")?.as_str()?))
+}
+
 /// For people what only the operators may know: reasons for suspicion, tables with rows, paths.
 fn private(manifest: &Manifest) -> String {
     // No tables of ours: a name may hold blanks, and one that was wrapped or squeezed is another name.
+    let imported =
+        import(manifest).map(|(file, format)| format!("imported    from {}, a {format} dump", printable(file)));
     let suspect = manifest.suspect.iter().map(|reason| format!("suspect     {}", printable(reason)));
-    let mut lines: Vec<String> = suspect.collect();
+    let mut lines: Vec<String> = imported.into_iter().chain(suspect).collect();
     if !manifest.tables.is_empty() {
         lines.push("\nROWS          SIZE        KEPT      TABLE".to_owned());
         lines.extend(manifest.tables.iter().map(|entry| {

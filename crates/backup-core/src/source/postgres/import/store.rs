@@ -1,7 +1,7 @@
 //! A dump's bytes: what kind of file they are, and their way into a stream.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -59,6 +59,7 @@ pub(super) fn look(path: &Path) -> Result<Looked, ImportError> {
         [b'P', b'G', b'D', b'M', b'P', ..] => archive(DumpFormat::Custom),
         head if head.get(257..262) == Some(b"ustar") || head.starts_with(b"toc.dat\0") => {
             if head.starts_with(b"toc.dat\0") {
+                whole_tar(path)?;
                 archive(DumpFormat::Tar)
             } else {
                 Err(not("a tar, but none that `pg_dump -Ft` wrote", unpack))
@@ -70,6 +71,36 @@ pub(super) fn look(path: &Path) -> Result<Looked, ImportError> {
         [0xfd, b'7', b'z', b'X', b'Z', ..] => Err(not("it is compressed with xz", unpack)),
         [b'P', b'K', 3, 4, ..] => Err(not("it is a zip file", unpack)),
         _ => plain(Packed::No),
+    }
+}
+
+/// Walks over a tar's headers to its end mark: of one that was cut, `pg_restore` reads the end for ever.
+fn whole_tar(path: &Path) -> Result<(), ImportError> {
+    let failed = |source| ImportError::Read { path: path.to_owned(), source };
+    let cut =
+        |at: u64| ImportError::Damaged { path: path.to_owned(), why: format!("the tar is not whole at byte {at}") };
+    let mut file = open(path)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut at = 0;
+    loop {
+        let mut block = [0; BLOCK];
+        file.read_exact(&mut block).map_err(|_| cut(at))?;
+        at += BLOCK as u64;
+        if block.iter().all(|byte| *byte == 0) {
+            let mut second = [0; BLOCK];
+            file.read_exact(&mut second).map_err(|_| cut(at))?;
+            return if second.iter().all(|byte| *byte == 0) { Ok(()) } else { Err(cut(at)) };
+        }
+        let header = tar::Header::from_byte_slice(&block);
+        let blank = |(at, byte): (usize, &u8)| u32::from(if (148..156).contains(&at) { b' ' } else { *byte });
+        let sum: u32 = block.iter().enumerate().map(blank).sum();
+        let bytes = header.entry_size().ok().and_then(|bytes| bytes.checked_next_multiple_of(BLOCK as u64));
+        let next = bytes.and_then(|bytes| at.checked_add(bytes)).filter(|next| *next < length);
+        at = match (header.cksum(), next) {
+            (Ok(found), Some(next)) if found == sum => next,
+            _ => return Err(cut(at)),
+        };
+        file.seek(SeekFrom::Start(at)).map_err(failed)?;
     }
 }
 

@@ -215,18 +215,20 @@ pub(super) async fn script(
         }
     }
     drop(text);
-    if let Some(mut child) = unpacker {
-        let stderr = child::tail(child.stderr.take()).await;
-        let status = child.wait().await.map_err(failed)?;
-        if !status.success() {
-            return Err(ImportError::Damaged { path: path.to_owned(), why: stderr });
-        }
-    }
+    unpacked(path, unpacker).await?;
     let stream = match writer {
         Some(writer) => Some(writer.finish().await?),
         None => None,
     };
     Ok((script.finish(), stream))
+}
+
+/// The program that unpacked a file must have ended well: only then was it all of it.
+async fn unpacked(path: &Path, unpacker: Option<tokio::process::Child>) -> Result<(), ImportError> {
+    let Some(mut child) = unpacker else { return Ok(()) };
+    let stderr = child::tail(child.stderr.take()).await;
+    let status = child.wait().await.map_err(|source| ImportError::Read { path: path.to_owned(), source })?;
+    if status.success() { Ok(()) } else { Err(ImportError::Damaged { path: path.to_owned(), why: stderr }) }
 }
 
 type Text = Box<dyn AsyncRead + Send + Unpin>;
@@ -261,8 +263,12 @@ pub(super) async fn inspect_plain(options: ImportOptions, looked: Looked) -> Res
     let (text, unpacker) = text(&path, looked.packed)?;
     let mut head = Vec::new();
     text.take(HEAD_BYTES as u64).read_to_end(&mut head).await.map_err(failed)?;
-    // It is not asked for more: it ends by itself, and is killed where it does not.
-    drop(unpacker);
+    if head.len() < HEAD_BYTES {
+        unpacked(&path, unpacker).await?;
+    } else {
+        // It is not asked for more, and is killed.
+        drop(unpacker);
+    }
     let mut script = Script::default();
     script.feed(&head, |_, _| {});
     let found = script.found();

@@ -21,7 +21,7 @@ use sqlx::{Connection as _, Row as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, Command};
 
-use super::archive::{Archive, Route};
+use super::archive::{Archive, Route, only_unknown_setting};
 use super::error::RestoreError;
 use super::plan::RestorePlan;
 use super::proof::{RestoreProof, TableProof};
@@ -214,12 +214,17 @@ impl Restore<'_> {
             self.phase(section);
             let settings = session::child_settings(self.plan.server_major);
             let mut command = self.plan.clients.connected(Tool::PgRestore, to, &settings);
-            command.args(["--exit-on-error", &format!("--section={section}"), &format!("--jobs={jobs}")]);
+            command.args([&format!("--section={section}"), &format!("--jobs={jobs}")]);
+            // Newer programs set something that an older server does not know; nothing else may fail.
+            let lenient = self.plan.clients.major() >= 17 && self.plan.server_major < 17;
+            if !lenient {
+                command.arg("--exit-on-error");
+            }
             if !self.plan.missing_tablespaces.is_empty() {
                 command.arg("--no-tablespaces");
             }
             command.arg(&path);
-            run(command, Tool::PgRestore, async |_| Ok(())).await?;
+            run(command, Tool::PgRestore, lenient, async |_| Ok(())).await?;
         }
         Ok(())
     }
@@ -267,7 +272,7 @@ impl Restore<'_> {
             }
             Ok(())
         };
-        run(command, Tool::Psql, feed).await
+        run(command, Tool::Psql, false, feed).await
     }
 
     /// Reads every selected table back, several at a time.
@@ -393,7 +398,7 @@ impl std::io::Read for Pieces {
 
 /// Runs a program to its end, feeding it. Its own words tell more than a broken pipe; a stream that fails is the error
 /// whatever the program says.
-async fn run<F>(mut command: Command, tool: Tool, feed: F) -> Result<(), RestoreError>
+async fn run<F>(mut command: Command, tool: Tool, lenient: bool, feed: F) -> Result<(), RestoreError>
 where
     F: AsyncFnOnce(Option<ChildStdin>) -> Result<(), RestoreError>,
 {
@@ -404,7 +409,7 @@ where
     let (fed, stderr) = futures::join!(feed(stdin), tail(child.stderr.take()));
     fed?;
     let status = child.wait().await.map_err(broken)?;
-    if status.success() {
+    if status.success() || (lenient && only_unknown_setting(&stderr)) {
         return Ok(());
     }
     // Without the command that failed: it may hold a password.

@@ -374,7 +374,12 @@ mod tests {
         assert_eq!(id.as_str(), "20261121T020003Z-225000r-abcde9-suspect");
         let again: SnapshotId = id.as_str().parse().unwrap();
         assert_eq!((again.instant(), again.volume(), again.is_suspect()), (instant, Volume::Rows(225_000), true));
-        assert_eq!(again.short(), "abcde9");
+        assert_eq!((again.short(), again.is_imported()), ("abcde9", false));
+        let imported: SnapshotId = id.into_imported().as_str().parse().unwrap();
+        assert_eq!(imported.as_str(), "20261121T020003Z-225000r-abcde9-imported-suspect");
+        assert!(imported.is_imported() && imported.is_suspect());
+        let plain = SnapshotId::new(instant, Volume::Bytes(1), [0; 6], false).into_imported();
+        assert!(plain.as_str().parse::<SnapshotId>().is_ok_and(|id| id.is_imported() && !id.is_suspect()));
         for bad in [
             "",
             "x",
@@ -383,6 +388,9 @@ mod tests {
             "20261121T020003Z-1r-abc",
             "20261121T020003Z-1r-abcde9-odd",
             "20261121T020003Z-1r-abcde9-suspect-x",
+            "20261121T020003Z-1r-abcde9-suspect-imported",
+            "20261121T020003Z-1r-abcde9-imported-imported",
+            "20261121T020003Z-1r-abcde9-imported-suspect-x",
             "20261121T020003Z--abcde9",
         ] {
             assert!(bad.parse::<SnapshotId>().is_err(), "{bad}");

@@ -181,7 +181,7 @@ impl Dump {
     /// Reads all of it, and keeps nothing.
     pub async fn count(&self) -> Result<Counted, ImportError> {
         let found = self.read().await?;
-        let suspect = self.suspect(&found);
+        let suspect = Self::suspect(&found);
         let rows = found.tables.iter().map(|table| table.sum.rows).sum();
         Ok(Counted { tables: found.tables.len(), rows, suspect })
     }
@@ -209,7 +209,7 @@ impl Dump {
         Ok(found)
     }
 
-    fn suspect(&self, found: &Found) -> Vec<String> {
+    fn suspect(found: &Found) -> Vec<String> {
         let told = |why: &String| format!("not counted, so a restore cannot compare it: {why}");
         let mut suspect: Vec<String> = found.uncounted.iter().map(told).collect();
         if found.server_version.is_none() {
@@ -219,7 +219,7 @@ impl Dump {
     }
 
     /// Before PostgreSQL 12 a `float` was written with digits that newer servers do not write.
-    fn compared(&self, found: &Found) -> &'static str {
+    fn compared(found: &Found) -> &'static str {
         let version = facts::version_num(found.server_version.as_deref().unwrap_or_default());
         if version >= 120_000 { "content" } else { "counts" }
     }
@@ -243,17 +243,13 @@ impl Source for Dump {
 impl Dump {
     async fn import(&self, sink: &dyn Sink) -> Result<Captured, ImportError> {
         let before = store::marks(&self.options.path)?;
-        let (written, found) = match self.format {
-            DumpFormat::Plain => {
-                let writer = sink.open(self.format.stream()).await?;
-                let (found, stream) = store::script(&self.options.path, self.packed, Some(writer)).await?;
-                (stream, found)
-            }
-            _ => {
-                let stored = store::archive(self, sink);
-                let (stream, found) = futures::try_join!(stored, archive::script(self))?;
-                (Some(stream), found)
-            }
+        let (written, found) = if self.format == DumpFormat::Plain {
+            let writer = sink.open(self.format.stream()).await?;
+            let (found, stream) = store::script(&self.options.path, self.packed, Some(writer)).await?;
+            (stream, found)
+        } else {
+            let (stream, found) = futures::try_join!(store::archive(self, sink), archive::script(self))?;
+            (Some(stream), found)
         };
         if store::marks(&self.options.path)? != before {
             return Err(ImportError::Changed { path: self.options.path.clone() });
@@ -261,9 +257,9 @@ impl Dump {
         let found = self.checked(found)?;
         let import = json!({
             "file": self.file_name(), "format": self.format.word(), "instant_from": self.instant_from.word(),
-            "compared": self.compared(&found),
+            "compared": Self::compared(&found),
         });
-        let suspect = self.suspect(&found);
+        let suspect = Self::suspect(&found);
         let properties = facts::properties(&found, &self.database, import);
         let encoding = found.encoding.clone().unwrap_or_else(|| "UTF8".to_owned());
         let tables = found.tables.into_iter().map(|table| TableEntry {

@@ -5,8 +5,11 @@
 //! does: judge SQL. Whoever imports a dump trusts it as far as a server would run it; only `psql`'s own commands
 //! (`\connect`, `\!`), which act outside of the new database, are told, so that they can be refused.
 
+mod statement;
+
 use std::collections::BTreeSet;
 
+use self::statement::{columns, from_stdin, is_about_database, roles};
 use super::super::restore::sql::{Statement, statements};
 use super::super::rows::{RowFormat, RowSplitter};
 use crate::fingerprint::RowSum;
@@ -244,13 +247,8 @@ impl Script {
                                 continue;
                             }
                         }
-                        b';' if self.atomic => {
-                            if line.trim_ascii() == b"END;" {
-                                self.end();
-                                at += 1;
-                                continue;
-                            }
-                        }
+                        // In a body it is no end, but for the one behind its last word.
+                        b';' if self.atomic && line.trim_ascii() != b"END;" => {}
                         b';' => {
                             self.end();
                             at += 1;
@@ -316,7 +314,7 @@ impl Script {
         }
     }
 
-    /// The body of a function in SQL: `BEGIN ATOMIC`, which pg_dump writes on one line.
+    /// The body of a function in SQL: `BEGIN ATOMIC`, which `pg_dump` writes on one line.
     fn look_for_atomic(&mut self) {
         const WORDS: &[u8] = b"BEGIN ATOMIC";
         let tail = self.statement.len().checked_sub(WORDS.len()).map(|at| &self.statement[at..]);
@@ -402,7 +400,7 @@ impl Script {
             self.copy(statement, stdin, faithful);
         } else if statement.begins(&["SET", "search_path"]) {
             // As `pg_dump` wrote until 2018.
-            self.schema = token(3).to_owned();
+            token(3).clone_into(&mut self.schema);
         } else if statement.begins(&["SET", "client_encoding"]) {
             self.found.encoding = Some(token(3).to_ascii_uppercase());
         } else if statement.begins(&["SET", "standard_conforming_strings"]) {
@@ -437,85 +435,6 @@ impl Script {
         self.rows = Some((target, RowSplitter::new(RowFormat::Dump, 0), 0));
         self.at = At::Rows;
     }
-}
-
-fn is(statement: &Statement, at: usize, word: &str) -> bool {
-    statement.tokens.get(at).is_some_and(|token| !token.quoted && token.text.eq_ignore_ascii_case(word))
-}
-
-/// Of a `COPY … FROM STDIN`, the place of its last word.
-fn from_stdin(statement: &Statement) -> Option<usize> {
-    let stdin = (1..statement.tokens.len()).find(|at| is(statement, *at, "STDIN") && is(statement, *at - 1, "FROM"));
-    stdin.filter(|_| is(statement, 0, "COPY"))
-}
-
-fn is_about_database(statement: &Statement) -> bool {
-    let second = is(statement, 1, "DATABASE") && (is(statement, 0, "CREATE") || is(statement, 0, "ALTER"));
-    let on = |at: usize| is(statement, at, "ON") && is(statement, at + 1, "DATABASE");
-    let granted = (is(statement, 0, "GRANT") || is(statement, 0, "REVOKE")) && (0..statement.tokens.len()).any(on);
-    let comment = is(statement, 0, "COMMENT") && on(1);
-    let role = is(statement, 1, "ROLE") && is(statement, 3, "IN") && is(statement, 4, "DATABASE");
-    second || granted || comment || role
-}
-
-/// The names in parentheses that begin at a token.
-fn columns(statement: &Statement, at: usize) -> Option<Vec<String>> {
-    let tokens = statement.tokens.get(at..)?;
-    if tokens.first()?.text != "(" {
-        return None;
-    }
-    let inside = tokens[1..].iter().take_while(|token| token.quoted || token.text != ")");
-    Some(inside.filter(|token| token.quoted || token.text != ",").map(|token| token.text.clone()).collect())
-}
-
-/// The roles that a statement cannot do without.
-fn roles(statement: &Statement) -> Vec<String> {
-    let mut found = Vec::new();
-    let tokens = &statement.tokens;
-    let word = |at: usize, word: &str| is(statement, at, word);
-    if word(0, "ALTER") && word(1, "ROLE") {
-        return tokens.get(2).map(|token| token.text.clone()).into_iter().collect();
-    }
-    let mut take = |at: usize| {
-        let token = tokens.get(at)?;
-        let special = ["PUBLIC", "CURRENT_USER", "SESSION_USER", "CURRENT_ROLE", "DEFAULT", "GROUP"];
-        if token.quoted || !special.iter().any(|word| token.text.eq_ignore_ascii_case(word)) {
-            found.push(token.text.clone());
-        }
-        Some(())
-    };
-    for at in 0..tokens.len() {
-        if word(at, "OWNER") && word(at + 1, "TO") {
-            take(at + 2);
-        } else if word(at, "FOR") && word(at + 1, "ROLE") || word(at, "SESSION") && word(at + 1, "AUTHORIZATION") {
-            take(at + 2);
-        } else if word(0, "CREATE")
-            && (word(1, "SCHEMA") && word(at, "AUTHORIZATION") || word(at, "MAPPING") && word(at + 1, "FOR"))
-        {
-            take(at + if word(at, "MAPPING") { 2 } else { 1 });
-        }
-    }
-    let first = |of: &str| (0..tokens.len()).find(|at| word(*at, of));
-    let last = |of: &str| (0..tokens.len()).rev().find(|at| word(*at, of));
-    let list = if word(0, "CREATE") && word(1, "POLICY") {
-        first("TO")
-    } else if word(0, "GRANT") || word(0, "ALTER") && word(1, "DEFAULT") && first("GRANT").is_some() {
-        last("TO")
-    } else if word(0, "REVOKE") || word(0, "ALTER") && word(1, "DEFAULT") {
-        last("FROM")
-    } else {
-        None
-    };
-    if let Some(mut at) = list {
-        loop {
-            take(at + 1);
-            if !word(at + 2, ",") {
-                break;
-            }
-            at += 2;
-        }
-    }
-    found
 }
 
 fn find(bytes: &[u8]) -> Option<usize> {
@@ -599,7 +518,9 @@ COPY public.t (id, "a b") FROM stdin;
 
     fn sum(rows: &[&str]) -> RowSum {
         let mut sum = RowSum::default();
-        rows.iter().for_each(|row| sum.add(row.as_bytes()));
+        for row in rows {
+            sum.add(row.as_bytes());
+        }
         sum
     }
 

@@ -118,13 +118,23 @@ pub(super) fn modified(path: &Path) -> Result<DateTime<Utc>, ImportError> {
     Ok(DateTime::<Utc>::from(at).trunc_subsecs(0))
 }
 
-/// What changes when somebody writes to a file: of every file of a folder.
-pub(super) fn marks(path: &Path) -> Result<Vec<(PathBuf, u64, i64, i64, u64)>, ImportError> {
+/// What changes when somebody writes to a file: its length, its time to the nanosecond, and which file it is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    path: PathBuf,
+    bytes: u64,
+    modified: (i64, i64),
+    inode: u64,
+}
+
+/// The marks of a file, or of every file of a folder.
+pub(super) fn marks(path: &Path) -> Result<Vec<Mark>, ImportError> {
     let failed = |source| ImportError::Read { path: path.to_owned(), source };
     let files = if path.is_dir() { files(path)? } else { vec![path.to_owned()] };
     let mark = |path: PathBuf| {
         let found = std::fs::metadata(&path)?;
-        Ok((path, found.len(), found.mtime(), found.mtime_nsec(), found.ino()))
+        let (bytes, modified, inode) = (found.len(), (found.mtime(), found.mtime_nsec()), found.ino());
+        Ok(Mark { path, bytes, modified, inode })
     };
     files.into_iter().map(mark).collect::<Result<_, _>>().map_err(failed)
 }

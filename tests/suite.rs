@@ -13,6 +13,7 @@ mod suite {
     mod engine;
     mod files_roundtrip;
     mod host;
+    mod import;
     mod json;
     mod kills;
     mod memory;

@@ -12,7 +12,7 @@ use crate::span::Span;
 
 /// One signed snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "six independent facts, each with its own rule")]
+#[expect(clippy::struct_excessive_bools, reason = "seven independent facts, each with its own rule")]
 pub struct Stamp {
     /// Identity of the snapshot, unique over all vaults.
     pub id: String,
@@ -35,6 +35,8 @@ pub struct Stamp {
     pub restored: bool,
     /// The vault holds everything that its inventory names, by name and size.
     pub complete: bool,
+    /// An operator imported it: it is no capture, and proves nothing about when captures were made.
+    pub imported: bool,
 }
 
 impl Stamp {
@@ -51,6 +53,7 @@ impl Stamp {
             checked: false,
             restored: false,
             complete: true,
+            imported: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! From history to decisions. A plan is shown before anything acts on it; a dry run is a plan that nobody executes.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -28,7 +29,7 @@ pub struct Plan {
     pub frozen: Option<Freeze>,
     /// Further causes of the same, so that an operator sees all at once.
     pub frozen_also: Vec<Freeze>,
-    /// Every snapshot, newest first.
+    /// Every snapshot, newest first; behind the captures the imported ones.
     pub snapshots: Vec<SnapshotDecision>,
     /// Every generation, by id.
     pub generations: Vec<GenerationDecision>,
@@ -99,7 +100,11 @@ impl GenerationDecision {
 ///
 /// Nothing is expired while the plan is frozen, and nothing that any rule of `policy` names; no generation may be
 /// deleted that is not closed, holds a kept snapshot, or shows more snapshots in the listing than were read.
+///
+/// An imported snapshot takes no part in any of it: it stays, and neither its age nor its place says anything about captures.
 pub fn plan(policy: &Policy, history: &History, clocks: Clocks, tz: Tz) -> Plan {
+    let (imports, captures): (Vec<Stamp>, Vec<Stamp>) = history.stamps.iter().cloned().partition(|s| s.imported);
+    let history = &History { stamps: captures, ..history.clone() };
     let mut freezes = freeze::find(policy, history, clocks).into_iter();
     let frozen = freezes.next();
     let mut ledger = Ledger::new(&history.stamps, clocks.store);
@@ -121,7 +126,15 @@ pub fn plan(policy: &Policy, history: &History, clocks: Clocks, tz: Tz) -> Plan 
         }
         SnapshotDecision { id: stamp.id.clone(), generation: stamp.generation.clone(), keep, reasons }
     };
-    let snapshots: Vec<_> = ledger.into_entries().map(decide).collect();
+    let mut snapshots: Vec<_> = ledger.into_entries().map(decide).collect();
+    let mut imports = imports;
+    imports.sort_by_key(|stamp| Reverse((stamp.data, stamp.id.clone())));
+    snapshots.extend(imports.into_iter().map(|stamp| SnapshotDecision {
+        id: stamp.id,
+        generation: stamp.generation,
+        keep: true,
+        reasons: vec![Reason::Imported],
+    }));
     let generations = decide_generations(&history.generations, &snapshots, frozen.is_some(), clocks.store);
     Plan { frozen, frozen_also: freezes.collect(), snapshots, generations }
 }

@@ -6,6 +6,7 @@
 
 mod damage;
 mod format;
+mod imported;
 mod postgres;
 mod scene;
 mod tree;

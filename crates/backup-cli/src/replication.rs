@@ -250,6 +250,7 @@ fn stamp(signed: &Signed<SnapshotDoc>, marks: &BTreeSet<(Hash256, &str)>) -> Sta
         accepted: marked(MarkKind::Accept),
         checked: marked(MarkKind::Checked),
         restored: marked(MarkKind::Restored),
+        imported: doc.id.is_imported(),
         ..Stamp::whole(doc.id.to_string(), doc.generation.to_string(), doc.instant)
     }
 }

@@ -12,6 +12,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::chunk::{ChunkSizes, Cutter};
@@ -19,8 +20,8 @@ use crate::clock::Clock;
 use crate::id::{Hash256, SourceName, StackName};
 use crate::manifest::{Manifest, Stream, text};
 use crate::monitor::{Event, Monitor};
-use crate::pipeline::known::Known;
-use crate::pipeline::{Pipeline, PipelineError, PipelineParts};
+use crate::pipeline::known::{JournalEntry, Known};
+use crate::pipeline::{Journal, Pipeline, PipelineError, PipelineParts};
 use crate::prune::notice;
 use crate::seal::key::{NewKey, NewKeyError};
 use crate::seal::{SealError, Sealer};
@@ -168,10 +169,16 @@ pub async fn backup(
 ) -> Result<Committed, BackupError> {
     let started = host.clock.now();
     clocks_agree(vault, started).await?;
-    let generation = open_generation(vault, host, request).await?;
+    let import = source.is_import();
+    let generation = if import {
+        new_generation(vault, host, request).await?
+    } else {
+        open_generation(vault, host, request).await?
+    };
     let dir = generation.doc.dir();
     refuse_if_pruned(vault, host, &dir).await?;
-    let pipeline = start_pipeline(vault, host, request, &generation.doc).await?;
+    let journal: Arc<dyn Journal> = if import { Arc::new(Forgetful) } else { Arc::new(host.state.clone()) };
+    let pipeline = start_pipeline(vault, host, request, &generation.doc, journal).await?;
     let captured = match capture(&pipeline, host, request, source).await {
         Ok(captured) => captured,
         Err(error) => {
@@ -181,9 +188,12 @@ pub async fn backup(
         }
     };
     barrier(&pipeline, request).await?;
-    let draft = Draft { started, generation, captured };
+    let draft = Draft { started, generation, captured, import };
     let committed = commit(vault, host, request, source.kind(), &pipeline, draft).await?;
     withdraw_if_pruned(vault, host, &dir, &committed).await?;
+    if import {
+        return Ok(committed);
+    }
     host.state.set_head(&request.source, committed.snapshot.doc.id.as_str(), committed.snapshot.hash()).await?;
     Ok(committed)
 }
@@ -226,6 +236,28 @@ async fn open_generation(
             return Ok(open);
         }
     }
+    let signed = new_generation(vault, host, request).await?;
+    host.state.set_generation(&signed).await?;
+    Ok(signed)
+}
+
+/// Nothing looks into an import's generation again.
+struct Forgetful;
+
+#[async_trait]
+impl Journal for Forgetful {
+    async fn record(&self, _: &GenerationDir, _: &JournalEntry) {}
+}
+
+/// A generation with a key of its own, which nobody remembers yet. An import has one to itself: captures share nothing
+/// with it, so that neither it nor they keep the other from going.
+async fn new_generation(
+    vault: &Vault,
+    host: Host<'_>,
+    request: &BackupRequest,
+) -> Result<Signed<GenerationDoc>, BackupError> {
+    let now = host.clock.now();
+    let first_day = request.period.first_day(now, &request.source);
     let name = || request.source.clone();
     let key =
         NewKey::generate(&request.recipients).map_err(|source| BackupError::Generation { name: name(), source })?;
@@ -244,7 +276,6 @@ async fn open_generation(
         tool: request.tool.clone(),
     };
     let signed = vault.put_signed(&doc, host.key).await?;
-    host.state.set_generation(&signed).await?;
     host.monitor.event(Event::Note { text: format!("opened generation {}", doc.generation) });
     Ok(signed)
 }
@@ -254,11 +285,12 @@ async fn start_pipeline(
     host: Host<'_>,
     request: &BackupRequest,
     doc: &GenerationDoc,
+    journal: Arc<dyn Journal>,
 ) -> Result<Pipeline, BackupError> {
     let dir = doc.dir();
-    let journal = host.state.journal(&dir).await?;
+    let entries = host.state.journal(&dir).await?;
     let known =
-        if journal.is_empty() { Known::default() } else { Known::confirmed(journal, &vault.list_objects(&dir).await?) };
+        if entries.is_empty() { Known::default() } else { Known::confirmed(entries, &vault.list_objects(&dir).await?) };
     let sizes = ChunkSizes { average_bytes: usize::try_from(doc.chunk_average_bytes).unwrap_or(64 << 10) };
     Ok(Pipeline::new(PipelineParts {
         vault: vault.clone(),
@@ -266,7 +298,7 @@ async fn start_pipeline(
         sealer: Sealer::new(&doc.public_key, request.level)?,
         cutter: Cutter::new(sizes, seed(host.key)),
         known,
-        journal: Arc::new(host.state.clone()),
+        journal,
         monitor: host.monitor.clone(),
         budget_bytes: request.budget_bytes,
         cpus: request.cpus,
@@ -276,7 +308,8 @@ async fn start_pipeline(
 /// Chunk sizes by what the source's newest snapshot held; a source's first generation is cut small.
 async fn sizes(vault: &Vault, host: Host<'_>, request: &BackupRequest) -> Result<ChunkSizes, BackupError> {
     let own = Signers::pin_fingerprint(&host.key.fingerprint());
-    for at in vault.history(&request.stack, &request.source).await?.iter().rev() {
+    let history = vault.history(&request.stack, &request.source).await?;
+    for at in history.iter().rev().filter(|(_, id)| !id.is_imported()) {
         if let Some(found) = believed(vault, &own, at).await? {
             return Ok(ChunkSizes::for_source(found.doc.plain_bytes));
         }
@@ -327,6 +360,7 @@ struct Draft {
     started: DateTime<Utc>,
     generation: Signed<GenerationDoc>,
     captured: Captured,
+    import: bool,
 }
 
 async fn commit(
@@ -337,7 +371,7 @@ async fn commit(
     pipeline: &Pipeline,
     draft: Draft,
 ) -> Result<Committed, BackupError> {
-    let Draft { started, generation, captured } = draft;
+    let Draft { started, generation, captured, import } = draft;
     let (instant, suspect) = (captured.instant, captured.suspect.clone());
     let manifest = manifest(pipeline, request, source_type, captured)?;
     let text = text::write(&manifest);
@@ -356,6 +390,7 @@ async fn commit(
     let volume = if manifest.tables.is_empty() { Volume::Bytes(plain_bytes) } else { Volume::Rows(rows) };
     let named = second_of_its_own(vault, request, instant).await?;
     let id = SnapshotId::new(named, volume, random(), !suspect.is_empty());
+    let id = if import { id.into_imported() } else { id };
     let needed =
         manifest.streams.iter().flat_map(|s| s.extents.iter().map(|e| e.object)).chain(objects.iter().copied());
     let lines = pipeline.inventory(needed);
@@ -392,7 +427,8 @@ async fn commit(
         public_key: generation.public_key,
         recipients: generation.recipients,
         wrapped_key: generation.wrapped_key,
-        previous: previous(vault, host, request).await?,
+        // The chain tells whether captures are missing; files that people bring are no links of it.
+        previous: if import { None } else { previous(vault, host, request).await? },
         signer: host.key.fingerprint(),
         tool: request.tool.clone(),
     };
@@ -459,7 +495,8 @@ async fn previous(vault: &Vault, host: Host<'_>, request: &BackupRequest) -> Res
     let head = host.state.head(&request.source).await?;
     let own = Signers::pin_fingerprint(&host.key.fingerprint());
     let (mut newest, mut link, mut seen) = (None, None, 0);
-    for at in vault.history(&request.stack, &request.source).await?.iter().rev() {
+    let history = vault.history(&request.stack, &request.source).await?;
+    for at in history.iter().rev().filter(|(_, id)| !id.is_imported()) {
         // Names that prove nothing do not count, or eight planted ones would hide all of ours.
         let Some(found) = believed(vault, &own, at).await? else { continue };
         if seen == LOST_HEADS {

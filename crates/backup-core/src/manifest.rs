@@ -38,7 +38,7 @@ impl Manifest {
 pub enum StreamKind {
     /// Plain SQL of `pg_dumpall --globals-only`.
     PgGlobals,
-    /// A `pg_dump` custom-format archive, without the rows of streamed tables.
+    /// A `pg_dump` custom-format archive: a capture's is without the rows of streamed tables, an imported one has all.
     PgArchive,
     /// One part of one table: a complete COPY file.
     PgTable,
@@ -48,16 +48,25 @@ pub enum StreamKind {
     Tar,
     /// Standard output of a command.
     Output,
+    /// Imported: a tar of the files of a `pg_dump` directory-format dump.
+    PgDirectory,
+    /// Imported: a `pg_dump` tar-format archive.
+    PgTar,
+    /// Imported: a plain SQL dump.
+    PgScript,
 }
 
 impl StreamKind {
-    const WORDS: [(Self, &'static str); 6] = [
+    const WORDS: [(Self, &'static str); 9] = [
         (Self::PgGlobals, "pg-globals"),
         (Self::PgArchive, "pg-archive"),
         (Self::PgTable, "pg-table"),
         (Self::PgTables, "pg-tables"),
         (Self::Tar, "tar"),
         (Self::Output, "output"),
+        (Self::PgDirectory, "pg-directory"),
+        (Self::PgTar, "pg-tar"),
+        (Self::PgScript, "pg-script"),
     ];
 
     /// The word in the manifest.

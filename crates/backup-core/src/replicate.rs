@@ -172,6 +172,8 @@ pub async fn replicate(
         }
     };
     lacking.reverse();
+    // Imports are not in a hurry: they come from files that are there.
+    lacking.sort_by_key(|(_, id)| id.is_imported());
     if newest_only {
         lacking.truncate(1);
     }

@@ -18,6 +18,7 @@ use crate::id::Hash256;
 use crate::manifest::{Member, PathEntry, Property, StreamKind, TableEntry};
 use crate::monitor::Monitor;
 use files::{FilesError, FilesOptions};
+use postgres::import::error::ImportError;
 use postgres::{PostgresError, PostgresOptions};
 
 /// Something that can be captured.
@@ -25,6 +26,12 @@ use postgres::{PostgresError, PostgresOptions};
 pub trait Source: Send + Sync {
     /// The word for its type: `postgres`, `files`, …
     fn kind(&self) -> &'static str;
+
+    /// Whether this is no capture but a file that an operator brings: it gets a generation of its own, is no link of the
+    /// chain, and is never the newest snapshot where there is a capture.
+    fn is_import(&self) -> bool {
+        false
+    }
 
     /// Captures it into `sink`. Either everything that the configuration asks for is in what is returned, or this fails.
     async fn capture(&self, sink: &dyn Sink, clock: &Clock, monitor: &dyn Monitor) -> Result<Captured, SourceError>;
@@ -40,6 +47,9 @@ pub enum SourceError {
     /// Files.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// A dump that is imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
 }
 
 #[async_trait]

@@ -422,10 +422,10 @@ async fn check_streams(
 
 /// Each signer's snapshots form a chain by `previous`. It does not close where two follow on the same one, where one that
 /// has older ones beside it follows on none, or where the one that it follows on is missing and no receipt of a prune
-/// (`removed`: instants of what was removed) accounts for it. What the oldest follows on may be gone.
+/// (`removed`: instants of what was removed) accounts for it. What the oldest follows on may be gone. Imports are no links.
 pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)], removed: &[DateTime<Utc>]) -> Vec<String> {
     let mut by_signer: BTreeMap<&str, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
-    for (_, signed) in documents {
+    for (_, signed) in documents.iter().filter(|(_, signed)| !signed.doc.id.is_imported()) {
         by_signer.entry(&signed.by.fingerprint).or_default().push(signed);
     }
     let mut broken = Vec::new();

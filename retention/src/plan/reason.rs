@@ -25,6 +25,8 @@ pub enum Reason {
     Restored,
     /// Pinned by an operator.
     Pinned,
+    /// Imported by an operator: no schedule makes or replaces such a snapshot, so none removes it.
+    Imported,
     /// It is, or is not newer than, an anomaly that nobody accepted.
     Anomaly {
         /// The snapshot with the anomaly.
@@ -67,6 +69,7 @@ impl fmt::Display for Reason {
             Self::Checked => f.write_str("newest checked or restored"),
             Self::Restored => f.write_str("newest restored"),
             Self::Pinned => f.write_str("pinned"),
+            Self::Imported => f.write_str("imported"),
             Self::Anomaly { suspect } => write!(f, "anomaly `{suspect}` not accepted"),
             Self::PromisedElsewhere => f.write_str("promised by another vault that lacks it"),
             Self::Future => f.write_str("dated ahead of the vault's clock"),

@@ -31,6 +31,7 @@ const TABLES: &[&str] = &[
     "gap-accepted",
     "gap-long-window",
     "gap-removed",
+    "imported",
     "leap-and-year-end",
     "nightly",
     "open-chain",
@@ -77,7 +78,7 @@ fn rows<const N: usize>(table: &str) -> Vec<[&str; N]> {
 fn stamp(row: &[&str; 6]) -> Stamp {
     let [id, generation, data, stored, flags, _] = *row;
     let flags: BTreeSet<_> = flags.split(' ').filter(|flag| *flag != "-").collect();
-    let known = ["pinned", "suspect", "accepted", "checked", "restored", "damaged"];
+    let known = ["pinned", "suspect", "accepted", "checked", "restored", "damaged", "imported"];
     assert!(flags.iter().all(|flag| known.contains(flag)), "unknown flag in {row:?}");
     Stamp {
         id: id.to_owned(),
@@ -90,6 +91,7 @@ fn stamp(row: &[&str; 6]) -> Stamp {
         checked: flags.contains("checked"),
         restored: flags.contains("restored"),
         complete: !flags.contains("damaged"),
+        imported: flags.contains("imported"),
     }
 }
 

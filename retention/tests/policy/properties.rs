@@ -61,6 +61,7 @@ fn regular(newest: DateTime<Utc>, count: u32, step_hours: i64) -> History {
             checked: false,
             restored: false,
             complete: true,
+            imported: false,
         });
     }
     history

@@ -139,6 +139,7 @@ fn row_json(source: &SourceName, one: &Listed, marks: &Marks, configured: usize,
         "rows": rows,
         "plain_bytes": bytes,
         "suspect": one.id.is_suspect(),
+        "imported": one.id.is_imported(),
         "state": state(kinds, one.vaults.len(), configured),
         "marks": kinds.iter().map(|kind| kind.word()).collect::<Vec<_>>(),
         "vaults": vaults(one),
@@ -166,6 +167,7 @@ fn text(found: &Found, marks: &Marks, configured: usize, now: DateTime<Utc>, tim
             for (shown, word) in [
                 (one.id.is_suspect() && !kinds.contains(&MarkKind::Accept), "suspect"),
                 (kinds.contains(&MarkKind::Pin), "pinned"),
+                (one.id.is_imported(), "imported"),
             ] {
                 if shown {
                     place = format!("{place}; {word}");

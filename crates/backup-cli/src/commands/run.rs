@@ -37,7 +37,7 @@ pub(crate) struct Args {
 }
 
 /// Level of zstd: on tables of numbers 1 is both faster and smaller than 3 at frames of 4 MiB.
-const LEVEL: i32 = 1;
+pub(crate) const LEVEL: i32 = 1;
 
 /// Runs a job. Whatever fails is named in the report; the report is remembered, also when the run failed.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
@@ -229,7 +229,7 @@ async fn usable(session: &Session<'_>, vaults: &[&config::Vault], report: &mut R
 }
 
 /// A full disk is met before the database server meets it.
-async fn reserve(session: &Session<'_>, vault: &config::Vault) -> Result<(), CliError> {
+pub(crate) async fn reserve(session: &Session<'_>, vault: &config::Vault) -> Result<(), CliError> {
     let Place::Path(path) = &vault.place else { return Ok(()) };
     let space = LocalStore::open(path, LocalOptions::default())?.free_space().await?;
     room(&vault.name, space, session.config.limits.reserve)
@@ -311,7 +311,7 @@ impl Captures<'_> {
     }
 }
 
-fn run_id(now: DateTime<Utc>) -> String {
+pub(crate) fn run_id(now: DateTime<Utc>) -> String {
     let mut bytes = [0; 3];
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     format!("{}-{}", now.format("%Y%m%dT%H%M%SZ"), hex::encode(bytes))

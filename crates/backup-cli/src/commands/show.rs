@@ -47,6 +47,8 @@ enum Chain {
     First,
     /// It is not in this vault (any more).
     Absent,
+    /// It was imported: imports are no links.
+    Imported,
     /// The snapshot claims to be the first, and an older one by its signer is there.
     Broken(SnapshotId),
 }
@@ -57,6 +59,7 @@ impl Chain {
             Self::Follows(_) => "follows",
             Self::First => "first",
             Self::Absent => "absent",
+            Self::Imported => "imported",
             Self::Broken(_) => "broken",
         }
     }
@@ -66,6 +69,7 @@ impl Chain {
             Self::Follows(id) => format!("good, follows on {id}"),
             Self::First => "good, the first of its signer".to_owned(),
             Self::Absent => "its predecessor is not in this vault (pruned, or never copied)".to_owned(),
+            Self::Imported => "no link of it: imported".to_owned(),
             Self::Broken(id) => format!("broken: does not follow on {id}"),
         }
     }
@@ -173,7 +177,10 @@ async fn chain(
     signed: &Signed<SnapshotDoc>,
     signers: &Signers,
 ) -> Result<Chain, CliError> {
-    let here = |one: &&Listed| one.vaults.iter().any(|other| other.name() == vault.name());
+    if signed.doc.id.is_imported() {
+        return Ok(Chain::Imported);
+    }
+    let here = |one: &&Listed| !one.id.is_imported() && one.vaults.iter().any(|other| other.name() == vault.name());
     let older = found.of(source).into_iter().filter(here).filter(|one| one.id < signed.doc.id).rev();
     let mut read: Vec<(SnapshotId, Hash256)> = Vec::new();
     for one in older.take(CHAIN_READS) {
@@ -219,7 +226,8 @@ fn public(
     line("source", format!("{} ({}) of stack {}", doc.source, doc.source_type, doc.stack));
     line("instant", format!("{}, {age} ago", words::local(doc.instant, timezone)));
     let took = words::age(doc.finished - doc.started);
-    line("captured", format!("{}, took {took}, by run {}", words::local(doc.started, timezone), doc.run));
+    let made = if doc.id.is_imported() { "imported" } else { "captured" };
+    line(made, format!("{}, took {took}, by run {}", words::local(doc.started, timezone), doc.run));
     if let Some(due) = doc.next_due {
         line("next due", words::local(due, timezone));
     }
@@ -266,17 +274,26 @@ fn manifest_json(manifest: &Manifest) -> Value {
     });
     let paths = manifest.streams.iter().flat_map(|stream| &stream.paths);
     json!({
+        "imported": import(manifest).map(|(file, format)| json!({ "file": file, "format": format })),
         "suspect": manifest.suspect,
         "tables": tables.collect::<Vec<_>>(),
         "paths": paths.collect::<Vec<_>>(),
     })
 }
 
+/// File and format of an imported dump.
+fn import(manifest: &Manifest) -> Option<(&str, &str)> {
+    let import = manifest.property("import")?;
+    Some((import.get("file")?.as_str()?, import.get("format")?.as_str()?))
+}
+
 /// For people what only the operators may know: reasons for suspicion, tables with rows, paths.
 fn private(manifest: &Manifest) -> String {
     // No tables of ours: a name may hold blanks, and one that was wrapped or squeezed is another name.
+    let imported =
+        import(manifest).map(|(file, format)| format!("imported    from {}, a {format} dump", printable(file)));
     let suspect = manifest.suspect.iter().map(|reason| format!("suspect     {}", printable(reason)));
-    let mut lines: Vec<String> = suspect.collect();
+    let mut lines: Vec<String> = imported.into_iter().chain(suspect).collect();
     if !manifest.tables.is_empty() {
         lines.push("\nROWS          SIZE        KEPT      TABLE".to_owned());
         lines.extend(manifest.tables.iter().map(|entry| {

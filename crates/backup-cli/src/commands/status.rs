@@ -174,7 +174,7 @@ async fn standing<'a>(
         .map(|vault| {
             let here = |one: &&backup_core::catalogue::Listed| one.vaults.iter().any(|v| v.name() == vault.name());
             let has: Vec<bool> = listed.iter().map(here).collect();
-            let newest = listed.iter().rev().find(|one| here(one)).map(|one| one.id.clone());
+            let newest = listed.iter().rev().find(|one| here(one) && !one.id.is_imported()).map(|one| one.id.clone());
             (vault.name().to_owned(), Lag { newest, missing: verdict::missing(&has) })
         })
         .collect();
@@ -205,7 +205,8 @@ async fn newest(
     signers: &Signers,
     damage: &mut Vec<CliError>,
 ) -> Option<SnapshotDoc> {
-    let candidates: Vec<_> = found.of(source).into_iter().cloned().collect();
+    // An import keeps no promise about captures.
+    let candidates: Vec<_> = found.of(source).into_iter().filter(|one| !one.id.is_imported()).cloned().collect();
     for one in candidates.iter().rev() {
         let path = one.dir.snapshot(&one.id, ".json");
         for vault in &one.vaults {

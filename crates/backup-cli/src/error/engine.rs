@@ -9,6 +9,7 @@ use backup_core::signature::SignatureError;
 use backup_core::snapshot::SnapshotError;
 use backup_core::source::files::{FilesError, RestoreError as FilesRestoreError};
 use backup_core::source::postgres::PostgresError;
+use backup_core::source::postgres::import::error::ImportError;
 use backup_core::source::postgres::restore::RestoreError as PostgresRestoreError;
 use backup_core::source::{SourceError, StreamError};
 use backup_core::state::StateError;
@@ -101,6 +102,26 @@ fn files(error: &FilesError) -> Advice {
     }
 }
 
+fn import(error: &ImportError) -> Advice {
+    match error {
+        ImportError::Read { .. } => say(Exit::Usage, "check the path and the rights of this user"),
+        ImportError::NotADump { hint, .. } => say(Exit::Usage, hint),
+        ImportError::Damaged { .. } => say(Exit::Damage, "nothing was committed; look for another copy of the dump"),
+        ImportError::Newer { .. } => {
+            say(Exit::Failed, "install the clients of that version or newer, or name their folder in `clients`")
+        }
+        ImportError::Future { .. } => say(Exit::Usage, "say of when its data is with `--at TIME`"),
+        ImportError::Command { .. } => say(
+            Exit::Usage,
+            "a dump made with `pg_dump --create` or `pg_dumpall` cannot be imported as plain SQL: take out what is there up to \
+             its `\\connect`, or restore it into a server and capture that",
+        ),
+        ImportError::Changed { .. } => say(Exit::Failed, "wait for its writer to end, then import again"),
+        ImportError::Postgres(error) => postgres(error),
+        _ => say(Exit::Failed, "nothing was committed; mend the cause and import again"),
+    }
+}
+
 fn pipeline(error: &PipelineError) -> Advice {
     match error {
         PipelineError::Vault(error) => vault(error),
@@ -113,6 +134,7 @@ fn backup(error: &BackupError) -> Advice {
     match error {
         BackupError::Source { source: SourceError::Postgres(error), .. } => postgres(error),
         BackupError::Source { source: SourceError::Files(error), .. } => files(error),
+        BackupError::Source { source: SourceError::Import(error), .. } => import(error),
         BackupError::Source { .. } | BackupError::Inconsistent { .. } => {
             say(Exit::Failed, "run again; if it repeats, report it with this message")
         }
@@ -238,6 +260,7 @@ convert! {
     VaultError => vault,
     PostgresError => postgres,
     BackupError => backup,
+    ImportError => import,
     SnapshotError => snapshot,
     StreamError => stream,
     PostgresRestoreError => postgres_restore,

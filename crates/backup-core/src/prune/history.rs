@@ -30,7 +30,7 @@ pub struct Seen {
     pub history: History,
     /// Every generation's folder.
     pub generations: Vec<GenerationDir>,
-    /// The newest signed snapshot.
+    /// The newest signed capture.
     pub newest: Option<SnapshotId>,
     /// The marks that this vault has itself.
     pub marks: BTreeSet<Fact>,
@@ -87,7 +87,8 @@ pub async fn read(
     history.removed = removed(vault, signers, stack, source).await?;
     let broken = verify::chain(&documents, &history.removed);
     history.open_chain = (!broken.is_empty()).then(|| broken.join("; "));
-    let newest = documents.into_iter().map(|(_, signed)| signed.doc.id).max();
+    // What proves that captures go on is a capture.
+    let newest = documents.into_iter().map(|(_, signed)| signed.doc.id).filter(|id| !id.is_imported()).max();
     Ok(Seen { history, generations, newest, marks: own, foreign })
 }
 
@@ -110,6 +111,7 @@ fn stamp(signed: &Signed<SnapshotDoc>, stored: DateTime<Utc>, complete: bool, ma
         checked: marked(MarkKind::Checked),
         restored: marked(MarkKind::Restored),
         complete,
+        imported: signed.doc.id.is_imported(),
     }
 }
 

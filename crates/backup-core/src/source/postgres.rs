@@ -20,6 +20,8 @@ mod copy_out;
 pub mod error;
 mod formats;
 mod globals;
+pub mod import;
+mod instants;
 mod names;
 pub mod options;
 mod plan;

@@ -188,6 +188,16 @@ impl SnapshotId {
         Self(format!("{}-{volume}-{random}{suspect}", instant.format("%Y%m%dT%H%M%SZ")))
     }
 
+    /// The name of an imported snapshot: it says so, because whoever chooses "the newest" has names only.
+    #[must_use]
+    pub fn into_imported(self) -> Self {
+        let (name, suspect) = match self.0.strip_suffix("-suspect") {
+            Some(name) => (name, "-suspect"),
+            None => (self.0.as_str(), ""),
+        };
+        Self(format!("{name}-imported{suspect}"))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -201,10 +211,10 @@ impl SnapshotId {
     fn parts(text: &str) -> Option<(DateTime<Utc>, Volume, bool)> {
         let mut parts = text.split('-');
         let (instant, volume, random) = (parts.next()?, parts.next()?, parts.next()?);
-        let suspect = match parts.next() {
-            None => false,
-            Some("suspect") => true,
-            Some(_) => return None,
+        let suspect = match (parts.next(), parts.next()) {
+            (None | Some("imported"), None) => false,
+            (Some("suspect"), None) | (Some("imported"), Some("suspect")) => true,
+            _ => return None,
         };
         let instant = NaiveDateTime::parse_from_str(instant, "%Y%m%dT%H%M%SZ").ok()?.and_utc();
         let digits = volume.trim_end_matches(['r', 'b']);
@@ -231,6 +241,11 @@ impl SnapshotId {
     /// Whether it should be looked at before it is relied on.
     pub fn is_suspect(&self) -> bool {
         self.0.ends_with("-suspect")
+    }
+
+    /// Whether it is an old dump that an operator imported, and not a capture of ours. It is never "the newest".
+    pub fn is_imported(&self) -> bool {
+        self.0.split('-').nth(3) == Some("imported")
     }
 }
 
@@ -359,7 +374,12 @@ mod tests {
         assert_eq!(id.as_str(), "20261121T020003Z-225000r-abcde9-suspect");
         let again: SnapshotId = id.as_str().parse().unwrap();
         assert_eq!((again.instant(), again.volume(), again.is_suspect()), (instant, Volume::Rows(225_000), true));
-        assert_eq!(again.short(), "abcde9");
+        assert_eq!((again.short(), again.is_imported()), ("abcde9", false));
+        let imported: SnapshotId = id.into_imported().as_str().parse().unwrap();
+        assert_eq!(imported.as_str(), "20261121T020003Z-225000r-abcde9-imported-suspect");
+        assert!(imported.is_imported() && imported.is_suspect());
+        let plain = SnapshotId::new(instant, Volume::Bytes(1), [0; 6], false).into_imported();
+        assert!(plain.as_str().parse::<SnapshotId>().is_ok_and(|id| id.is_imported() && !id.is_suspect()));
         for bad in [
             "",
             "x",
@@ -368,6 +388,9 @@ mod tests {
             "20261121T020003Z-1r-abc",
             "20261121T020003Z-1r-abcde9-odd",
             "20261121T020003Z-1r-abcde9-suspect-x",
+            "20261121T020003Z-1r-abcde9-suspect-imported",
+            "20261121T020003Z-1r-abcde9-imported-imported",
+            "20261121T020003Z-1r-abcde9-imported-suspect-x",
             "20261121T020003Z--abcde9",
         ] {
             assert!(bad.parse::<SnapshotId>().is_err(), "{bad}");

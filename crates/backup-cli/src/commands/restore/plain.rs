@@ -103,7 +103,9 @@ async fn write(dir: &Path, snapshot: &OpenSnapshot) -> Result<(), CliError> {
         let number = index + 1;
         let path = match stream.kind {
             StreamKind::PgGlobals => dir.join("globals.sql"),
-            StreamKind::PgArchive => dir.join("archive.dump"),
+            StreamKind::PgArchive | StreamKind::PgTar => dir.join("archive.dump"),
+            StreamKind::PgDirectory => dir.join("directory.tar"),
+            StreamKind::PgScript => dir.join("script.sql"),
             StreamKind::PgTables => copy.join(format!("{number}.tar")),
             _ => copy.join(format!("{number}.copy")),
         };

@@ -343,7 +343,7 @@ pub(super) fn load_statement(table: &Table, encoding: &Encoding) -> String {
     let relation = &table.relation;
     let rows = encoding.copied(&relation.schema, &relation.name, &table.columns);
     match table.format {
-        RowFormat::Text => format!("COPY {rows} FROM STDIN"),
+        RowFormat::Text | RowFormat::Dump => format!("COPY {rows} FROM STDIN"),
         RowFormat::Binary => format!("COPY {rows} FROM STDIN WITH (FORMAT binary)"),
     }
 }

@@ -19,6 +19,7 @@ mod database;
 mod error;
 mod facts;
 mod globals;
+mod imported;
 mod load;
 mod plan;
 mod post_data;
@@ -27,7 +28,7 @@ mod reorder;
 mod rows;
 mod select;
 mod session;
-mod sql;
+pub(super) mod sql;
 mod types;
 
 use std::collections::BTreeSet;
@@ -232,6 +233,9 @@ impl Restore<'_> {
         let _ = conn.close().await;
 
         let to = options.connect.with_database(&plan.working);
+        if plan.imported.is_some() {
+            return self.fill_imported(&to).await;
+        }
         let route = Route {
             clients: &plan.clients,
             option: &options.clients,

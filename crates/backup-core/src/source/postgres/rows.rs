@@ -9,6 +9,8 @@
 use std::fmt;
 use std::io::BufRead as _;
 
+use super::instants;
+
 use crate::fingerprint::{RowPieces, RowSum};
 
 /// How COPY writes rows.
@@ -19,6 +21,8 @@ pub(super) enum RowFormat {
     Text,
     /// Values as the server's `…send` functions give them.
     Binary,
+    /// Text whose instants may be written in any time zone, as an imported dump has it: they are summed as instants.
+    Dump,
 }
 
 impl RowFormat {
@@ -27,12 +31,13 @@ impl RowFormat {
         match self {
             Self::Text => "text",
             Self::Binary => "binary",
+            Self::Dump => "dump",
         }
     }
 
     /// Reads a manifest's word.
     pub(super) fn parse(word: &str) -> Option<Self> {
-        [Self::Text, Self::Binary].into_iter().find(|format| format.word() == word)
+        [Self::Text, Self::Binary, Self::Dump].into_iter().find(|format| format.word() == word)
     }
 }
 
@@ -58,6 +63,8 @@ pub(super) struct RowSplitter {
 enum At {
     /// Before a row of text, or in it.
     Line(Option<RowPieces>),
+    /// The same of a dump's text: a row is kept until it is whole.
+    Dump(Vec<u8>),
     /// In the header of a binary file, behind so many of its bytes.
     Header(usize),
     /// Before a tuple.
@@ -99,6 +106,7 @@ impl RowSplitter {
         let at = match format {
             RowFormat::Text => At::Line(None),
             RowFormat::Binary => At::Header(0),
+            RowFormat::Dump => At::Dump(Vec::new()),
         };
         Self { at, columns, sum: RowSum::default() }
     }
@@ -112,6 +120,7 @@ impl RowSplitter {
     pub(super) fn between_rows(&self) -> bool {
         match &self.at {
             At::Line(begun) => begun.is_none(),
+            At::Dump(begun) => begun.is_empty(),
             At::Header(seen) => *seen == 0,
             At::Tuple | At::End => true,
             At::InTuple(_) | At::Malformed => false,
@@ -123,6 +132,7 @@ impl RowSplitter {
         while !bytes.is_empty() {
             bytes = match &mut self.at {
                 At::Line(begun) => line(begun, &mut self.sum, bytes),
+                At::Dump(begun) => dump_line(begun, &mut self.sum, bytes),
                 At::Header(seen) => {
                     let rest = &BINARY_HEADER[*seen..];
                     let now = rest.len().min(bytes.len());
@@ -176,7 +186,12 @@ impl RowSplitter {
 
     /// The sum; `None` when the bytes were not a whole file of this format and these columns.
     pub(super) fn finish(self) -> Option<RowSum> {
-        matches!(self.at, At::Line(None) | At::End).then_some(self.sum)
+        let whole = match &self.at {
+            At::Line(None) | At::End => true,
+            At::Dump(begun) => begun.is_empty(),
+            _ => false,
+        };
+        whole.then_some(self.sum)
     }
 }
 
@@ -196,6 +211,23 @@ fn line<'a>(begun: &mut Option<RowPieces>, sum: &mut RowSum, bytes: &'a [u8]) ->
         (Some(row), Some(mut pieces)) => {
             pieces.feed(row);
             sum.add_pieces(&pieces);
+        }
+    }
+    tail
+}
+
+/// The same for a dump's text.
+fn dump_line<'a>(begun: &mut Vec<u8>, sum: &mut RowSum, bytes: &'a [u8]) -> &'a [u8] {
+    let mut cursor = bytes;
+    let taken = cursor.skip_until(b'\n').unwrap_or(bytes.len());
+    let (head, tail) = bytes.split_at(taken);
+    match head.strip_suffix(b"\n") {
+        None => begun.extend_from_slice(head),
+        Some(row) if begun.is_empty() => sum.add(&instants::normal(row)),
+        Some(row) => {
+            begun.extend_from_slice(row);
+            sum.add(&instants::normal(begun));
+            begun.clear();
         }
     }
     tail

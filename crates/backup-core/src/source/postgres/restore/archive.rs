@@ -181,7 +181,7 @@ impl<'a> Archive<'a> {
 
 /// Whether all that `pg_restore` complains about is the setting that this server does not know. The server's own words
 /// may be in any language; the command and the count are `pg_restore`'s.
-fn only_unknown_setting(stderr: &[u8]) -> bool {
+pub(super) fn only_unknown_setting(stderr: &[u8]) -> bool {
     let text = String::from_utf8_lossy(stderr);
     let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
     let ignored = "pg_restore: warning: errors ignored on restore: ";

@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnection;
 use super::error::RestoreError;
 use super::facts::{AclItem, Facts};
 use super::globals::{self, Globals, MissingRoles};
+use super::imported::{self, Imported};
 use super::rows::Numbered;
 use super::sql::ident;
 use super::{RestoreOptions, Selection, Snapshot, Target, database, session};
@@ -54,6 +55,7 @@ pub struct RestorePlan {
     pub(super) clients: Clients,
     pub(super) selected: Vec<usize>,
     pub(super) archive: u32,
+    pub(super) imported: Option<Imported>,
     pub(super) superuser: bool,
     pub(super) server_major: u32,
 }
@@ -74,9 +76,12 @@ pub(super) async fn plan(
     snapshot: &Snapshot<'_>,
     streams: &dyn Streams,
 ) -> Result<RestorePlan, RestoreError> {
-    let facts = Facts::read(snapshot.properties)?;
-    let archive = consistent(snapshot)?;
+    let (archive, imported) = consistent(snapshot)?;
     let mut conn = session::open_maintenance(&options.maintenance()).await?;
+    let facts = match &imported {
+        None => Facts::read(snapshot.properties)?,
+        Some(_) => Facts::read(&imported::completed(snapshot.properties, options, &mut conn).await?)?,
+    };
     let server = Server::ask(&mut conn, options).await?;
     let clients = Clients::find(&options.clients, facts.client_major).await?;
     let globals = match snapshot.first(StreamKind::PgGlobals) {
@@ -114,6 +119,7 @@ pub(super) async fn plan(
         roles: Roles(missing),
         clients,
         archive,
+        imported,
         superuser: server.superuser,
         server_major: server.major,
         database: name,
@@ -121,6 +127,7 @@ pub(super) async fn plan(
     };
     plan.look_at_server(&server, options, globals.as_ref());
     plan.look_at_roles(&roles);
+    plan.look_at_imported(options);
     if server.databases.contains_key(&plan.database) && options.target == Target::Replace {
         plan.look_at_replaced(&mut conn, &server, options).await?;
     }
@@ -187,7 +194,10 @@ impl RestorePlan {
         let acl = self.facts.acl.iter().flatten().filter_map(|text| AclItem::parse(text));
         let acl = acl.flat_map(|item| [item.grantee, item.grantor]);
         let settings = self.facts.settings.iter().filter_map(|(role, _)| role.clone());
-        let named: BTreeSet<String> = acl.chain(settings).chain([self.facts.owner.clone()]).collect();
+        // Nobody kept the roles of an imported dump: those that it names must be here.
+        let imported = self.imported.iter().flat_map(|imported| imported.roles.clone());
+        let own = [self.facts.owner.clone()];
+        let named: BTreeSet<String> = acl.chain(settings).chain(imported).chain(own).collect();
         let missing = named.iter().filter(|name| !name.is_empty() && !have.contains(*name));
         for name in missing.filter(|name| !self.create_roles.contains(name)) {
             self.refusals
@@ -252,10 +262,15 @@ impl Server {
     }
 }
 
-/// Checks that the manifest does not contradict itself; gives the archive's number.
-fn consistent(snapshot: &Snapshot<'_>) -> Result<u32, RestoreError> {
+/// Checks that the manifest does not contradict itself; gives the archive's number, and what it says of an imported one.
+fn consistent(snapshot: &Snapshot<'_>) -> Result<(u32, Option<Imported>), RestoreError> {
     let bad = |why: String| RestoreError::Manifest { why };
-    let archive = snapshot.first(StreamKind::PgArchive).ok_or_else(|| bad("it has no archive".to_owned()))?;
+    let imported = Imported::read(snapshot)?;
+    let archive = match &imported {
+        Some(imported) => Some(imported.stream),
+        None => snapshot.first(StreamKind::PgArchive),
+    };
+    let archive = archive.ok_or_else(|| bad("it has no archive".to_owned()))?;
     let mut taken: BTreeSet<(u32, Option<u32>)> = BTreeSet::new();
     for entry in snapshot.tables {
         let table = format!("table `{}.{}`", entry.schema, entry.name);
@@ -295,7 +310,7 @@ fn consistent(snapshot: &Snapshot<'_>) -> Result<u32, RestoreError> {
             return Err(bad(format!("the parts of {table} do not cover it once")));
         }
     }
-    Ok(archive)
+    Ok((archive, imported))
 }
 
 impl Selection {

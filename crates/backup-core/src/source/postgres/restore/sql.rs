@@ -22,39 +22,39 @@ pub(super) fn literal(text: &str) -> String {
 
 /// A word or a quoted thing, with its place in the statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Token {
+pub(in crate::source::postgres) struct Token {
     /// The word as written, or a quoted identifier's or constant's content.
-    pub(super) text: String,
+    pub(in crate::source::postgres) text: String,
     /// It was quoted: never a key word.
-    pub(super) quoted: bool,
+    pub(in crate::source::postgres) quoted: bool,
     /// First byte in the statement's text.
-    pub(super) start: usize,
+    pub(in crate::source::postgres) start: usize,
 }
 
 /// One statement, without its semicolon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Statement {
+pub(in crate::source::postgres) struct Statement {
     /// From its first token to its last.
-    pub(super) text: String,
+    pub(in crate::source::postgres) text: String,
     /// Its tokens.
-    pub(super) tokens: Vec<Token>,
+    pub(in crate::source::postgres) tokens: Vec<Token>,
 }
 
 impl Statement {
     /// Whether it begins with these key words.
-    pub(super) fn begins(&self, words: &[&str]) -> bool {
+    pub(in crate::source::postgres) fn begins(&self, words: &[&str]) -> bool {
         self.tokens.len() >= words.len()
             && words.iter().zip(&self.tokens).all(|(word, token)| !token.quoted && token.text == *word)
     }
 
     /// Place of the first token that is this key word.
-    pub(super) fn position(&self, word: &str) -> Option<usize> {
+    pub(in crate::source::postgres) fn position(&self, word: &str) -> Option<usize> {
         self.tokens.iter().position(|token| !token.quoted && token.text == word)
     }
 }
 
 /// Cuts a script of `pg_dumpall` into statements.
-pub(super) fn statements(script: &str) -> Vec<Statement> {
+pub(in crate::source::postgres) fn statements(script: &str) -> Vec<Statement> {
     let mut found = Vec::new();
     let (mut begin, mut tokens): (usize, Vec<Token>) = (0, Vec::new());
     let bytes = script.as_bytes();

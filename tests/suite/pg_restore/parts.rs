@@ -2,6 +2,7 @@
 //! breaking such a part is found.
 
 use backup_core::clock::Clock;
+use backup_core::manifest::Part;
 use backup_core::source::postgres::restore::Target;
 use backup_core::source::postgres::{ConnectOptions, PostgresOptions, capture};
 use harness::pg::Cluster;
@@ -66,6 +67,52 @@ async fn tables_in_several_parts_come_back() {
     let changed: Vec<_> = (0..before.len()).filter(|at| before[*at].fingerprint != after[*at].fingerprint).collect();
     // The deleted rows' space is not free yet: without VACUUM new rows go to the end.
     assert_eq!(changed, [before.len() - 1]);
+}
+
+/// A table that is nearly all TOAST is cut by what its rows bring along, and what is appended moves no boundary.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_mostly_toast_comes_back_in_parts_that_stand_still() {
+    let source = Cluster::start();
+    source.psql("postgres", "CREATE DATABASE shop");
+    source.psql(
+        "shop",
+        "CREATE TABLE papers (id int, head text, body text); ALTER TABLE papers ALTER body SET STORAGE EXTERNAL;
+        ALTER TABLE papers ALTER head SET STORAGE PLAIN",
+    );
+    let more = |from: u32, to: u32| {
+        let rows = format!(
+            "SELECT i, rpad(i::text, 1000, 'x'), repeat(md5(i::text), 700) FROM generate_series({from}, {to}) i"
+        );
+        source.psql("shop", &format!("INSERT INTO papers {rows}"));
+    };
+    more(1, 400);
+    // By its blocks alone it would be one part.
+    let blocks = source.psql("shop", "SELECT pg_relation_size('papers') / 8192");
+    assert!((40..64).contains(&blocks.parse::<u32>().unwrap()), "{blocks}");
+    let parts = |fixture: &mut Fixture| fixture.table("papers").parts.clone();
+    let mut fixture = captured(&source, 64).await;
+    let before = parts(&mut fixture);
+    assert_eq!(before[0].blocks, Some((0, Some(4))));
+    assert!(before.len() > 10 && before.iter().all(|part| (1..=28).contains(&part.rows)), "{before:?}");
+    assert!(fixture.table("papers").is_covered());
+
+    let empty = Cluster::start();
+    let (_, proof) = restore(&fixture, &options(&empty, Target::Original)).await.unwrap();
+    assert!(proof.tables.iter().all(|table| table.ok() && table.read_back), "{:?}", proof.tables);
+    assert_same(&contents(&source, "shop"), &contents(&empty, "shop"));
+
+    for (from, to) in [(401, 404), (405, 800)] {
+        more(from, to);
+        let mut later = captured(&source, 64).await;
+        let after = parts(&mut later);
+        assert_eq!(later.table("papers").rows, u64::from(to));
+        let last = before.len() - 1;
+        let facts = |parts: &[Part]| parts.iter().map(|part| (part.blocks, part.fingerprint)).collect::<Vec<_>>();
+        assert_eq!(facts(&before[..last]), facts(&after[..last]));
+        assert!(
+            after[last].blocks.unwrap().0 == before[last].blocks.unwrap().0 && after[last].rows > before[last].rows
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

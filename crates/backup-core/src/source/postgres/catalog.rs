@@ -124,6 +124,8 @@ pub(super) async fn columns(
 pub(super) struct Size {
     /// Bytes of main fork and TOAST.
     pub(super) bytes: u64,
+    /// Bytes of TOAST alone.
+    pub(super) toast_bytes: u64,
     /// Blocks of the main fork.
     pub(super) blocks: u64,
 }
@@ -133,7 +135,7 @@ pub(super) async fn sizes(session: &mut Session, oids: &[i64]) -> Result<HashMap
     const DURING: &str = "asking for the sizes of the tables";
     let list: Vec<String> = oids.iter().map(i64::to_string).collect();
     let sql = format!(
-        "SELECT oid, main + toast AS bytes, main / pg_catalog.current_setting('block_size')::int8 AS blocks FROM ( \
+        "SELECT oid, main + toast AS bytes, toast, main / pg_catalog.current_setting('block_size')::int8 AS blocks FROM ( \
          SELECT c.oid::int8 AS oid, coalesce(pg_catalog.pg_relation_size(c.oid), 0) AS main, \
          coalesce(pg_catalog.pg_relation_size(nullif(c.reltoastrelid, 0)), 0) AS toast \
          FROM pg_catalog.pg_class c WHERE c.oid = ANY ('{{{}}}'::oid[])) s",
@@ -142,7 +144,10 @@ pub(super) async fn sizes(session: &mut Session, oids: &[i64]) -> Result<HashMap
     let mut out = HashMap::new();
     for row in session.run(DURING, sql).await? {
         let number = |name: &str| Ok::<_, PostgresError>(column::<i64>(&row, name, DURING)?.cast_unsigned());
-        out.insert(column(&row, "oid", DURING)?, Size { bytes: number("bytes")?, blocks: number("blocks")? });
+        out.insert(
+            column(&row, "oid", DURING)?,
+            Size { bytes: number("bytes")?, toast_bytes: number("toast")?, blocks: number("blocks")? },
+        );
     }
     Ok(out)
 }

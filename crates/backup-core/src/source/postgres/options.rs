@@ -256,8 +256,9 @@ pub struct PostgresOptions {
     pub workers: usize,
     /// How many tables are also counted by `count(*)`.
     pub count_check: CountCheck,
-    /// Blocks of one part of a large table, at least 1: a part is copied by one worker into one stream. Changing it moves
-    /// the boundaries, and much of the next capture is stored anew.
+    /// Blocks of one part of a large table, at least 1: a part is copied by one worker into one stream. Of a table with
+    /// more TOAST than rows a part has fewer, by halves, so that it has about as many bytes. Changing it moves the
+    /// boundaries: at each new one a chunk or two of the next capture are stored anew.
     pub part_blocks: u64,
     /// How often to start over when a lock, a TRUNCATE or DDL is in the way; at least 1.
     pub attempts: u32,

@@ -21,6 +21,8 @@ pub(super) struct Table {
     pub(super) format: RowFormat,
     /// Size now, main fork and TOAST; decides order and packing only.
     pub(super) disk_bytes: u64,
+    /// What of it is TOAST.
+    pub(super) toast_bytes: u64,
     /// Blocks of the main fork now; decides where it is cut only.
     pub(super) blocks: u64,
 }
@@ -35,8 +37,22 @@ impl Table {
             types: Vec::new(),
             format: RowFormat::Text,
             disk_bytes: 0,
+            toast_bytes: 0,
             blocks: 0,
         }
+    }
+
+    /// Blocks of the main fork in one part, when a part of a table without TOAST has `most`.
+    ///
+    /// The rows of a block bring their TOAST along, so where that is several times the main fork, a part has so many
+    /// times fewer blocks, and about as many bytes. By halves only, rounded down: the boundaries depend on how much
+    /// of a table is TOAST, which stands still while it grows, and not on its size. Where the share does cross a power of
+    /// two one night, every boundary of the coarser cut is one of the finer cut as well, and at each of the others
+    /// a chunk or two are stored again, because chunks are cut by content.
+    pub(super) fn part_blocks(&self, most: u64) -> u64 {
+        let main_bytes = self.disk_bytes.saturating_sub(self.toast_bytes).max(1);
+        let halvings = (self.disk_bytes / main_bytes).checked_ilog2().unwrap_or(0);
+        most.checked_shr(halvings).unwrap_or(0).max(1)
     }
 }
 
@@ -182,6 +198,35 @@ pub(super) mod tests {
             plan.remarks.iter().any(|r| r.contains("typo")) && plan.remarks.iter().any(|r| r.contains("partitioned"))
         );
         assert!(super::plan(&relations, &["typo".to_owned()], false).is_err());
+    }
+
+    #[test]
+    fn parts_are_made_by_toast_too_and_stand_still_while_a_table_grows() {
+        const MOST: u64 = 32 * 1024;
+        const MIB: u64 = 1 << 20;
+        let blocks = |main_bytes: u64, toast_bytes: u64| {
+            let table = Table::new(relation(20_000, 'r', "public", "t"), Kept::Streamed);
+            Table { disk_bytes: main_bytes + toast_bytes, toast_bytes, ..table }.part_blocks(MOST)
+        };
+        assert_eq!((blocks(10_000 * MIB, 0), blocks(10_000 * MIB, 9_999 * MIB)), (MOST, MOST));
+        // 10 GiB of TOAST behind 20 MiB of rows: 40 parts of 256 MiB.
+        assert_eq!(blocks(20 * MIB, 10 * 1024 * MIB), MOST / 512);
+        assert_eq!(blocks(8192, 1 << 40), 1);
+        for (main, toast) in [(20, 10_240), (100, 333), (1, 70), (300, 299)] {
+            let before = blocks(main * MIB, toast * MIB);
+            assert_eq!(before, blocks(main * MIB * 2, toast * MIB * 2), "twice the rows");
+            assert_eq!(
+                before,
+                blocks(main * MIB * 101 / 100 + 8192, toast * MIB * 101 / 100 + 4096),
+                "a hundredth more"
+            );
+        }
+        // Over a power of two: each boundary of the coarser cut is one of the finer cut.
+        assert_eq!(blocks(100 * MIB, 299 * MIB), 2 * blocks(100 * MIB, 300 * MIB));
+        for toast in 0..2000 {
+            let part_bytes = blocks(MIB, toast * MIB) * 8192 * (1 + toast);
+            assert!((256 * MIB..512 * MIB).contains(&part_bytes), "{toast}: {part_bytes}");
+        }
     }
 
     #[test]

@@ -147,7 +147,8 @@ impl Coordinator {
             let size = sizes.get(&table.relation.oid).copied().unwrap_or_default();
             // Older servers read the whole table for each range of its blocks.
             let ranges = version >= 140_000 && table.relation.config.is_none();
-            (table.disk_bytes, table.blocks) = (size.bytes, if ranges { size.blocks } else { 0 });
+            (table.disk_bytes, table.toast_bytes) = (size.bytes, size.toast_bytes);
+            table.blocks = if ranges { size.blocks } else { 0 };
         }
         Ok(())
     }

@@ -33,8 +33,8 @@ pub(super) struct Work<'a> {
     pub(super) monitor: &'a dyn Monitor,
     /// Indices of tables that are counted a second time.
     pub(super) recounted: Vec<usize>,
-    /// Blocks of one part of a table. Boundaries are fixed, so that a part that did not change is the same stream the
-    /// next time.
+    /// Blocks of one part of a table without TOAST. Boundaries are fixed, so that a part that did not change is the
+    /// same stream the next time.
     pub(super) part_blocks: u64,
 }
 
@@ -102,7 +102,7 @@ fn is_small(table: &Table) -> bool {
 
 /// The ranges that cover a table once; the last is open, because a table grows.
 fn ranges(table: &Table, part_blocks: u64) -> Vec<Option<Blocks>> {
-    let part_blocks = part_blocks.max(1);
+    let part_blocks = table.part_blocks(part_blocks);
     let count = table.blocks.div_ceil(part_blocks);
     if count <= 1 {
         return vec![None];
@@ -329,4 +329,59 @@ fn header(number: u32, bytes: u64) -> [u8; 512] {
     header.set_size(bytes);
     header.set_cksum();
     *header.as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::plan::tests::relation;
+    use super::*;
+    use crate::chunk::{ChunkSizes, Cutter};
+
+    #[test]
+    fn the_parts_of_a_table_cover_it_once() {
+        let mut table = Table::new(relation(20_000, 'r', "public", "t"), Kept::Streamed);
+        for (blocks, toast_times) in [(0, 0), (1, 9), (63, 0), (64, 0), (65, 0), (1000, 1), (1000, 7), (1000, 1 << 40)]
+        {
+            (table.blocks, table.toast_bytes) = (blocks, blocks * 8192 * toast_times);
+            table.disk_bytes = blocks * 8192 + table.toast_bytes;
+            let ranges = ranges(&table, 64);
+            if let [None] = ranges[..] {
+                assert!(blocks <= 64);
+                continue;
+            }
+            let ranges: Vec<Blocks> = ranges.into_iter().map(Option::unwrap).collect();
+            assert_eq!((ranges[0].0, ranges[ranges.len() - 1].1), (0, None));
+            assert!(ranges.windows(2).all(|two| two[0].1 == Some(two[1].0)), "{ranges:?}");
+        }
+    }
+
+    /// What a boundary that moves costs: chunks are cut by content, so that a part's second half is made of the same
+    /// chunks when it becomes a part of its own, but for the first ones.
+    #[test]
+    fn a_new_boundary_costs_a_chunk_or_two() {
+        let cutter = Cutter::new(ChunkSizes::SMALL, 7);
+        let chunks = |mut bytes: &[u8]| {
+            let mut found = HashSet::new();
+            while let Some(length) = cutter.next(bytes, true) {
+                found.insert(bytes[..length].to_vec());
+                bytes = &bytes[length..];
+            }
+            found
+        };
+        let (mut rows, mut state) = (Vec::new(), 0x9e37_79b9_7f4a_7c15_u64);
+        while rows.len() < 20 << 20 {
+            for shift in [13, 39, 17] {
+                state ^= if shift == 39 { state >> 7 } else { state << shift };
+            }
+            rows.extend(state.to_be_bytes());
+        }
+        let whole = chunks(&rows);
+        let (first, second) = rows.split_at(9_999_984);
+        let second = [b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0", second].concat();
+        let halves: HashSet<_> = chunks(first).union(&chunks(&second)).cloned().collect();
+        let new = halves.difference(&whole).count();
+        assert!(whole.len() > 200 && new <= 8, "{new} of {} chunks are new", whole.len());
+    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use backup_core::source::postgres::restore::{
-    RestoreError, RestoreOptions, RestoreProof, Selection, Target, Verify, execute, plan,
+    Expectations, RestoreError, RestoreOptions, RestoreProof, Selection, Target, Verify, execute, plan,
 };
 use backup_core::source::postgres::{
     ClientsOption, ConnectOptions, CountCheck, Globals, PostgresError, PostgresOptions, capture,
@@ -95,6 +95,7 @@ pub(super) fn into(cluster: &Cluster, target: Target) -> RestoreOptions {
         verify: Verify::Content,
         id: "t3st".to_owned(),
         at: clock().now(),
+        expect: Expectations::none(),
         keep_failed: false,
     }
 }

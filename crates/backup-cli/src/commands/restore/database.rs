@@ -7,6 +7,7 @@ use backup_core::snapshot::OpenSnapshot;
 use backup_core::source::postgres::restore::{self, RestoreOptions, RestorePlan, Selection, Snapshot, Target, Verify};
 use backup_core::source::postgres::{ClientsOption, ConnectOptions};
 
+use super::expect;
 use super::proof::Proof;
 use super::{Args, Compare, Scene};
 use crate::error::CliError;
@@ -41,6 +42,7 @@ impl Database {
                 Compare::Counts => Verify::Counts,
                 Compare::Content => Verify::Content,
             },
+            expect: expect::of(scene, source, snapshot),
             id: hex::encode(id),
             at: scene.cx.clock.now(),
             keep_failed: false,
@@ -71,6 +73,10 @@ impl Database {
             lines.push(format!("  the present database{size} is kept as {kept}"));
             let needed = words::bytes(plan.bytes);
             lines.push(format!("  space needed beside it on the server: about {needed} and its indexes"));
+        }
+        if self.options.only == Selection::All && !self.options.expect.checks.is_empty() {
+            let names: Vec<&str> = self.options.expect.checks.iter().map(|check| check.name.as_str()).collect();
+            lines.push(format!("  checks to be true before it gets its name: {}", names.join(", ")));
         }
         lines.extend(plan.notes.iter().map(|note| format!("  note: {note}")));
         lines

@@ -21,6 +21,7 @@ mod suite {
     mod pg_complete;
     mod pg_restore;
     mod recover;
+    mod restore_options;
     mod roundtrip;
     mod stack;
     mod store_answers;

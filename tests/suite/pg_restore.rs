@@ -4,6 +4,7 @@
 //! the capture it belongs to. Each verification is broken on purpose and must say so, and then no database may carry
 //! the final name.
 
+mod expect;
 pub(super) mod fixture;
 mod parts;
 
@@ -13,7 +14,7 @@ use backup_core::clock::Clock;
 use backup_core::monitor::{Event, Monitor};
 use backup_core::secret::Secret;
 use backup_core::source::postgres::restore::{
-    RestoreError, RestoreOptions, RestorePlan, RestoreProof, Selection, Target, Verify, execute, plan,
+    Expectations, RestoreError, RestoreOptions, RestorePlan, RestoreProof, Selection, Target, Verify, execute, plan,
 };
 use backup_core::source::postgres::{ClientsOption, ConnectOptions, PostgresOptions, capture};
 use fixture::{Fixture, SAMPLE};
@@ -42,6 +43,7 @@ fn options(cluster: &Cluster, target: Target) -> RestoreOptions {
         id: "t3st".to_owned(),
         at: Clock::fixed(std::time::UNIX_EPOCH.into()).now(),
         early_bytes: 0,
+        expect: Expectations::none(),
         keep_failed: false,
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use backup_core::source::postgres::restore::{
-    RestoreError, RestoreOptions, RestoreProof, Selection, Target, Verify, execute, plan,
+    Expectations, RestoreError, RestoreOptions, RestoreProof, Selection, Target, Verify, execute, plan,
 };
 use backup_core::source::postgres::{
     ClientsOption, ConnectOptions, CountCheck, Globals, PostgresError, PostgresOptions, capture,
@@ -96,6 +96,7 @@ pub(super) fn into(cluster: &Cluster, target: Target) -> RestoreOptions {
         id: "t3st".to_owned(),
         at: clock().now(),
         early_bytes: 0,
+        expect: Expectations::none(),
         keep_failed: false,
     }
 }

@@ -2,6 +2,7 @@
 
 mod choose;
 mod database;
+mod expect;
 mod files;
 mod part;
 mod plain;

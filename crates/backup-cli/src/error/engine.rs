@@ -192,6 +192,10 @@ fn postgres_restore(error: &PostgresRestoreError) -> Advice {
             say(Exit::Usage, "restore beside it with `--into NAME`, or replace it with `--replace`")
         }
         PostgresRestoreError::Stream { source, .. } => stream(source),
+        PostgresRestoreError::Unexpected { .. } => say(
+            Exit::Damage,
+            "restore an older snapshot with `--at TIME`; or mend the check in `expect`, if it is the check that is wrong",
+        ),
         PostgresRestoreError::Closed { .. } => say(Exit::Failed, "run the statement above with `psql` as a superuser"),
         PostgresRestoreError::Staging { .. } => {
             say(Exit::Failed, "make room in the folder for temporary files, then try again")

@@ -3,6 +3,7 @@
 //! Pure: it reads no file and no environment; whether a file exists is asked where it is used.
 
 mod advice;
+mod clock_words;
 mod plan;
 mod source;
 mod text;

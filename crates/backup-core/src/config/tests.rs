@@ -532,13 +532,24 @@ fn warns_of_each_key_that_nothing_acts_on_yet() {
            [source.c]\ntype = \"command\"\ncommand = [\"true\"]\n\
            [job.j]\ncatch_up = \"1h\"\n\
            [notify.n]\nsmtp = { host = \"h\", to = \"a@b\" }\non = [\"failed\"]\n";
-    let expected =
-        ["state.postgres", "vault.local.lock", "source.db.expect", "source.c.type", "job.j.catch_up", "notify.n"];
+    let expected = ["state.postgres", "vault.local.lock", "source.c.type", "job.j.catch_up", "notify.n"];
     assert_eq!(keys(&all), expected);
     assert!(warned(&all).iter().all(|warning| !warning.hint.is_empty() && warning.text.contains("not")));
     // The same tables with what is acted on warn of nothing.
-    assert_eq!(keys(&all.replace("governance", "none"))[1], "source.db.expect");
+    assert_eq!(keys(&all.replace("governance", "none"))[1], "source.c.type");
     assert_eq!(keys(&(minimal() + "[job.j]\ndeadline = \"1h\"\nretry = { times = 2 }\n")), [""; 0]);
+}
+
+#[test]
+fn warns_of_checks_that_ask_the_clock() {
+    let text = minimal()
+        + "expect = [{ name = \"good\", sql = \"SELECT max(t) > $1 - interval 'now' FROM x -- now()\" },\n\
+           { name = \"fresh\", sql = \"SELECT max(t) > Now() FROM x\" }]\n";
+    let warnings = parse(&text).unwrap().warnings;
+    let shown: Vec<_> = warnings.iter().map(|w| (w.key.as_str(), w.text.as_str())).collect();
+    let asks = "the check `fresh` asks the clock (`Now`): older snapshots fail it";
+    assert_eq!(shown, [("source.db.expect[1].sql", asks)]);
+    assert!(warnings[0].hint.contains("`$1`"));
 }
 
 #[test]

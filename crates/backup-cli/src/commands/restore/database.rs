@@ -9,6 +9,7 @@ use backup_core::source::postgres::restore::{
 };
 use backup_core::source::postgres::{ClientsOption, ConnectOptions};
 
+use super::expect;
 use super::proof::Proof;
 use super::{Args, Compare, Scene};
 use crate::error::CliError;
@@ -43,6 +44,7 @@ impl Database {
                 Compare::Counts => Verify::Counts,
                 Compare::Content => Verify::Content,
             },
+            expect: expect::of(scene, source, snapshot),
             id: hex::encode(id),
             at: scene.cx.clock.now(),
             early_bytes: EARLY_BYTES,
@@ -74,6 +76,10 @@ impl Database {
             lines.push(format!("  the present database{size} is kept as {kept}"));
             let needed = words::bytes(plan.bytes);
             lines.push(format!("  space needed beside it on the server: about {needed} and its indexes"));
+        }
+        if self.options.only == Selection::All && !self.options.expect.checks.is_empty() {
+            let names: Vec<&str> = self.options.expect.checks.iter().map(|check| check.name.as_str()).collect();
+            lines.push(format!("  checks to be true before it gets its name: {}", names.join(", ")));
         }
         lines.extend(plan.notes.iter().map(|note| format!("  note: {note}")));
         lines

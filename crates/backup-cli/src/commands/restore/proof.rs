@@ -63,6 +63,12 @@ impl Proof {
         for name in &proof.without_rows {
             text.push_str(&format!("without rows, as captured or chosen: {name}\n"));
         }
+        for one in &proof.expected {
+            text.push_str(&format!("check {}: {}\n", one.name, one.found));
+        }
+        for name in &proof.not_asked {
+            text.push_str(&format!("check {name}: not asked, because only a part came back\n"));
+        }
         if let Some(kept) = &proof.replaced {
             text.push_str(&format!("the database that was there is kept as {kept}\n"));
         }
@@ -81,10 +87,16 @@ impl Proof {
                 })
             })
             .collect();
+        let checks: Vec<Value> = proof
+            .expected
+            .iter()
+            .map(|one| json!({ "name": one.name, "answer": one.found.to_string(), "ok": one.ok() }))
+            .collect();
         let value = json!({
             "source": source, "restored": true, "snapshot": snapshot.doc().id, "database": proof.database,
             "tables": tables, "without_rows": proof.without_rows, "created_roles": proof.created_roles,
             "replaced": proof.replaced, "bring_back": proof.bring_back,
+            "expect": checks, "expect_not_asked": proof.not_asked,
         });
         Self { source: source.to_string(), value, text, error: None }
     }

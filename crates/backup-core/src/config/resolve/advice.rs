@@ -3,6 +3,7 @@
 use super::super::error::ConfigWarning;
 use super::super::types::{Lock, SourceKind, State};
 use super::super::{Config, cron};
+use super::clock_words;
 
 /// All warnings about a resolved configuration, in the order of the file's tables.
 pub(super) fn warnings(config: &Config) -> Vec<ConfigWarning> {
@@ -30,6 +31,18 @@ pub(super) fn warnings(config: &Config) -> Vec<ConfigWarning> {
                 "no id is pinned: another vault in its place would not be noticed".to_owned(),
                 "run `backup init`, which makes the vault and writes its id",
             );
+        }
+    }
+    for source in &config.sources {
+        let SourceKind::Postgres(postgres) = &source.kind else { continue };
+        for (at, expect) in postgres.expect.iter().enumerate() {
+            if let Some(word) = clock_words::first(&expect.sql) {
+                warn(
+                    format!("source.{}.expect[{at}].sql", source.name),
+                    format!("the check `{}` asks the clock (`{word}`): older snapshots fail it", expect.name),
+                    "compare with `$1`, the snapshot's instant",
+                );
+            }
         }
     }
     unused(config, &mut warn);
@@ -77,11 +90,6 @@ fn unused(config: &Config, warn: &mut impl FnMut(String, String, &str)) {
     }
     for source in &config.sources {
         match &source.kind {
-            SourceKind::Postgres(postgres) if !postgres.expect.is_empty() => warn(
-                format!("source.{}.expect", source.name),
-                "not acted on yet: a restore does not ask these queries".to_owned(),
-                "ask them by hand after each restore",
-            ),
             SourceKind::Postgres(_) | SourceKind::Files(_) => {}
             SourceKind::Dvc(_) => warn(
                 format!("source.{}.type", source.name),

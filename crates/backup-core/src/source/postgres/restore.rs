@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! roles -> CREATE DATABASE <name>__restoring_<id> -> pre-data -> archive's data -> rows, in parallel
-//!       -> post-data -> ANALYZE -> read back and compare -> rename
+//!       -> post-data -> ANALYZE -> read back and compare -> checks -> rename
 //! ```
 //!
 //! Why it is safe: everything happens in a database of a name that nobody uses, that others cannot enter, and that is
@@ -17,6 +17,7 @@ mod analyze;
 mod archive;
 mod database;
 mod error;
+mod expect;
 mod facts;
 mod globals;
 mod imported;
@@ -40,6 +41,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 
 use self::archive::{Archive, Route};
 pub use self::error::RestoreError;
+pub use self::expect::{Answer, ExpectProof, Expectation, Expectations};
 use self::load::{Loaded, Loader};
 pub use self::plan::RestorePlan;
 pub use self::proof::{RestoreProof, TableProof};
@@ -136,6 +138,8 @@ pub struct RestoreOptions {
     pub early_bytes: u64,
     /// How far the proof goes.
     pub verify: Verify,
+    /// What must be true of the restored database; asked when all of it comes back.
+    pub expect: Expectations,
     /// Makes the working name unique: a few of `[a-z0-9]`.
     pub id: String,
     /// The current instant: dates the name under which a replaced database is kept.
@@ -275,6 +279,13 @@ impl Restore<'_> {
         if tables.iter().any(|table| !table.ok()) {
             return Err(RestoreError::Differs { proofs: tables });
         }
+        let whole = options.only == Selection::All;
+        let expected = if whole {
+            self.phase("checks");
+            expect::ask(&to, &options.expect).await?
+        } else {
+            Vec::new()
+        };
         let without_rows = self.snapshot.tables.iter().enumerate().filter(|(index, _)| !plan.selected.contains(index));
         let selected = plan.selected.iter().map(|index| &self.snapshot.tables[*index]);
         Ok(RestoreProof {
@@ -283,6 +294,8 @@ impl Restore<'_> {
             tables,
             without_rows: without_rows.map(|(_, entry)| format!("{}.{}", entry.schema, entry.name)).collect(),
             created_roles: plan.create_roles.clone(),
+            expected,
+            not_asked: if whole { Vec::new() } else { options.expect.names() },
             bring_back: match options.only {
                 Selection::All => Vec::new(),
                 _ => selected.map(|entry| select::bring_back(&plan.database, &plan.facts.name, entry)).collect(),

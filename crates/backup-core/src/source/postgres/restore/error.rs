@@ -1,5 +1,6 @@
 //! What can stop a restore into a PostgreSQL server.
 
+use super::expect::ExpectProof;
 use super::proof::TableProof;
 use crate::fingerprint::RowSum;
 use crate::source::StreamError;
@@ -80,6 +81,12 @@ pub enum RestoreError {
         /// Every table, also those that agree.
         proofs: Vec<TableProof>,
     },
+    /// Every row is as captured, but the database is not what its checks expect.
+    #[error("the restored database is not as expected: {}", answers(.proofs))]
+    Unexpected {
+        /// Every check, also those that said true.
+        proofs: Vec<ExpectProof>,
+    },
     /// A database that was closed for the swap could not be opened again.
     #[error("database `{database}` is still closed to new sessions (open it with `{remedy}`), and {what}")]
     Closed {
@@ -119,6 +126,11 @@ fn count(proofs: &[TableProof]) -> String {
         1 => "the rows of 1 table".to_owned(),
         many => format!("the rows of {many} tables"),
     }
+}
+
+fn answers(proofs: &[ExpectProof]) -> String {
+    let failed = proofs.iter().filter(|proof| !proof.ok());
+    failed.map(|proof| format!("check `{}` gives {}", proof.name, proof.found)).collect::<Vec<_>>().join("; ")
 }
 
 fn names(proofs: &[TableProof]) -> String {

@@ -175,6 +175,10 @@ impl RestorePlan {
             let skipped = "foreign keys, event triggers, publications, subscriptions, large objects and materialized \
                            views' contents do not come back with single tables; all other tables come back empty";
             self.notes.push(skipped.to_owned());
+            if !options.expect.checks.is_empty() {
+                let names = options.expect.names().join("`, `");
+                self.notes.push(format!("only a part comes back, so these checks are not asked: `{names}`"));
+            }
         }
         let wanted = globals.map(|globals| globals.tablespaces.clone()).unwrap_or_default();
         let wanted: BTreeSet<String> = wanted.into_iter().chain(self.facts.tablespace.clone()).collect();

@@ -1,5 +1,6 @@
 //! What a restore proves: per table what was captured and what is there now.
 
+use super::expect::ExpectProof;
 use crate::fingerprint::RowSum;
 
 /// One table, compared.
@@ -38,6 +39,10 @@ pub struct RestoreProof {
     pub without_rows: Vec<String>,
     /// Roles that were created.
     pub created_roles: Vec<String>,
+    /// What the checks of the configuration said: true, each of them.
+    pub expected: Vec<ExpectProof>,
+    /// Names of checks that were not asked, because only a part came back.
+    pub not_asked: Vec<String>,
     /// For a restore of single tables: shell commands that bring the rows into the live database.
     pub bring_back: Vec<String>,
 }

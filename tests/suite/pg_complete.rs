@@ -5,6 +5,7 @@
 //! of major N and later.
 
 mod judge;
+mod many;
 mod odd;
 mod scene;
 

@@ -37,6 +37,11 @@ impl Script {
     /// Sends statements and waits for the last one's row.
     pub(crate) fn ask(&mut self, sql: &str) -> String {
         self.tell(sql);
+        self.line()
+    }
+
+    /// Waits for the next row of what was sent.
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.trim().to_owned()

@@ -16,6 +16,7 @@ use super::options::{ConnectOptions, CountCheck};
 use super::plan::Table;
 use super::properties::{self, LargeObjects};
 use super::session::open_wire;
+use super::shape::Shapes;
 use super::snapshot::Coordinator;
 use super::wire::Wire;
 use crate::fingerprint::RowSum;
@@ -31,6 +32,8 @@ pub(super) struct Work<'a> {
     pub(super) coordinator: &'a Mutex<Coordinator>,
     pub(super) sink: &'a dyn Sink,
     pub(super) monitor: &'a dyn Monitor,
+    /// The snapshot's columns, where the coordinator holds no locks.
+    pub(super) shapes: Option<&'a Shapes>,
     /// Indices of tables that are counted a second time.
     pub(super) recounted: Vec<usize>,
     /// Blocks of one part of a table. Boundaries are fixed, so that a part that did not change is the same stream the
@@ -189,10 +192,14 @@ impl Work<'_> {
                     }
                 }
             }
-            wire.close().await;
-            Ok::<_, PostgresError>(())
+            Ok::<_, PostgresError>(wire)
         };
-        futures::future::try_join_all((0..workers).map(|_| worker())).await?;
+        let wires = futures::future::try_join_all((0..workers).map(|_| worker())).await?;
+        if let Some(shapes) = self.shapes {
+            // As long as the workers' locks are held.
+            shapes.compare(self.connect, self.tables).await?;
+        }
+        futures::future::join_all(wires.into_iter().map(Wire::close)).await;
         Ok(results.into_inner())
     }
 

@@ -20,9 +20,18 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn start(cluster: &Cluster, database: &str) -> Self {
+        Self::of(cluster, database, Stdio::inherit())
+    }
+
+    /// One whose errors are nobody's.
+    pub(crate) fn quiet(cluster: &Cluster, database: &str) -> Self {
+        Self::of(cluster, database, Stdio::null())
+    }
+
+    fn of(cluster: &Cluster, database: &str, stderr: Stdio) -> Self {
         let mut command = cluster.client("psql", database);
         command.args(["-X", "-q", "-A", "-t", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = command.stderr(stderr).spawn().unwrap();
         let stdin = child.stdin.take().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { child, stdin, stdout }

@@ -9,6 +9,7 @@
 
 mod judge;
 mod scenes;
+mod storm;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -16,6 +16,7 @@
 mod analyze;
 mod archive;
 mod database;
+mod differing;
 mod error;
 mod facts;
 mod globals;
@@ -37,6 +38,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use self::archive::{Archive, Route};
+pub use self::differing::Differing;
 pub use self::error::RestoreError;
 use self::load::{Loaded, Loader};
 pub use self::plan::RestorePlan;
@@ -317,6 +319,8 @@ impl Restore<'_> {
     ) -> Result<TableProof, RestoreError> {
         let entry = &self.snapshot.tables[index];
         let read = self.options.verify == Verify::Content || entry.kept == Kept::Archive;
+        let expected = RowSum { rows: entry.rows, fingerprint: entry.fingerprint };
+        let mut differing = None;
         let found = if read {
             let mut session = match conn.take() {
                 Some(session) => session,
@@ -328,6 +332,9 @@ impl Restore<'_> {
                 _ => None,
             };
             let found = load::read_back(&mut session, entry, narrowed.as_deref()).await?;
+            if found != expected && entry.kept == Kept::Streamed {
+                differing = load::differing(&mut session, &[entry], None, self.streams).await?;
+            }
             *conn = Some(session);
             found
         } else {
@@ -336,9 +343,10 @@ impl Restore<'_> {
         Ok(TableProof {
             schema: entry.schema.clone(),
             name: entry.name.clone(),
-            expected: RowSum { rows: entry.rows, fingerprint: entry.fingerprint },
+            expected,
             found,
             read_back: read,
+            differing,
         })
     }
 
@@ -367,8 +375,14 @@ impl Restore<'_> {
         }
         let mut conn = session::open(to).await?;
         let found = load::read_back(&mut conn, first, Some(&target)).await?;
+        let alike = entries.iter().all(|entry| entry.columns == first.columns);
+        let differing = if found != expected && alike {
+            load::differing(&mut conn, &entries, Some(&target), self.streams).await?
+        } else {
+            None
+        };
         let _ = conn.close().await;
-        Ok(TableProof { schema: root.0.clone(), name: root.1.clone(), expected, found, read_back: true })
+        Ok(TableProof { schema: root.0.clone(), name: root.1.clone(), expected, found, read_back: true, differing })
     }
 
     /// The selected tables below each root.

@@ -234,9 +234,9 @@ async fn without_room_for_locks_a_truncate_in_the_middle_is_noticed() {
     let small = [("max_locks_per_transaction", "10"), ("max_connections", "20")];
     let settings = small.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let cluster = Cluster::start_with(Options { settings, ..Options::default() });
-    let sql = "SELECT format('CREATE TABLE t%s (x int)', n) FROM generate_series(1, 120) n \\gexec
-        CREATE TABLE first AS SELECT i, md5(i::text) t FROM generate_series(1, 100000) i;
-        CREATE TABLE second AS SELECT i, md5(i::text) t FROM generate_series(1, 50000) i;";
+    let sql = "CREATE TABLE first AS SELECT i, md5(i::text) t FROM generate_series(1, 100000) i;
+        CREATE TABLE second AS SELECT i, md5(i::text) t FROM generate_series(1, 50000) i;
+        SELECT format('CREATE TABLE t%s (x int)', n) FROM generate_series(1, 120) n \\gexec";
     cluster.psql("postgres", sql);
     let (sink, gate) = MemorySink::paused_at(backup_core::manifest::StreamKind::PgTable);
     let truncate = async {

@@ -72,7 +72,6 @@ const ALONE: [(&str, &str); 1] = [("vacuum full", "VACUUM FULL app.emptied")];
 /// others are still to be copied.
 fn schema() -> String {
     let mut sql = "CREATE SCHEMA a; CREATE SCHEMA app; CREATE SCHEMA next;
-        CREATE TABLE a.first AS SELECT i AS id, 1 AS gen, md5(i::text) AS t FROM generate_series(1, 5000) i;
         CREATE TYPE app.mood AS ENUM ('sad', 'ok'); CREATE TYPE next.mood AS ENUM ('sad', 'ok', 'new');
         CREATE FUNCTION app.positive(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT $1 > 0';
         CREATE TABLE app.loose AS SELECT i AS id, 1 AS gen, md5(i::text) AS t FROM generate_series(1000, 1100) i;
@@ -110,6 +109,9 @@ fn cluster(major: u32, room: bool, database: &str) -> Arc<Cluster> {
             "CREATE SCHEMA zz; SELECT format('CREATE TABLE zz.t%s ()', n) FROM generate_series(1, 60) n \\gexec";
         cluster.psql(database, filler);
     }
+    // The first by name and the youngest: copied first with locks and without.
+    let first = "CREATE TABLE a.first AS SELECT i AS id, 1 AS gen, md5(i::text) AS t FROM generate_series(1, 5000) i";
+    cluster.psql(database, first);
     Arc::new(cluster)
 }
 

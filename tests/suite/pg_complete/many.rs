@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use backup_core::monitor::{Event, Monitor};
-use backup_core::source::postgres::capture;
 use backup_core::source::postgres::restore::{Target, Verify, execute, plan};
+use backup_core::source::postgres::{PostgresOptions, capture};
 use harness::pg::{Cluster, Options};
 
 use super::super::pg_restore::fixture::Keep;
@@ -109,9 +109,10 @@ async fn many_tables(count: usize, settings: &[(&str, &str)]) {
     source.psql("many", &sql);
     println!("{}", watch.seconds("fixture"));
     let before = Picture::of(&source, "many").rows;
-    let churn = Churn::start(&source, 0.2);
+    let churn = Churn::start(&source, 0.5);
     let watch = Watch::new();
-    let captured = capture(&options(&source, "many"), &Keep, &clock(), &watch).await;
+    let wanted = PostgresOptions { attempts: 30, ..options(&source, "many") };
+    let captured = capture(&wanted, &Keep, &clock(), &watch).await;
     let captured = captured.unwrap_or_else(|e| panic!("{}\n{}", chain(&e), watch.seconds("capture")));
     println!("{}", watch.seconds("capture"));
     drop(churn);

@@ -17,6 +17,7 @@ mod catalog;
 mod child;
 pub mod clients;
 mod copy_out;
+mod deadlock;
 pub mod error;
 mod formats;
 mod globals;

@@ -225,8 +225,8 @@ async fn appears(path: &Path) {
     }
 }
 
-/// Whoever waits behind a statement that waits for us waits no longer than `pg_dump` may wait for its lock, and a bit.
-const LONGEST_WAIT: Duration = Duration::from_secs(7);
+/// Shorter than `pg_dump` would wait for its lock: whoever waits behind a statement that waits for us is not forgotten.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
 
 /// The deadlock that the server cannot see: a TRUNCATE waits for our lock, `pg_dump` waits behind it, we wait for
 /// `pg_dump`; and the application behind all three.

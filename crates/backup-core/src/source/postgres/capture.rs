@@ -23,11 +23,12 @@ use super::names::Encoding;
 use super::options::{Globals, PostgresOptions};
 use super::plan::{self, Plan, Table};
 use super::printed::Printed;
+use super::rows::RowFormat;
 use super::session::{Session, column};
 use super::shape::Shapes;
 use super::snapshot::{Coordinator, blockers};
 use super::workers::{self, Place, Results, Work, parts};
-use super::{archive, copy_out, globals, properties};
+use super::{archive, copy_out, deadlock, globals, properties};
 use crate::clock::Clock;
 use crate::fingerprint::RowSum;
 use crate::manifest::{Part, Property, TableEntry};
@@ -123,13 +124,18 @@ async fn once(
     let excludes = archive::excludes(&mut coordinator.session, &plan, &server.encoding).await?;
 
     phase("dumping and copying");
-    let (snapshot, instant) = (coordinator.snapshot.clone(), coordinator.instant);
+    let (snapshot, instant, pid) = (coordinator.snapshot.clone(), coordinator.instant, coordinator.pid);
     let kept: Vec<_> = plan.tables.iter().map(|table| table.relation.clone()).collect();
     let coordinator = Mutex::new(coordinator);
     // `pg_dump` locks while we still look around: each moment between our locks and its own is one in which a queued
     // TRUNCATE makes both wait.
     let copying = async {
-        let details = Details::read(&mut *coordinator.lock().await, plan, server).await?;
+        let mut details = Details::read(&mut *coordinator.lock().await, plan, server).await?;
+        if options.text_only {
+            for table in &mut details.tables {
+                (table.format, table.types) = (RowFormat::Text, Vec::new());
+            }
+        }
         let work = Work {
             connect: &options.connect,
             tables: &details.tables,
@@ -146,7 +152,8 @@ async fn once(
     };
     // Before the names are compared nothing else happens: the shorter, the less can be renamed there and back.
     let dumping = async {
-        let dumped = archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink).await?;
+        let dump = archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink);
+        let dumped = deadlock::unless(&options.connect, pid, dump).await?;
         Ok((dumped, Printed::now(&options.connect).await?))
     };
     let dumped = futures::try_join!(

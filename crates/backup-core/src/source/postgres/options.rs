@@ -259,6 +259,8 @@ pub struct PostgresOptions {
     /// Blocks of one part of a large table, at least 1: a part is copied by one worker into one stream. Changing it moves
     /// the boundaries, and much of the next capture is stored anew.
     pub part_blocks: u64,
+    /// Every table by COPY's text format, also those whose rows are the same everywhere in binary.
+    pub text_only: bool,
     /// How often to start over when a lock, a TRUNCATE or DDL is in the way; at least 1.
     pub attempts: u32,
 }
@@ -276,6 +278,7 @@ impl PostgresOptions {
             workers: 2,
             part_blocks: PART_BLOCKS,
             count_check: CountCheck::One,
+            text_only: false,
             attempts: 8,
         }
     }

@@ -1,9 +1,9 @@
 //! The columns of tables that nobody locked before the snapshot.
 //!
-//! Where the server has no room for all locks, a table is locked by the worker that copies it, and not before. COPY finds
-//! columns by their names as they are then: one that was dropped and added again, or two that changed names, are other
-//! columns than the snapshot's, in the same file and under the same table. So the columns are read in the snapshot and
-//! again after the last COPY, while the workers still hold all their locks: what they are then, they were for each COPY.
+//! Where the server has no room for all locks, a table is locked by the worker that copies it, only as long as it copies.
+//! COPY finds columns by their names as they are then: one that was dropped and added again, or two that changed names,
+//! are other columns than the snapshot's, in the same file and under the same table. So the columns are read in the
+//! snapshot and again after the last COPY. What was changed in between and changed back is not seen by this.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,8 @@ impl Shapes {
         let now = Self::read(&mut session).await?;
         session.close().await;
         let of = |shapes: &'_ Self, table: &Table| shapes.0.get(&table.relation.oid).cloned().unwrap_or_default();
-        let changed = tables.iter().find(|table| {
+        // One that is gone by now was there, under its name, when it was copied.
+        let changed = tables.iter().filter(|table| now.0.contains_key(&table.relation.oid)).find(|table| {
             let later = of(&now, table);
             !of(self, table).iter().all(|column| later.contains(column))
         });

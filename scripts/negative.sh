@@ -25,6 +25,8 @@ crates/backup-core/src/state.rs|if sum(name, packed).0 != *hash|if false|a_journ
 crates/backup-core/src/manifest/text.rs|if sum != bytes {|if false {|every_lost_doubled_or_moved_line_is_noticed
 crates/backup-core/src/source/postgres/child.rs|if !status.success() {|if false {|a_pg_dump_that_does_not_end_well_is_no_archive
 crates/backup-core/src/source/postgres/copy_out.rs|if !yes(1) {|if false {|without_room_for_locks_a_truncate_in_the_middle_is_noticed
+crates/backup-core/src/source/postgres/capture.rs|details.names.same(&dumped)?;||names_that_change_before_pg_dump_looks
+crates/backup-core/src/source/postgres/workers.rs|shapes.compare(self.connect, self.tables).await?;||a_change_in_the_middle_without_locks
 crates/backup-core/src/source/postgres/restore/types.rs|if found.get(&key) != Some(expected) {|if false {|a_part_that_is_not_what_it_was_is_found
 TABLE
 }

@@ -7,6 +7,7 @@ pub(super) mod concurrency;
 mod content;
 mod failure;
 mod sink;
+mod storms;
 mod tls;
 
 use backup_core::clock::Clock;

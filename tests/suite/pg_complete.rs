@@ -4,7 +4,9 @@
 //! The fixture is `fixtures/postgres`: SQL by subject, loaded in the order of the files' names; `since-N` is for servers
 //! of major N and later.
 
+mod formats;
 mod judge;
+mod many;
 mod odd;
 mod scene;
 

@@ -150,4 +150,17 @@ const ROWS: &[Row] = &[
         hint: "nothing was committed, run again",
         stores: &["local/docs", "offsite/docs"],
     },
+    Row {
+        name: "an exclude that matches nothing",
+        breaks: |stack| {
+            let spoil = "for a in \"$@\"; do case $a in --exclude-table-data=*) a='--exclude-table-data=\"no\".\"such\"';; esac; \
+                b+=(\"$a\"); done; exec $real \"${b[@]}\"";
+            client(stack, spoil)
+        },
+        call: RUN,
+        exit: 4,
+        says: &["source `db`", "rows would be lost or doubled", "are streamed and in the archive as well"],
+        hint: "server and client programs disagree",
+        stores: &["local/docs", "offsite/docs"],
+    },
 ];

@@ -20,9 +20,18 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn start(cluster: &Cluster, database: &str) -> Self {
+        Self::of(cluster, database, Stdio::inherit())
+    }
+
+    /// One whose errors are nobody's.
+    pub(crate) fn quiet(cluster: &Cluster, database: &str) -> Self {
+        Self::of(cluster, database, Stdio::null())
+    }
+
+    fn of(cluster: &Cluster, database: &str, stderr: Stdio) -> Self {
         let mut command = cluster.client("psql", database);
         command.args(["-X", "-q", "-A", "-t", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = command.stderr(stderr).spawn().unwrap();
         let stdin = child.stdin.take().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { child, stdin, stdout }
@@ -37,6 +46,11 @@ impl Script {
     /// Sends statements and waits for the last one's row.
     pub(crate) fn ask(&mut self, sql: &str) -> String {
         self.tell(sql);
+        self.line()
+    }
+
+    /// Waits for the next row of what was sent.
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.trim().to_owned()
@@ -220,9 +234,9 @@ async fn without_room_for_locks_a_truncate_in_the_middle_is_noticed() {
     let small = [("max_locks_per_transaction", "10"), ("max_connections", "20")];
     let settings = small.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let cluster = Cluster::start_with(Options { settings, ..Options::default() });
-    let sql = "SELECT format('CREATE TABLE t%s (x int)', n) FROM generate_series(1, 120) n \\gexec
-        CREATE TABLE first AS SELECT i, md5(i::text) t FROM generate_series(1, 100000) i;
-        CREATE TABLE second AS SELECT i, md5(i::text) t FROM generate_series(1, 50000) i;";
+    let sql = "CREATE TABLE first AS SELECT i, md5(i::text) t FROM generate_series(1, 100000) i;
+        CREATE TABLE second AS SELECT i, md5(i::text) t FROM generate_series(1, 50000) i;
+        SELECT format('CREATE TABLE t%s (x int)', n) FROM generate_series(1, 120) n \\gexec";
     cluster.psql("postgres", sql);
     let (sink, gate) = MemorySink::paused_at(backup_core::manifest::StreamKind::PgTable);
     let truncate = async {

@@ -1,7 +1,7 @@
 //! A sink in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use backup_core::id::Hash256;
@@ -16,6 +16,8 @@ pub(crate) struct MemorySink {
     gate: Option<Arc<Gate>>,
     /// The largest single write.
     pub(crate) largest_write: Arc<AtomicUsize>,
+    /// `pg_dump` has ended.
+    pub(crate) archived: Arc<AtomicBool>,
 }
 
 /// Where a sink stops once.
@@ -46,13 +48,15 @@ struct Writer {
     bytes: Vec<u8>,
     gate: Option<Arc<Gate>>,
     largest_write: Arc<AtomicUsize>,
+    archived: Arc<AtomicBool>,
 }
 
 #[async_trait]
 impl Sink for MemorySink {
     async fn open(&self, kind: StreamKind) -> Result<Box<dyn StreamWriter>, SinkError> {
         let gate = self.gate.clone().filter(|gate| gate.kind == kind);
-        Ok(Box::new(Writer { kind, bytes: Vec::new(), gate, largest_write: self.largest_write.clone() }))
+        let (largest_write, archived) = (self.largest_write.clone(), self.archived.clone());
+        Ok(Box::new(Writer { kind, bytes: Vec::new(), gate, largest_write, archived }))
     }
 }
 
@@ -71,6 +75,7 @@ impl StreamWriter for Writer {
     }
 
     async fn finish(self: Box<Self>) -> Result<FinishedStream, SinkError> {
+        self.archived.fetch_or(self.kind == StreamKind::PgArchive, Ordering::SeqCst);
         Ok(FinishedStream {
             kind: self.kind,
             bytes: self.bytes.len() as u64,

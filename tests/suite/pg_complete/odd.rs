@@ -146,45 +146,6 @@ async fn a_standby_is_a_source() {
     assert!(differences.is_empty(), "{differences}");
 }
 
-/// More tables than the lock table has room for twice: only `pg_dump` locks them all.
-#[tokio::test(flavor = "multi_thread")]
-async fn tables_come_back_that_cannot_be_locked_twice() {
-    many_tables(700, &[("max_connections", "20")]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes"]
-async fn nine_thousand_tables_come_back_at_the_default_lock_table() {
-    many_tables(9000, &[]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes"]
-async fn twenty_thousand_tables_come_back() {
-    many_tables(20_000, &[("max_locks_per_transaction", "512")]).await;
-}
-
-async fn many_tables(count: usize, settings: &[(&str, &str)]) {
-    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let source = Cluster::start_with(Options { settings, ..Options::default() });
-    let sql = format!(
-        "SELECT format('CREATE TABLE t%s (n int, t text); INSERT INTO t%1$s VALUES (%1$s, ''x'')', i) FROM generate_series(1, {count}) i \\gexec"
-    );
-    source.psql("postgres", "CREATE DATABASE many");
-    source.psql("many", &sql);
-    let (fixture, suspect) = capture_of(&options(&source, "many")).await;
-    assert_eq!(suspect, Vec::<String>::new());
-    assert_eq!(fixture.tables.len(), count);
-    assert!(fixture.tables.iter().all(|table| table.rows == 1));
-    let before = Picture::of(&source, "many").rows;
-    drop(source);
-    let target = Cluster::start_with(Options::default());
-    let mut options = into(&target, Target::Original);
-    options.verify = backup_core::source::postgres::restore::Verify::Counts;
-    restored(&fixture, &options).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
-    assert!(before == Picture::of(&target, "many").rows);
-}
-
 /// A newer server than the clients is refused by name; temporary tables of a session that is open are nobody's loss.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_for_others_is_not_captured() {

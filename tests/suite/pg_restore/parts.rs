@@ -3,7 +3,8 @@
 
 use backup_core::clock::Clock;
 use backup_core::manifest::Part;
-use backup_core::source::postgres::restore::Target;
+use backup_core::monitor::{Event, Monitor};
+use backup_core::source::postgres::restore::{Target, execute, plan};
 use backup_core::source::postgres::{ConnectOptions, PostgresOptions, capture};
 use harness::pg::Cluster;
 
@@ -159,6 +160,74 @@ async fn a_part_that_is_not_what_it_was_is_found() {
     broken(&target, &fixture, "was captured as another type", |f| f.table("ticks").types[0] = 701).await;
     broken(&target, &fixture, "COPY format `csv`", |f| "csv".clone_into(&mut f.table("ticks").format)).await;
     assert_eq!(databases(&target), Vec::<String>::new());
+}
+
+/// Changes the restored rows before they are compared.
+struct Meddler<'a> {
+    cluster: &'a Cluster,
+    sql: &'a str,
+}
+
+impl Monitor for Meddler<'_> {
+    fn event(&self, event: Event) {
+        if matches!(event, Event::Phase { phase, .. } if phase == "comparing") {
+            self.cluster.psql("shop__restoring_t3st", self.sql);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_names_the_table_and_the_number_of_rows() {
+    let fixture = captured(&shop(), 64).await;
+    let target = Cluster::start();
+    for (sql, said) in [
+        (
+            "UPDATE ticks SET price = price + 1 WHERE id IN (1, 8000, 29999)",
+            "the rows of 1 table differ from the capture: `public.ticks` (26999 rows captured, 26999 restored: \
+             3 of them missing, 3 there that were not captured)",
+        ),
+        (
+            "DELETE FROM paid WHERE id <= 2; INSERT INTO moods SELECT * FROM moods WHERE id = 7; DELETE FROM moods WHERE id = 9",
+            "the rows of 2 tables differ from the capture: `public.moods` (60000 rows captured, 60000 restored: \
+             1 of them missing, 1 there that were not captured), `public.paid` (20 rows captured, 18 restored: \
+             2 of them missing, 0 there that were not captured)",
+        ),
+        ("DELETE FROM blanks WHERE ctid = '(0,1)'", "1 of them missing, 0 there"),
+        ("TRUNCATE ticks", "`public.ticks` (26999 rows captured, 0 restored: 26999 of them missing, 0 there"),
+    ] {
+        let (options, snapshot) = (options(&target, Target::Original), fixture.snapshot());
+        let planned = plan(&options, &snapshot, &fixture).await.unwrap();
+        let meddler = Meddler { cluster: &target, sql };
+        let error = execute(&planned, &options, &snapshot, &fixture, &meddler).await.unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert_eq!(databases(&target), Vec::<String>::new());
+    }
+}
+
+/// Definitions of another night fit or they do not; what the archive has of rows is compared like all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_archive_of_another_night_is_found() {
+    let source = shop();
+    // Rows that are left to the archive, as an extension's are.
+    let sql = "CREATE ACCESS METHOD other TYPE TABLE HANDLER heap_tableam_handler;
+        CREATE TABLE odd (x int) USING other; INSERT INTO odd VALUES (1), (2);";
+    source.psql("shop", sql);
+    let first = captured(&source, 64).await;
+    source.psql("shop", "UPDATE odd SET x = 3 WHERE x = 2");
+    let second = captured(&source, 64).await;
+    source.psql("shop", "ALTER TABLE lists RENAME tags TO words; CREATE TABLE newer AS SELECT 1 AS x");
+    let third = captured(&source, 64).await;
+    let target = Cluster::start();
+    let archive = third.archive();
+    broken(&target, &second, "`public.odd` (2 rows captured, 2 restored", |f| {
+        f.bytes[archive].clone_from(&first.bytes[archive]);
+    })
+    .await;
+    broken(&target, &third, "`public.newer` was captured as another type", |f| {
+        f.bytes[archive].clone_from(&second.bytes[archive]);
+    })
+    .await;
+    restore(&third, &options(&target, Target::Original)).await.unwrap();
 }
 
 /// Bytes of the first row of a binary COPY file.

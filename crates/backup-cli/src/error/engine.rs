@@ -87,6 +87,13 @@ fn postgres(error: &PostgresError) -> Advice {
             say(Exit::Failed, "read the program's last lines above; nothing was committed, run again")
         }
         PostgresError::Lost { .. } => say(Exit::Failed, "see the server's log; nothing was committed, run again"),
+        PostgresError::Unreconciled { .. }
+        | PostgresError::CountDiffers { .. }
+        | PostgresError::TagDiffers { .. }
+        | PostgresError::NotARow { .. } => say(
+            Exit::Damage,
+            "nothing was committed; server and client programs disagree on what is there: check `clients` and the server's log",
+        ),
         _ => say(Exit::Failed, "nothing was committed; mend the cause and run again"),
     }
 }
@@ -199,6 +206,9 @@ fn postgres_restore(error: &PostgresRestoreError) -> Advice {
         PostgresRestoreError::Closed { .. } => say(Exit::Failed, "run the statement above with `psql` as a superuser"),
         PostgresRestoreError::Staging { .. } => {
             say(Exit::Failed, "make room in the folder for temporary files, then try again")
+        }
+        error if error.is_malformed() => {
+            say(Exit::Damage, "restore an older snapshot, or from another vault: `backup restore --vault NAME`")
         }
         PostgresRestoreError::Load { .. } | PostgresRestoreError::Busy { .. } => {
             say(Exit::Failed, "read the server's words above and its log; no database was replaced")

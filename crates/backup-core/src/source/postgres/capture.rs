@@ -6,13 +6,12 @@
 //! 3. list again inside it; newcomers are locked or the capture starts over;
 //! 4. start `pg_dump` on the snapshot at once (`archive`), the workers beside it (`workers`), each COPY between checks
 //!    (`copy_out`);
-//! 5. afterwards the coordinator must still hold its transaction, enum labels must still be what they were, and the
-//!    archive's contents must agree with the plan (`reconcile`).
+//! 5. afterwards the coordinator must still hold its transaction, what prints as it is now must still be what it was
+//!    (`printed`), and the archive's contents must agree with the plan (`reconcile`).
 //!
 //! Whatever disturbs this (a lock, a TRUNCATE, a rename) makes it start over from 1, a bounded number of times; streams
 //! of a failed attempt are dropped unfinished and are in no manifest.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -23,10 +22,13 @@ use super::error::PostgresError;
 use super::names::Encoding;
 use super::options::{Globals, PostgresOptions};
 use super::plan::{self, Plan, Table};
+use super::printed::Printed;
+use super::rows::RowFormat;
 use super::session::{Session, column};
+use super::shape::Shapes;
 use super::snapshot::{Coordinator, blockers};
 use super::workers::{self, Place, Results, Work, parts};
-use super::{archive, copy_out, globals, properties};
+use super::{archive, copy_out, deadlock, globals, properties};
 use crate::clock::Clock;
 use crate::fingerprint::RowSum;
 use crate::manifest::{Part, Property, TableEntry};
@@ -47,7 +49,7 @@ pub async fn capture(
     let server = Server::ask(options, monitor).await?;
     let mut attempt = 1;
     loop {
-        match once(options, &server, sink, clock, monitor).await {
+        match Box::pin(once(options, &server, sink, clock, monitor)).await {
             Err(error @ PostgresError::Disturbed { .. }) if attempt >= options.attempts => {
                 return Err(PostgresError::GaveUp { attempts: attempt, source: Box::new(error) });
             }
@@ -122,13 +124,18 @@ async fn once(
     let excludes = archive::excludes(&mut coordinator.session, &plan, &server.encoding).await?;
 
     phase("dumping and copying");
-    let (snapshot, instant) = (coordinator.snapshot.clone(), coordinator.instant);
+    let (snapshot, instant, pid) = (coordinator.snapshot.clone(), coordinator.instant, coordinator.pid);
     let kept: Vec<_> = plan.tables.iter().map(|table| table.relation.clone()).collect();
     let coordinator = Mutex::new(coordinator);
     // `pg_dump` locks while we still look around: each moment between our locks and its own is one in which a queued
     // TRUNCATE makes both wait.
     let copying = async {
-        let details = Details::read(&mut *coordinator.lock().await, plan, server).await?;
+        let mut details = Details::read(&mut *coordinator.lock().await, plan, server).await?;
+        if options.text_only {
+            for table in &mut details.tables {
+                (table.format, table.types) = (RowFormat::Text, Vec::new());
+            }
+        }
         let work = Work {
             connect: &options.connect,
             tables: &details.tables,
@@ -136,18 +143,25 @@ async fn once(
             coordinator: &coordinator,
             sink,
             monitor,
+            shapes: details.shapes.as_ref(),
             recounted: workers::recounted(&details.tables, options.count_check, instant.timestamp()),
             part_blocks: options.part_blocks,
         };
         let results = work.run(options.workers).await?;
         Ok((details, results))
     };
+    // Before the names are compared nothing else happens: the shorter, the less can be renamed there and back.
+    let dumping = async {
+        let dump = archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink);
+        let dumped = deadlock::unless(&options.connect, pid, dump).await?;
+        Ok((dumped, Printed::now(&options.connect).await?))
+    };
     let dumped = futures::try_join!(
-        archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink),
+        dumping,
         globals::dump(&server.clients, &options.connect, server.globals, &server.encoding, sink),
         copying,
     );
-    let ((archive, mut contents), globals, (mut details, results)) = match dumped {
+    let (((archive, mut contents), dumped), globals, (mut details, results)) = match dumped {
         Ok(dumped) => dumped,
         Err(PostgresError::Disturbed { what, blockers: none, source }) if none.is_empty() => {
             // Before the locks go, and with them whoever waits for them.
@@ -161,7 +175,8 @@ async fn once(
     phase("checking what was captured");
     let mut coordinator = coordinator.into_inner();
     coordinator.still_there().await?;
-    compare_labels(options, &details.labels).await?;
+    details.names.same(&dumped)?;
+    details.names.same_labels(&Printed::now(&options.connect).await?)?;
     contents.without_rows(details.without_rows.iter().copied());
     contents.reconcile(&details.tables)?;
     coordinator.session.close().await;
@@ -181,7 +196,8 @@ async fn once(
 struct Details {
     tables: Vec<Table>,
     without_rows: Vec<i64>,
-    labels: BTreeMap<i64, String>,
+    names: Printed,
+    shapes: Option<Shapes>,
     properties: Vec<Property>,
     suspect: Vec<String>,
 }
@@ -190,24 +206,13 @@ impl Details {
     async fn read(coordinator: &mut Coordinator, mut plan: Plan, server: &Server) -> Result<Self, PostgresError> {
         coordinator.look_closer(&mut plan.tables, server.version, &server.encoding).await?;
         Ok(Self {
-            labels: catalog::enum_labels(&mut coordinator.session).await?,
+            names: Printed::read(&mut coordinator.session).await?,
+            shapes: if coordinator.locked { None } else { Some(Shapes::read(&mut coordinator.session).await?) },
             properties: properties::read(&mut coordinator.session).await?,
             suspect: suspicions(coordinator, &mut plan, &server.encoding).await?,
             tables: plan.tables,
             without_rows: plan.without_rows,
         })
-    }
-}
-
-/// Labels print as they are now, whatever the snapshot: one that was renamed meanwhile may be in some rows and not in
-/// others, and not in the archive's definition.
-async fn compare_labels(options: &PostgresOptions, before: &BTreeMap<i64, String>) -> Result<(), PostgresError> {
-    let mut session = Session::open(&options.connect).await?;
-    let now = catalog::enum_labels(&mut session).await?;
-    session.close().await;
-    match before.iter().find(|(oid, label)| now.get(oid).is_some_and(|other| other != *label)) {
-        Some((_, label)) => Err(PostgresError::disturbed(format!("enum label `{label}` was renamed"), None)),
-        None => Ok(()),
     }
 }
 

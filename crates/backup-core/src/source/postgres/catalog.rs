@@ -1,9 +1,9 @@
-//! What the catalogs say: relations, columns, enum labels.
+//! What the catalogs say: relations, columns, sizes.
 //!
 //! A query over `pg_class` sees the transaction's snapshot; functions such as `pg_relation_filenode` see what is
 //! committed now. Rule 4 compares the two, so this file reads columns only and leaves the functions to `copy_out`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::error::PostgresError;
 use super::session::{Session, column};
@@ -148,17 +148,6 @@ pub(super) async fn sizes(session: &mut Session, oids: &[i64]) -> Result<HashMap
             column(&row, "oid", DURING)?,
             Size { bytes: number("bytes")?, toast_bytes: number("toast")?, blocks: number("blocks")? },
         );
-    }
-    Ok(out)
-}
-
-/// Labels of enum types by their own oid. Text COPY prints labels as they are *now*, whatever the snapshot.
-pub(super) async fn enum_labels(session: &mut Session) -> Result<BTreeMap<i64, String>, PostgresError> {
-    const DURING: &str = "reading the enum labels";
-    let sql = "SELECT oid::int8 AS oid, enumlabel::text AS label FROM pg_catalog.pg_enum WHERE oid >= 16384";
-    let mut out = BTreeMap::new();
-    for row in session.run(DURING, sql).await? {
-        out.insert(column(&row, "oid", DURING)?, column(&row, "label", DURING)?);
     }
     Ok(out)
 }

@@ -260,6 +260,8 @@ pub struct PostgresOptions {
     /// more TOAST than rows a part has fewer, by halves, so that it has about as many bytes. Changing it moves the
     /// boundaries: at each new one a chunk or two of the next capture are stored anew.
     pub part_blocks: u64,
+    /// Every table by COPY's text format, also those whose rows are the same everywhere in binary.
+    pub text_only: bool,
     /// How often to start over when a lock, a TRUNCATE or DDL is in the way; at least 1.
     pub attempts: u32,
 }
@@ -277,6 +279,7 @@ impl PostgresOptions {
             workers: 2,
             part_blocks: PART_BLOCKS,
             count_check: CountCheck::One,
+            text_only: false,
             attempts: 8,
         }
     }

@@ -16,6 +16,7 @@
 mod analyze;
 mod archive;
 mod database;
+mod differing;
 mod error;
 mod expect;
 mod facts;
@@ -40,6 +41,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use self::archive::{Archive, Route};
+pub use self::differing::Differing;
 pub use self::error::RestoreError;
 pub use self::expect::{Answer, ExpectProof, Expectation, Expectations};
 use self::load::{Loaded, Loader};
@@ -237,45 +239,8 @@ impl Restore<'_> {
         let _ = conn.close().await;
 
         let to = options.connect.with_database(&plan.working);
-        if plan.imported.is_some() {
-            return self.fill_imported(&to).await;
-        }
-        let route = Route {
-            clients: &plan.clients,
-            option: &options.clients,
-            to: &to,
-            server_major: plan.server_major,
-            no_tablespaces: !plan.missing_tablespaces.is_empty(),
-        };
-        let archive = Archive::open(&route, self.streams, plan.archive).await?;
-        let lists = select::Lists::make(&archive, &options.only).await?;
-        self.phase("pre-data");
-        archive.pre_data().await?;
-        self.phase("archive data");
-        archive.data(lists.data()).await?;
-
-        let post_data = archive.post_data(lists.post_data()).await?;
-
-        self.phase("rows");
-        let tables: Vec<usize> = plan.selected.clone();
-        let work = Loader {
-            snapshot: self.snapshot,
-            streams: self.streams,
-            to: &to,
-            monitor: self.monitor,
-            jobs: options.jobs.max(1),
-            tables: &tables,
-            post_data: &post_data,
-            early_bytes: options.early_bytes,
-        };
-        let loaded = work.load().await?;
-        self.phase("post-data");
-        post_data.finish(options.jobs).await?;
-        self.phase("analyze");
-        analyze::all(&to, options.jobs, self.monitor).await?;
-
-        self.phase("comparing");
-        let tables = self.compare(&to, &loaded).await?;
+        let tables =
+            if plan.imported.is_some() { self.fill_imported(&to).await? } else { self.fill_captured(&to).await? };
         if tables.iter().any(|table| !table.ok()) {
             return Err(RestoreError::Differs { proofs: tables });
         }
@@ -301,6 +266,44 @@ impl Restore<'_> {
                 _ => selected.map(|entry| select::bring_back(&plan.database, &plan.facts.name, entry)).collect(),
             },
         })
+    }
+
+    /// Fills the working database `to` from a capture, and compares.
+    async fn fill_captured(&self, to: &ConnectOptions) -> Result<Vec<TableProof>, RestoreError> {
+        let (plan, options) = (self.plan, self.options);
+        let route = Route {
+            clients: &plan.clients,
+            option: &options.clients,
+            to,
+            server_major: plan.server_major,
+            no_tablespaces: !plan.missing_tablespaces.is_empty(),
+        };
+        let archive = Archive::open(&route, self.streams, plan.archive).await?;
+        let lists = select::Lists::make(&archive, &options.only).await?;
+        self.phase("pre-data");
+        archive.pre_data().await?;
+        self.phase("archive data");
+        archive.data(lists.data()).await?;
+
+        self.phase("rows");
+        let post_data = archive.post_data(lists.post_data()).await?;
+        let work = Loader {
+            snapshot: self.snapshot,
+            streams: self.streams,
+            to,
+            monitor: self.monitor,
+            jobs: options.jobs.max(1),
+            tables: &plan.selected,
+            post_data: &post_data,
+            early_bytes: options.early_bytes,
+        };
+        let loaded = work.load().await?;
+        self.phase("post-data");
+        post_data.finish(options.jobs).await?;
+        self.phase("analyze");
+        analyze::all(to, options.jobs, self.monitor).await?;
+        self.phase("comparing");
+        self.compare(to, &loaded).await
     }
 
     /// Compares every selected table, several at a time; leaves that went through their root are compared there.
@@ -343,6 +346,8 @@ impl Restore<'_> {
     ) -> Result<TableProof, RestoreError> {
         let entry = &self.snapshot.tables[index];
         let read = self.options.verify == Verify::Content || entry.kept == Kept::Archive;
+        let expected = RowSum { rows: entry.rows, fingerprint: entry.fingerprint };
+        let mut differing = None;
         let found = if read {
             let mut session = match conn.take() {
                 Some(session) => session,
@@ -354,6 +359,9 @@ impl Restore<'_> {
                 _ => None,
             };
             let found = load::read_back(&mut session, entry, narrowed.as_deref()).await?;
+            if found != expected && entry.kept == Kept::Streamed {
+                differing = load::differing(&mut session, &[entry], None, self.streams).await?;
+            }
             *conn = Some(session);
             found
         } else {
@@ -362,9 +370,10 @@ impl Restore<'_> {
         Ok(TableProof {
             schema: entry.schema.clone(),
             name: entry.name.clone(),
-            expected: RowSum { rows: entry.rows, fingerprint: entry.fingerprint },
+            expected,
             found,
             read_back: read,
+            differing,
         })
     }
 
@@ -393,8 +402,14 @@ impl Restore<'_> {
         }
         let mut conn = session::open(to).await?;
         let found = load::read_back(&mut conn, first, Some(&target)).await?;
+        let alike = entries.iter().all(|entry| entry.columns == first.columns);
+        let differing = if found != expected && alike {
+            load::differing(&mut conn, &entries, Some(&target), self.streams).await?
+        } else {
+            None
+        };
         let _ = conn.close().await;
-        Ok(TableProof { schema: root.0.clone(), name: root.1.clone(), expected, found, read_back: true })
+        Ok(TableProof { schema: root.0.clone(), name: root.1.clone(), expected, found, read_back: true, differing })
     }
 
     /// The selected tables below each root.

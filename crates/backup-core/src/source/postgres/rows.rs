@@ -128,8 +128,14 @@ impl RowSplitter {
     }
 
     /// Takes the next bytes.
-    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
+        self.feed_each(bytes, |_| {});
+    }
+
+    /// The same, telling the hash of each row that ends.
+    pub(super) fn feed_each(&mut self, mut bytes: &[u8], mut row: impl FnMut(u128)) {
         while !bytes.is_empty() {
+            let before = self.sum;
             bytes = match &mut self.at {
                 At::Line(begun) => line(begun, &mut self.sum, bytes),
                 At::Dump(begun) => dump_line(begun, &mut self.sum, bytes),
@@ -181,6 +187,9 @@ impl RowSplitter {
                 }
                 At::Malformed => return,
             };
+            if self.sum.rows != before.rows {
+                row(self.sum.fingerprint.0.wrapping_sub(before.fingerprint.0));
+            }
         }
     }
 

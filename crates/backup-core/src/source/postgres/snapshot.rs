@@ -33,6 +33,8 @@ pub(super) struct Coordinator {
     pub(super) instant: DateTime<Utc>,
     /// Whether every table is locked here.
     pub(super) locked: bool,
+    /// Process id of the server's end.
+    pub(super) pid: i64,
 }
 
 /// Milliseconds to wait for one lock. Short: whoever comes after a waiting lock request waits as well.
@@ -80,11 +82,12 @@ impl Coordinator {
         }
         // The first statement that needs a snapshot: from here on the data stands still. `statement_timestamp` was
         // taken just before it, so nothing committed before that instant is missing.
-        let sql = "SELECT pg_catalog.pg_export_snapshot() AS id, \
+        let sql = "SELECT pg_catalog.pg_export_snapshot() AS id, pg_catalog.pg_backend_pid()::int8 AS pid, \
             (extract(epoch FROM pg_catalog.statement_timestamp()) * 1000000)::int8 AS micros";
         let row = session.one(EXPORTING, sql).await?;
         let instant = DateTime::from_timestamp_micros(column(&row, "micros", EXPORTING)?).unwrap_or_default();
-        Ok(Self { snapshot: column(&row, "id", EXPORTING)?, session, instant, locked })
+        let (snapshot, pid) = (column(&row, "id", EXPORTING)?, column(&row, "pid", EXPORTING)?);
+        Ok(Self { session, snapshot, instant, locked, pid })
     }
 
     /// Lists again inside the snapshot, takes in what came between listing and locking, and gives the plan.

@@ -7,6 +7,7 @@
 //!
 //! A connection whose COPY or query broke off is never used again: `broken` refuses whatever comes next.
 
+mod copy_in;
 mod error;
 mod startup;
 mod tls;

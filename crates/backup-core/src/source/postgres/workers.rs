@@ -16,6 +16,7 @@ use super::options::{ConnectOptions, CountCheck};
 use super::plan::Table;
 use super::properties::{self, LargeObjects};
 use super::session::open_wire;
+use super::shape::Shapes;
 use super::snapshot::Coordinator;
 use super::wire::Wire;
 use crate::fingerprint::RowSum;
@@ -31,6 +32,8 @@ pub(super) struct Work<'a> {
     pub(super) coordinator: &'a Mutex<Coordinator>,
     pub(super) sink: &'a dyn Sink,
     pub(super) monitor: &'a dyn Monitor,
+    /// The snapshot's columns, where the coordinator holds no locks.
+    pub(super) shapes: Option<&'a Shapes>,
     /// Indices of tables that are counted a second time.
     pub(super) recounted: Vec<usize>,
     /// Blocks of one part of a table without TOAST. Boundaries are fixed, so that a part that did not change is the
@@ -155,7 +158,11 @@ impl Work<'_> {
             let coordinator = self.coordinator.lock().await;
             (coordinator.snapshot.clone(), coordinator.locked)
         };
-        let queue = queue(self.tables, &self.recounted, self.part_blocks);
+        let mut queue = queue(self.tables, &self.recounted, self.part_blocks);
+        if let (Some(_), Some(Job::Small(small))) = (self.shapes, queue.front_mut()) {
+            // Tables that come and go all the time are the youngest: they are copied while `pg_dump` has its locks.
+            small.sort_by_key(|index| std::cmp::Reverse(self.tables[*index].relation.oid));
+        }
         let workers = workers.clamp(1, queue.len().max(1));
         let (queue, results) = (Mutex::new(queue), Mutex::new(Results::default()));
         let worker = || async {
@@ -173,8 +180,14 @@ impl Work<'_> {
                         results.lock().await.add(index, done);
                     }
                     Job::Recount(index) => {
-                        let counted = self.recount(&mut wire, index, locked).await?;
-                        results.lock().await.counted.insert(index, counted);
+                        match self.recount(&mut wire, index, locked).await {
+                            Ok(counted) => drop(results.lock().await.counted.insert(index, counted)),
+                            // What nobody holds locked may be gone when it is copied: nothing is left to count then.
+                            Err(PostgresError::Disturbed { .. }) if self.shapes.is_some() => {
+                                wire = open_wire(self.connect, &snapshot).await?;
+                            }
+                            Err(error) => return Err(error),
+                        }
                     }
                     Job::Small(indices) => {
                         let mut tar = Tar::new(self.sink.open(StreamKind::PgTables).await?);
@@ -193,6 +206,9 @@ impl Work<'_> {
             Ok::<_, PostgresError>(())
         };
         futures::future::try_join_all((0..workers).map(|_| worker())).await?;
+        if let Some(shapes) = self.shapes {
+            shapes.compare(self.connect, self.tables).await?;
+        }
         Ok(results.into_inner())
     }
 
@@ -233,14 +249,40 @@ impl Work<'_> {
         locked: bool,
     ) -> Result<Copied, PostgresError> {
         let table = &self.tables[index];
+        self.mark(wire).await?;
         let mut held = self.lock(wire, table, locked).await?;
-        copy_out::copy(held.reader(), table, blocks, self.encoding, output, self.monitor).await
+        let copied = copy_out::copy(held.reader(), table, blocks, self.encoding, output, self.monitor).await?;
+        drop(held);
+        self.give_back(wire).await?;
+        Ok(copied)
     }
 
     async fn recount(&self, wire: &mut Wire, index: usize, locked: bool) -> Result<u64, PostgresError> {
         let table = &self.tables[index];
+        self.mark(wire).await?;
         let mut held = self.lock(wire, table, locked).await?;
-        copy_out::count(held.reader(), table, self.encoding).await
+        let counted = copy_out::count(held.reader(), table, self.encoding).await?;
+        drop(held);
+        self.give_back(wire).await?;
+        Ok(counted)
+    }
+
+    /// Where there is no room for every lock, a worker gives each back when the table is copied: it would run out as well.
+    async fn mark(&self, wire: &mut Wire) -> Result<(), PostgresError> {
+        match self.shapes {
+            Some(_) => {
+                wire.query("SAVEPOINT one").await.map(drop).map_err(PostgresError::during("setting a savepoint"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn give_back(&self, wire: &mut Wire) -> Result<(), PostgresError> {
+        let sql = "ROLLBACK TO SAVEPOINT one; RELEASE SAVEPOINT one";
+        match self.shapes {
+            Some(_) => wire.query(sql).await.map(drop).map_err(PostgresError::during("giving a lock back")),
+            None => Ok(()),
+        }
     }
 
     /// Locks a table on this connection; where somebody is in the way, gives the coordinator's, which has its lock.

@@ -121,6 +121,14 @@ impl RestoreError {
     }
 }
 
+impl RestoreError {
+    /// The server could not read what it was sent as rows (SQLSTATE 22P03, 22P04): these are not the bytes of a COPY.
+    pub fn is_malformed(&self) -> bool {
+        let Self::Load { source, .. } = self else { return false };
+        sql_state(source).is_some_and(|state| matches!(state.as_str(), "22P03" | "22P04"))
+    }
+}
+
 fn count(proofs: &[TableProof]) -> String {
     match proofs.iter().filter(|proof| !proof.ok()).count() {
         1 => "the rows of 1 table".to_owned(),
@@ -135,8 +143,9 @@ fn answers(proofs: &[ExpectProof]) -> String {
 
 fn names(proofs: &[TableProof]) -> String {
     let differing = proofs.iter().filter(|proof| !proof.ok());
-    let words = differing
-        .take(20)
-        .map(|p| format!("`{}.{}` ({} rows captured, {} restored)", p.schema, p.name, p.expected.rows, p.found.rows));
+    let words = differing.take(20).map(|p| {
+        let rows = p.differing.map_or_else(String::new, |rows| format!(": {rows}"));
+        format!("`{}.{}` ({} rows captured, {} restored{rows})", p.schema, p.name, p.expected.rows, p.found.rows)
+    });
     words.collect::<Vec<_>>().join(", ")
 }

@@ -24,7 +24,7 @@ use tokio::process::{ChildStdin, Command};
 use super::archive::{Archive, Route, only_unknown_setting};
 use super::error::RestoreError;
 use super::plan::RestorePlan;
-use super::proof::{RestoreProof, TableProof};
+use super::proof::TableProof;
 use super::rows::Numbered;
 use super::sql::{ident, literal, qualified};
 use super::{Restore, RestoreOptions, Selection, Snapshot, Verify, analyze, select, session};
@@ -136,7 +136,7 @@ impl RestorePlan {
 
 impl Restore<'_> {
     /// Fills the working database `to` from the dump, and compares.
-    pub(super) async fn fill_imported(&self, to: &ConnectOptions) -> Result<RestoreProof, RestoreError> {
+    pub(super) async fn fill_imported(&self, to: &ConnectOptions) -> Result<Vec<TableProof>, RestoreError> {
         let (plan, options) = (self.plan, self.options);
         let Some(imported) = &plan.imported else {
             return Err(RestoreError::Manifest { why: "it has no imported dump".to_owned() });
@@ -147,32 +147,9 @@ impl Restore<'_> {
             kind => self.staged(to, kind).await?,
         }
         self.phase("analyze");
-        let mut conn = session::open(to).await?;
-        analyze::all(&mut conn, self.monitor).await?;
-        let _ = conn.close().await;
+        analyze::all(to, options.jobs, self.monitor).await?;
         self.phase("comparing");
-        let content = imported.content && options.verify == Verify::Content;
-        let tables = self.compare_imported(to, content).await?;
-        if tables.iter().any(|table| !table.ok()) {
-            return Err(RestoreError::Differs { proofs: tables });
-        }
-        let left_out = (0..self.snapshot.tables.len()).filter(|index| !plan.selected.contains(index));
-        let name = |index: usize| &self.snapshot.tables[index];
-        Ok(RestoreProof {
-            database: plan.database.clone(),
-            replaced: plan.kept_as.clone(),
-            tables,
-            without_rows: left_out.map(|index| format!("{}.{}", name(index).schema, name(index).name)).collect(),
-            created_roles: plan.create_roles.clone(),
-            bring_back: match options.only {
-                Selection::All => Vec::new(),
-                _ => plan
-                    .selected
-                    .iter()
-                    .map(|at| select::bring_back(&plan.database, &plan.facts.name, name(*at)))
-                    .collect(),
-            },
-        })
+        self.compare_imported(to, imported.content && options.verify == Verify::Content).await
     }
 
     /// A custom-format archive goes the way of a capture's, with all rows in it.
@@ -192,7 +169,7 @@ impl Restore<'_> {
         self.phase("archive data");
         archive.data(lists.data()).await?;
         self.phase("post-data");
-        archive.post_data(options.jobs, lists.post_data()).await
+        archive.post_data(lists.post_data()).await?.finish(options.jobs).await
     }
 
     /// Lays the archive out in a temporary folder, which goes with it.
@@ -293,6 +270,7 @@ impl Restore<'_> {
                     expected: RowSum { rows: entry.rows, fingerprint: entry.fingerprint },
                     found,
                     read_back: true,
+                    differing: None,
                 };
                 if let Ok(mut proofs) = proofs.lock() {
                     proofs.push((index, proof));

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use futures::future::try_join_all;
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Row};
+use sqlx::{Connection as _, Row};
 use tokio::sync::Notify;
 
 use super::Snapshot;
+use super::differing::{Buckets, Differing, Side};
 use super::error::RestoreError;
 use super::post_data::{EarlyIndex, PostData};
 use super::rows::{Numbered, TarMembers};
@@ -28,6 +29,7 @@ use crate::source::Streams;
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::options::ConnectOptions;
 use crate::source::postgres::rows::{RowFormat, RowSplitter};
+use crate::source::postgres::wire::Wire;
 
 /// Loads the rows of a snapshot into one database.
 pub(super) struct Loader<'a> {
@@ -43,6 +45,9 @@ pub(super) struct Loader<'a> {
     /// From which size on a table is large.
     pub(super) early_bytes: u64,
 }
+
+/// Tables up to this size are not truncated for the sake of FREEZE.
+const UNFROZEN_BYTES: usize = 64 * 1024;
 
 /// A piece of work for one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -185,7 +190,7 @@ impl Loader<'_> {
             }
             if let Some(conn) = conn {
                 // A session that is gone at once does not stand in the way of the rename.
-                let _ = conn.close().await;
+                conn.close().await;
             }
             Ok::<_, RestoreError>(())
         };
@@ -218,21 +223,17 @@ impl Loader<'_> {
     }
 
     /// Loads the parts of a table that are streams of their own, in one transaction.
-    async fn table(
-        &self,
-        conn: &mut Option<PgConnection>,
-        index: usize,
-        loaded: &Mutex<Loaded>,
-    ) -> Result<(), RestoreError> {
+    async fn table(&self, conn: &mut Option<Wire>, index: usize, loaded: &Mutex<Loaded>) -> Result<(), RestoreError> {
         let entry = &self.snapshot.tables[index];
         let own: Vec<&Part> = entry.parts.iter().filter(|part| part.member.is_none()).collect();
         let whole = own.len() == entry.parts.len();
-        let mut session = self.begin(conn.take(), entry, whole).await?;
-        let mut sum = RowSum::default();
+        let mut session = self.session(conn.take()).await?;
+        let target = qualified(&entry.schema, &entry.name);
+        let (mut sum, mut before) = (RowSum::default(), begin(&target, whole));
         for part in own {
             let stream = Numbered::open(self.streams, part.stream, StreamKind::PgTable).await?;
-            let target = qualified(&entry.schema, &entry.name);
-            sum.merge(&self.copy(&mut session, entry, part, &target, whole, Rows::Stream(stream)).await?);
+            let before = std::mem::take(&mut before);
+            sum.merge(&self.copy(&mut session, entry, part, (&before, &target), whole, Rows::Stream(stream)).await?);
         }
         *conn = Some(commit(session, entry).await?);
         add(loaded, index, sum);
@@ -242,7 +243,7 @@ impl Loader<'_> {
     /// Loads the members of a tar (or one of them), each in a transaction of its own.
     async fn tar(
         &self,
-        conn: &mut Option<PgConnection>,
+        conn: &mut Option<Wire>,
         number: u32,
         only: Option<u32>,
         loaded: &Mutex<Loaded>,
@@ -254,11 +255,13 @@ impl Loader<'_> {
         while let Some((member, rows)) = members.next().await? {
             let Some((index, part)) = expected.remove(&member) else { continue };
             let entry = &self.snapshot.tables[index];
-            let whole = entry.parts.len() == 1;
+            // Three new files each, to save a vacuum that reads a few blocks: not for the small ones.
+            let whole = entry.parts.len() == 1 && rows.len() > UNFROZEN_BYTES;
             let one = async {
-                let mut session = self.begin(conn.take(), entry, whole).await?;
+                let mut session = self.session(conn.take()).await?;
                 let target = qualified(&entry.schema, &entry.name);
-                let sum = self.copy(&mut session, entry, part, &target, whole, Rows::Memory(Some(rows))).await?;
+                let (before, rows) = (begin(&target, whole), Rows::Memory(Some(rows)));
+                let sum = self.copy(&mut session, entry, part, (&before, &target), whole, rows).await?;
                 Ok::<_, RestoreError>((commit(session, entry).await?, sum))
             };
             match one.await {
@@ -287,43 +290,33 @@ impl Loader<'_> {
         named.filter(|(member, _)| only.is_none_or(|only| only == *member)).collect()
     }
 
-    /// Begins a transaction in a session, a new one when there is none.
-    async fn begin(
-        &self,
-        conn: Option<PgConnection>,
-        entry: &TableEntry,
-        truncate: bool,
-    ) -> Result<PgConnection, RestoreError> {
-        let mut session = match conn {
-            Some(conn) => conn,
-            None => session::open(self.to).await?,
-        };
-        let table = qualified(&entry.schema, &entry.name);
-        // Rows of a table that was truncated in this transaction can be written frozen: no vacuum has to do it again.
-        let sql = if truncate { format!("BEGIN; TRUNCATE ONLY {table}") } else { "BEGIN".to_owned() };
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut session).await.map_err(|e| refused_load(entry, e))?;
-        Ok(session)
+    /// The session, or a new one.
+    async fn session(&self, conn: Option<Wire>) -> Result<Wire, RestoreError> {
+        match conn {
+            Some(conn) => Ok(conn),
+            None => Ok(session::open_wire(self.to).await?),
+        }
     }
 
-    /// Sends one part and compares.
+    /// Sends one part to `target`, behind the statements `before`, and compares.
     async fn copy(
         &self,
-        conn: &mut PgConnection,
+        conn: &mut Wire,
         entry: &TableEntry,
         part: &Part,
-        target: &str,
+        (before, target): (&str, &str),
         freeze: bool,
         mut rows: Rows,
     ) -> Result<RowSum, RestoreError> {
         let options = if freeze { ", FREEZE" } else { "" };
-        let sql = format!("COPY {target}{} FROM STDIN WITH ({}{options})", columns(entry), format_of(entry));
+        let sql = format!("{before}COPY {target}{} FROM STDIN WITH ({}{options})", columns(entry), format_of(entry));
         let failed = |source| refused_load(entry, source);
-        let mut copy = conn.copy_in_raw(&sql).await.map_err(failed)?;
+        conn.copy_in(&sql).await.map_err(failed)?;
         let mut splitter = splitter(entry);
         while let Some(bytes) = rows.next().await? {
             splitter.feed(&bytes);
             self.monitor.event(Event::Plain { bytes: bytes.len() as u64 });
-            copy.send(bytes).await.map_err(failed)?;
+            conn.send_rows(&bytes).await.map_err(failed)?;
         }
         let expected = RowSum { rows: part.rows, fingerprint: part.fingerprint };
         let differs = |found| RestoreError::PartDiffers {
@@ -332,7 +325,7 @@ impl Loader<'_> {
             expected,
             found,
         };
-        let loaded = copy.finish().await.map_err(failed)?;
+        let loaded = conn.copied_in().await.map_err(failed)?;
         let found = splitter.finish().ok_or_else(|| RestoreError::Damaged {
             number: part.stream,
             why: format!("the rows of {target} end inside a row"),
@@ -368,17 +361,19 @@ impl Loader<'_> {
         let named = |at| row.try_get(at).map_err(PostgresError::during("looking for a partition root"));
         let root: (String, String) = (named(0)?, named(1)?);
         let target = qualified(&root.0, &root.1);
-        let mut session = self.begin(Some(conn), entry, false).await?;
-        let mut sum = RowSum::default();
+        let _ = conn.close().await;
+        let mut session = self.session(None).await?;
+        let (mut sum, mut before) = (RowSum::default(), begin(&target, false));
         for part in &entry.parts {
             if member.is_none_or(|(stream, member)| (part.stream, part.member) == (stream, Some(member)))
                 && part.member.is_some() == member.is_some()
             {
                 let rows = self.part_rows(part).await?;
-                sum.merge(&self.copy(&mut session, entry, part, &target, false, rows).await?);
+                let before = std::mem::take(&mut before);
+                sum.merge(&self.copy(&mut session, entry, part, (&before, &target), false, rows).await?);
             }
         }
-        drop(commit(session, entry).await?);
+        commit(session, entry).await?.close().await;
         add(loaded, index, sum);
         if let Ok(mut loaded) = loaded.lock() {
             let leaves = loaded.through_root.entry(root).or_default();
@@ -426,6 +421,16 @@ pub(super) async fn read_back(
     entry: &TableEntry,
     through: Option<&str>,
 ) -> Result<RowSum, RestoreError> {
+    read_back_each(conn, entry, through, |_| {}).await
+}
+
+/// The same, telling the hash of each row.
+async fn read_back_each(
+    conn: &mut PgConnection,
+    entry: &TableEntry,
+    through: Option<&str>,
+    mut row: impl FnMut(u128) + Send,
+) -> Result<RowSum, RestoreError> {
     let what = match through {
         Some(root) => {
             let names: Vec<String> = entry.columns.iter().map(|name| ident(name)).collect();
@@ -438,10 +443,57 @@ pub(super) async fn read_back(
     let mut rows = conn.copy_out_raw(&sql).await.map_err(failed)?;
     let mut splitter = splitter(entry);
     while let Some(bytes) = rows.try_next().await.map_err(failed)? {
-        splitter.feed(&bytes);
+        splitter.feed_each(&bytes, &mut row);
     }
     let why = || format!("the server sent half a row of {}", qualified(&entry.schema, &entry.name));
     splitter.finish().ok_or_else(|| RestoreError::Manifest { why: why() })
+}
+
+/// Reads captured rows again, telling the hash of each.
+async fn captured_each(
+    streams: &dyn Streams,
+    entry: &TableEntry,
+    mut row: impl FnMut(u128) + Send,
+) -> Result<(), RestoreError> {
+    for part in &entry.parts {
+        let mut splitter = splitter(entry);
+        let Some(wanted) = part.member else {
+            let mut stream = Numbered::open(streams, part.stream, StreamKind::PgTable).await?;
+            while let Some(bytes) = stream.next().await? {
+                splitter.feed_each(&bytes, &mut row);
+            }
+            continue;
+        };
+        let mut members = TarMembers::new(Numbered::open(streams, part.stream, StreamKind::PgTables).await?);
+        while let Some((member, bytes)) = members.next().await? {
+            if member == wanted {
+                splitter.feed_each(&bytes, &mut row);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many rows differ between `entries` (of the same columns and format) as captured and what is read back of the first,
+/// or of what it went `through`.
+pub(super) async fn differing(
+    conn: &mut PgConnection,
+    entries: &[&TableEntry],
+    through: Option<&str>,
+    streams: &dyn Streams,
+) -> Result<Option<Differing>, RestoreError> {
+    let Some(first) = entries.first() else { return Ok(None) };
+    let mut buckets = Buckets::new();
+    for entry in entries {
+        captured_each(streams, entry, |hash| buckets.add(Side::Captured, hash)).await?;
+    }
+    read_back_each(conn, first, through, |hash| buckets.add(Side::Restored, hash)).await?;
+    let mut uneven = buckets.uneven();
+    for entry in entries {
+        captured_each(streams, entry, |hash| uneven.add(Side::Captured, hash)).await?;
+    }
+    read_back_each(conn, first, through, |hash| uneven.add(Side::Restored, hash)).await?;
+    Ok(Some(uneven.finish()))
 }
 
 fn columns(entry: &TableEntry) -> String {
@@ -460,8 +512,13 @@ fn format_of(entry: &TableEntry) -> String {
     format!("FORMAT {}, ENCODING {}", entry.format, super::sql::literal(&entry.encoding))
 }
 
-async fn commit(mut session: PgConnection, entry: &TableEntry) -> Result<PgConnection, RestoreError> {
-    sqlx::raw_sql("COMMIT").execute(&mut session).await.map_err(|e| refused_load(entry, e))?;
+/// Rows of a table that was truncated in this transaction can be written frozen: no vacuum has to do it again.
+fn begin(target: &str, truncate: bool) -> String {
+    if truncate { format!("BEGIN; TRUNCATE ONLY {target}; ") } else { "BEGIN; ".to_owned() }
+}
+
+async fn commit(mut session: Wire, entry: &TableEntry) -> Result<Wire, RestoreError> {
+    session.query("COMMIT").await.map_err(|e| refused_load(entry, e))?;
     Ok(session)
 }
 

@@ -1,5 +1,6 @@
 //! What a restore proves: per table what was captured and what is there now.
 
+use super::differing::Differing;
 use super::expect::ExpectProof;
 use crate::fingerprint::RowSum;
 
@@ -17,6 +18,9 @@ pub struct TableProof {
     /// `found` was read back from the restored table. Otherwise it is the server's own count of loaded rows and the
     /// fingerprint of the bytes that it took.
     pub read_back: bool,
+    /// How many rows differ, where they were read back, are not those of the capture, and the captured ones are in streams
+    /// of ours.
+    pub differing: Option<Differing>,
 }
 
 impl TableProof {

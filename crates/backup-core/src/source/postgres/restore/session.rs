@@ -4,6 +4,7 @@ use sqlx::postgres::PgConnection;
 
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::options::ConnectOptions;
+use crate::source::postgres::wire::Wire;
 
 /// What loaders and readers set, where the server knows it: values mean the same as at capture, nothing times out,
 /// and no setting of the restored database or of a role gets in between. Commits do not wait for the disk: the last
@@ -45,6 +46,19 @@ pub(super) async fn open(to: &ConnectOptions) -> Result<PgConnection, PostgresEr
     sqlx::query(sql).bind(names).bind(values).execute(&mut conn).await.map_err(during())?;
     sqlx::raw_sql("SET search_path = ''").execute(&mut conn).await.map_err(during())?;
     Ok(conn)
+}
+
+/// The same for COPY in bulk.
+pub(super) async fn open_wire(to: &ConnectOptions) -> Result<Wire, PostgresError> {
+    let mut wire = Wire::open(to).await.map_err(|source| PostgresError::connecting(to, source))?;
+    let values: Vec<String> = SETTINGS.iter().map(|(name, value)| format!("('{name}', '{value}')")).collect();
+    let sql = format!(
+        "SELECT count(pg_catalog.set_config(s.name, v.value, false)) FROM (VALUES {}, ('search_path', '')) v (name, value) \
+         JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = v.name",
+        values.join(", ")
+    );
+    wire.query(&sql).await.map_err(PostgresError::during("setting up a session"))?;
+    Ok(wire)
 }
 
 /// The same for what is done from outside of the restored database: there each commit waits for the disk.

@@ -17,7 +17,7 @@ fn every_format_comes_back_as_stock_programs_see_it() {
         let at = format!("2024-05-0{}T02:00:00Z", n + 1);
         let out = scene.import(&file, &["--at", &at, "--json"]).expect(0).json();
         assert_eq!(
-            (&out["format"], &out["instant_from"], &out["suspect"]),
+            (&out["dump_format"], &out["instant_from"], &out["suspect"]),
             (&format.into(), &"operator".into(), &serde_json::json!([]))
         );
         assert_eq!((out["file"].as_str(), out["rows"].as_u64()), (Some(name), Some(scene.rows())));

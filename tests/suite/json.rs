@@ -135,6 +135,18 @@ fn every_verb_prints_one_document_when_all_is_well() {
         }
         *called.entry(verb).or_default() += 1;
     }
+    // A dump is of a database, which nothing else here could reach.
+    let database = "[source.db]\ntype = \"postgres\"\nurl = \"postgres://nobody@127.0.0.1:1/app\"\n";
+    let config = fs::read_to_string(host.path("backup.toml")).unwrap();
+    fs::write(host.path("backup.toml"), config + database).unwrap();
+    let dump = "--\n-- PostgreSQL database dump\n--\n-- Dumped from database version 15.1\n\nCOPY public.t (a) FROM stdin;\n1\n\\.\n\n--\n\
+                -- PostgreSQL database dump complete\n--\n";
+    fs::write(host.path("old.sql"), dump).unwrap();
+    for more in [&["--dry-run"][..], &[]] {
+        let ended = host.run(&with_json(&[&["import", "old.sql", "--source", "db"], more].concat()));
+        assert_eq!((ended.code, &document(&ended)["rows"]), (0, &1.into()), "{}", ended.err);
+        *called.entry("import").or_default() += 1;
+    }
     for verb in verbs(&host) {
         let verb = verb.join(" ");
         assert!(called.contains_key(verb.as_str()), "`{verb}` is a verb, and this test does not call it");
@@ -149,6 +161,7 @@ fn every_verb_prints_one_document_without_a_configuration() {
     let needed: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("completions", &["bash"][..]),
         ("key check", &["ops.txt"]),
+        ("import", &["old.sql", "--source", "db"]),
         ("key new", &["alone.txt"]),
         ("show", &["abc234"]),
     ]);

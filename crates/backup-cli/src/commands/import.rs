@@ -224,7 +224,7 @@ fn plan(session: &Session<'_>, dump: &Dump, source: &config::Source) -> String {
 
 fn plan_json(dump: &Dump, source: &config::Source) -> Value {
     json!({
-        "source": source.name, "file": dump.file_name(), "format": dump.format().word(), "database": dump.database(),
+        "source": source.name, "file": dump.file_name(), "dump_format": dump.format().word(), "database": dump.database(),
         "server_version": dump.server_version(), "instant": words::utc(dump.instant()),
         "instant_from": dump.instant_from().word(),
     })

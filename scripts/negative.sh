@@ -27,6 +27,7 @@ crates/backup-core/src/source/postgres/child.rs|if !status.success() {|if false 
 crates/backup-core/src/source/postgres/copy_out.rs|if !yes(1) {|if false {|without_room_for_locks_a_truncate_in_the_middle_is_noticed
 crates/backup-core/src/source/postgres/capture.rs|details.names.same(&dumped)?;||names_that_change_before_pg_dump_looks
 crates/backup-core/src/source/postgres/workers.rs|shapes.compare(self.connect, self.tables).await?;||a_change_in_the_middle_without_locks
+crates/backup-core/src/source/postgres/deadlock.rs|> 0 {|> 9 {|a_truncate_between_our_locks_and_pg_dumps
 crates/backup-core/src/source/postgres/restore/types.rs|if found.get(&key) != Some(expected) {|if false {|a_part_that_is_not_what_it_was_is_found
 TABLE
 }

@@ -148,7 +148,7 @@ bench_updates() {
     fresh_restic
     "${export_pg[@]}" PGPORT="$PG_PORT" bash -c "$(piped 'pg_dump -Fc -Z0 | restic backup -q --stdin --stdin-filename bench.dump')"
     for part in 0.0001 0.001 0.01; do
-        sql bench -v part="$part" -f "$ROOT/fixtures/bench/update.sql"
+        sql bench -v part="$part" -v salt="${part//[^0-9]/}" -f "$ROOT/fixtures/bench/update.sql"
         measure "update-$part" ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
         dump_restic "update-$part"
     done
@@ -172,7 +172,7 @@ bench_nights() {
         if [ $((night % 7)) -eq 0 ]; then
             rm -rf "$W/state"
             mkdir -m 700 "$W/state"
-            measure night-new-generation ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
+            measure night ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
         else
             measure night ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
         fi
@@ -192,10 +192,10 @@ bench_restore() {
         sql postgres -c "DROP DATABASE IF EXISTS back"
         measure restore ours_read_back - "${restore[@]}" --verify content
         sql postgres -c "DROP DATABASE IF EXISTS back" -c "CREATE DATABASE back"
-        measure restore pg_restore_j2 - "${export_pg[@]}" PGPORT="$PG_PORT" PGDATABASE=back pg_restore -j2 -d back "$W/dir"
+        measure restore pg_restore_j - "${export_pg[@]}" PGPORT="$PG_PORT" PGDATABASE=back pg_restore -j"$(nproc)" -d back "$W/dir"
         sql postgres -c "DROP DATABASE IF EXISTS back" -c "CREATE DATABASE back"
         rm -rf "$W/copydb"
-        measure restore pgcopydb - "${export_pg[@]}" PGPORT="$PG_PORT" pgcopydb clone --table-jobs 2 --index-jobs 2 --dir "$W/copydb" \
+        measure restore pgcopydb - "${export_pg[@]}" PGPORT="$PG_PORT" pgcopydb clone --table-jobs "$(nproc)" --index-jobs "$(nproc)" --dir "$W/copydb" \
             --source "postgres://postgres@127.0.0.1:$PG_PORT/bench" --target "postgres://postgres@127.0.0.1:$PG_PORT/back"
     done
     sql postgres -c "DROP DATABASE IF EXISTS back"
@@ -211,7 +211,7 @@ bench_memory() {
         size=$(sql bench -A -t -c "SELECT round(pg_database_size('bench') / 1e9, 1)")
         fresh_ours
         measure "first-of-${size}GB" ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
-        measure "next-of-${size}GB" ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
+        measure "unchanged-of-${size}GB" ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
         measure "restore-of-${size}GB" ours - "${restore[@]}" --verify counts
         sql postgres -c "DROP DATABASE back"
     done
@@ -240,7 +240,9 @@ table() {
             for (i = 1; i <= keys; i++) {
                 key = order[i]; split(key, w, " ")
                 own = w[1] " ours"
-                ratio = (key != own && m[key] > 0) ? sprintf("%.2f", m[own] / m[key]) : ""
+                # Of what was not timed, the ratio of the bytes; of ourselves, none.
+                ratio = ""
+                if (w[2] !~ /^ours/) ratio = m[key] > 0 ? sprintf("%.2f", m[own] / m[key]) : sprintf("%.2f of the bytes", st[own] / st[key])
                 stored = st[key] ? sprintf("%.1f", st[key] / 1e6) : ""
                 printf "| %s | %s | %d | %.2f | %.2f | %.0f | %s | %s |\n", w[1], w[2], n[key], m[key], c[key], peak[key] / 1024, stored, ratio
             }
@@ -257,7 +259,7 @@ Written by \`scripts/bench.sh --scale $SCALE --rounds $ROUNDS\`. Wall time, medi
 is our median divided by theirs: below 1 we are faster. CPU is the process's and its children's, not the server's; peak memory is that of
 the largest single process.
 
-- database: ${SIZE:-?}, PostgreSQL $(sql postgres -A -t -c 'SHOW server_version'), \`fsync=off\`
+- database: ${SIZE:-?}, PostgreSQL $(sql postgres -A -t -c 'SHOW server_version'), \`fsync=off\`, \`full_page_writes=off\`
 - machine: $(nproc) cores, $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)
 - $("$BIN/backup" --version), commit $(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null || echo '?')$dirty
 - $(restic version | cut -d' ' -f1,2), pgcopydb $(pgcopydb --version 2>/dev/null | head -n 1 | tr -dc '0-9.'), $(zstd --version | grep -o 'v[0-9.]*' | head -n 1) zstd, age $(age --version)

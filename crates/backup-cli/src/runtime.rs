@@ -14,7 +14,7 @@ use crate::exit::Exit;
 ///
 /// One thread does all that waits, and hears itself of each connection's bytes: with more, every few kilobytes of a COPY
 /// woke one thread to wake another (measured: a tenth of a first backup's processor time, a sixth of the next one's).
-/// Whatever computes is on the blocking threads.
+/// Cutting, sealing and opening are on the blocking threads; framing, TLS and the sums of what is loaded are on this one.
 pub(crate) fn block_on(verb: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -6,8 +6,9 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::prune::notice::{self, Notice};
 use crate::signature::{HostKey, Signers};
-use crate::vault::document::{FORMAT, MarkDoc, MarkKind, SnapshotDoc};
+use crate::vault::document::{FORMAT, MarkDoc, MarkKind, PruneStage, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::{Signed, Vault, VaultError};
 
@@ -18,9 +19,14 @@ pub enum Change {
     Made,
     /// It was there already, signed; or there was none to take away.
     None,
+    /// It was put, and a prune is deleting the snapshot: it came too late.
+    TooLate,
+    /// It was put, and is not believed: this host's key may not sign marks (any more), or another host put its own meanwhile.
+    NotBelieved,
 }
 
-/// Whether `vault` has the mark for the snapshot's very bytes, from a pinned signer.
+/// Whether `vault` has the mark for the snapshot's very bytes, from a pinned signer. What is there and not believed marks
+/// nothing. Errors: a store that fails.
 pub async fn has(
     vault: &Vault,
     signers: &Signers,
@@ -29,15 +35,20 @@ pub async fn has(
 ) -> Result<bool, VaultError> {
     let doc = &snapshot.doc;
     let path = layout::mark(&doc.stack, &doc.source, &doc.id, mark);
-    if !vault.exists(&path).await? {
-        return Ok(false);
+    let read = async {
+        if vault.exists(&path).await? { vault.get_signed::<MarkDoc>(&path, signers).await.map(Some) } else { Ok(None) }
+    };
+    match read.await {
+        Ok(there) => Ok(there.is_some_and(|there| there.doc.document == snapshot.hash())),
+        Err(error) if notice::is_foreign(vault, &error).await => Ok(false),
+        Err(error) => Err(error),
     }
-    // What is there and not believed is replaced: it marks nothing.
-    let there = vault.get_signed::<MarkDoc>(&path, signers).await;
-    Ok(there.is_ok_and(|there| there.doc.document == snapshot.hash()))
 }
 
 /// Sets a mark on a snapshot whose document was read from this vault and believed.
+///
+/// A prune that is about to delete the snapshot puts `deleting.json` and then looks for pins; here the mark is put first and
+/// then that document is looked for. So at least one of the two sees the other.
 pub async fn set(
     vault: &Vault,
     (key, signers): (&HostKey, &Signers),
@@ -49,7 +60,7 @@ pub async fn set(
         return Ok(Change::None);
     }
     let doc = &snapshot.doc;
-    let mark = MarkDoc {
+    let written = MarkDoc {
         format: FORMAT,
         stack: doc.stack.clone(),
         source: doc.source.clone(),
@@ -60,8 +71,13 @@ pub async fn set(
         signer: key.fingerprint(),
         tool: tool.to_owned(),
     };
-    vault.put_signed(&mark, key).await?;
-    Ok(Change::Made)
+    vault.put_signed(&written, key).await?;
+    let dir = GenerationDir { stack: doc.stack.clone(), source: doc.source.clone(), id: doc.generation.clone() };
+    let deleting = matches!(notice::read(vault, signers, &dir, PruneStage::Deleting).await?, Notice::Signed(_));
+    if deleting || !vault.exists(&dir.snapshot(&doc.id, ".json")).await? {
+        return Ok(Change::TooLate);
+    }
+    Ok(if has(vault, signers, snapshot, mark).await? { Change::Made } else { Change::NotBelieved })
 }
 
 /// Whether there is anything where the mark would be.
@@ -72,11 +88,15 @@ pub async fn is_there(vault: &Vault, dir: &GenerationDir, id: &SnapshotId, mark:
 /// Takes a mark away, believed or not: a pin that is not believed keeps its snapshot as well.
 pub async fn remove(vault: &Vault, dir: &GenerationDir, id: &SnapshotId, mark: MarkKind) -> Result<Change, VaultError> {
     let path = layout::mark(&dir.stack, &dir.source, id, mark);
-    if !vault.exists(&path).await? {
-        return Ok(Change::None);
-    }
+    let signature = layout::signature_of(&path);
+    let there = (vault.exists(&path).await?, vault.exists(&signature).await?);
     // The document first: a signature without one means nothing.
-    vault.delete(&path).await?;
-    vault.delete(&layout::signature_of(&path)).await?;
-    Ok(Change::Made)
+    if there.0 {
+        vault.delete(&path).await?;
+    }
+    if there.1 {
+        vault.delete(&signature).await?;
+    }
+    vault.sync().await?;
+    Ok(if there.0 { Change::Made } else { Change::None })
 }

@@ -21,7 +21,7 @@ use retention::{Clocks, Freeze, Policy};
 
 use crate::id::{SourceName, StackName};
 use crate::signature::{HostKey, Signers};
-use crate::vault::document::{ExpiredDoc, FORMAT, PruneStage, ReceiptDoc};
+use crate::vault::document::{ExpiredDoc, FORMAT, MarkKind, PruneStage, ReceiptDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::Entry;
 use crate::vault::{Vault, VaultError};
@@ -266,11 +266,11 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec
                 vault.put_signed(&doc, key).await?;
                 let listed: BTreeSet<SnapshotId> = vault.snapshots(&step.dir).await?.into_iter().collect();
                 let planned: BTreeSet<SnapshotId> = step.snapshots.iter().map(|(id, _)| id.clone()).collect();
-                if listed == planned {
+                if listed == planned && !is_pinned(vault, step).await? {
                     put_receipt(vault, plan, step, key).await?;
                     delete(vault, &mut result).await?;
                 } else {
-                    // A writer was faster: its snapshot stays, and so does everything else.
+                    // A writer or a person was faster: its snapshot stays, and so does everything else.
                     result.action = Action::Withdraw;
                     withdraw(vault, &step.dir).await?;
                 }
@@ -286,6 +286,16 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec
         done.push(result);
     }
     Ok(done)
+}
+
+/// Whether somebody has pinned one of the snapshots since the plan was made; believed or not.
+async fn is_pinned(vault: &Vault, step: &Step) -> Result<bool, VaultError> {
+    for (id, _) in &step.snapshots {
+        if vault.exists(&layout::mark(&step.dir.stack, &step.dir.source, id, MarkKind::Pin)).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn document(plan: &PrunePlan, step: &Step, stage: PruneStage, key: &HostKey) -> Option<ExpiredDoc> {

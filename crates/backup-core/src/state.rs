@@ -45,7 +45,7 @@ pub enum StateError {
 }
 
 /// Version of the tables.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS generation (
@@ -61,7 +61,13 @@ CREATE TABLE IF NOT EXISTS run (
 CREATE TABLE IF NOT EXISTS damage (
     vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, generation TEXT NOT NULL, item TEXT NOT NULL,
     deep INTEGER NOT NULL, PRIMARY KEY (vault, stack, source, generation, item)) WITHOUT ROWID;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
+";
+
+/// Version 2 named chunks by another hash: none of them will be met again. Only a second upload is lost.
+const FROM_2: &str = "
+DELETE FROM object;
+PRAGMA user_version = 3;
 ";
 
 /// Version 1 did not say how damage was found: only a check of everything may call that good again.
@@ -351,6 +357,9 @@ async fn migrate(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
     if version == 1 {
         sqlx::raw_sql(FROM_1).execute(&mut *all).await?;
     }
+    if version == 1 || version == 2 {
+        sqlx::raw_sql(FROM_2).execute(&mut *all).await?;
+    }
     if version > 0 {
         all.commit().await?;
         return Ok((version > VERSION).then_some(version));
@@ -361,6 +370,7 @@ async fn migrate(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
     sqlx::raw_sql(SCHEMA).execute(&mut *all).await?;
     if old {
         sqlx::raw_sql(FROM_0[1]).execute(&mut *all).await?;
+        sqlx::raw_sql(FROM_2).execute(&mut *all).await?;
     }
     all.commit().await?;
     Ok(None)
@@ -494,10 +504,10 @@ INSERT INTO run VALUES ('r', NULL, '2026-01-01T00:00:00Z', NULL, NULL, NULL);
 
     #[tokio::test]
     async fn a_newer_version_is_refused_by_name() {
-        let dir = made_by("PRAGMA user_version = 3;").await;
+        let dir = made_by("PRAGMA user_version = 4;").await;
         let error = State::open(dir.path(), &"one".parse().unwrap()).await.unwrap_err();
-        assert!(matches!(error, StateError::Newer { found: 3, .. }), "{error:?}");
-        assert!(error.to_string().ends_with("has version 3, and this program knows up to 2"), "{error}");
+        assert!(matches!(error, StateError::Newer { found: 4, .. }), "{error:?}");
+        assert!(error.to_string().ends_with("has version 4, and this program knows up to 3"), "{error}");
     }
 
     #[tokio::test]
@@ -505,6 +515,7 @@ INSERT INTO run VALUES ('r', NULL, '2026-01-01T00:00:00Z', NULL, NULL, NULL);
         let dir = made_by(
             "CREATE TABLE damage (vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, generation TEXT NOT NULL,
                  item TEXT NOT NULL, PRIMARY KEY (vault, stack, source, generation, item)) WITHOUT ROWID;
+             CREATE TABLE object (name BLOB);
              INSERT INTO damage VALUES ('00000000000000000000000000000001', 'one', 'db', '2026-01-01--7d--00000000', 'x');
              PRAGMA user_version = 1;",
         )

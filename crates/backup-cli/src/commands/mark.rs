@@ -46,9 +46,11 @@ impl Wish {
             (Self::Unpin, Change::Made, false) => "no longer pinned: it expires as others do",
             (Self::Unpin, Change::Made, true) => "would no longer be pinned",
             (Self::Unpin, Change::None, _) => "is not pinned",
-            (Self::Accept, Change::Made, false) => "accepted: what it froze may expire",
+            (Self::Accept, Change::Made, false) => "accepted: it freezes nothing any more",
             (Self::Accept, Change::Made, true) => "would be accepted",
             (Self::Accept, Change::None, _) => "is accepted already",
+            (_, Change::TooLate, _) => "too late: a prune is deleting it",
+            (_, Change::NotBelieved, _) => "was signed, and the signature is not believed",
         }
     }
 }
@@ -73,7 +75,10 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
         Wish::Unpin => None,
         Wish::Pin | Wish::Accept => Some(session.host_key()?),
     };
-    let found = find::snapshots(&session, &[], None).await?;
+    // Opened as for writing: what the endpoint does with what it is sent must have been seen.
+    let (vaults, silent) = session.vaults(None, !args.dry_run).await?;
+    let configured = session.config.sources.iter().map(|source| source.name.clone()).collect();
+    let found = find::in_vaults(vaults, silent, session.stack(), configured, &[]).await?;
     found.require_one()?;
     let mut exit = found.warn(&session);
     let (source, listed) = find::by_id(&found.listed, &args.id)?;
@@ -103,7 +108,16 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
         };
         let result: Result<Change, VaultError> = one.await;
         match result {
-            Ok(change) => done.push((vault.name(), change)),
+            Ok(change @ (Change::Made | Change::None)) => done.push((vault.name(), change)),
+            Ok(change) => {
+                let hint = match change {
+                    Change::TooLate => "copy it from another vault with `backup replicate`, where one has it",
+                    _ => "see in `keys.signers` whether this host's key may sign now, and repeat it",
+                };
+                let text = format!("vault `{}`: `{}` {}", vault.name(), listed.id, wish.done(change, args.dry_run));
+                cx.printer.warn(&text, hint);
+                exit = exit.worse(Exit::Failed);
+            }
             Err(error) => {
                 let error = CliError::from(error);
                 let text = format!("vault `{}`: {}", vault.name(), error.message());

@@ -11,6 +11,7 @@
 //! It never writes to the source database, never puts a password in an argument or a message, and never holds more
 //! than one row and one write batch per worker in memory.
 
+mod alternatives;
 mod archive;
 pub mod capture;
 mod catalog;

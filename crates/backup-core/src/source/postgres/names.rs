@@ -6,6 +6,8 @@
 
 use std::fmt::Write as _;
 
+use super::alternatives::alternatives;
+
 /// How statements are written for a database: the encoding of its COPY data decides what is safe in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Encoding {
@@ -108,28 +110,26 @@ fn parse_part(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// Patterns for `--exclude-table-data` that match exactly these tables: `"s".("a"|"b")`. Inside double quotes
+/// Patterns for `--exclude-table-data` that match exactly these tables: `"s".("a"|"b")` (see [`alternatives`]). Inside double quotes
 /// `pg_dump` takes every character literally. Each stays below the kernel's 128 KiB for one argument, with room for
 /// encodings that need more bytes than UTF-8.
 pub(super) fn patterns<'a>(tables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     const NAMES: usize = 2000;
     const BYTES: usize = 64 * 1024;
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-    let mut out: Vec<(String, usize, String)> = Vec::new();
+    let mut out: Vec<(&str, usize, Vec<&str>)> = Vec::new();
     for (schema, name) in tables {
-        let (schema, name) = (quoted(schema), quoted(name));
+        // Two quotation marks, two brackets, a bar; each quotation mark in it may be doubled.
+        let bytes = 2 * name.len() + 5;
         match out.last_mut() {
-            Some((of, names, alternatives))
-                if *of == schema && *names < NAMES && alternatives.len() + name.len() < BYTES =>
-            {
-                alternatives.push('|');
-                alternatives.push_str(&name);
-                *names += 1;
+            Some((of, sum, names)) if *of == schema && names.len() < NAMES && *sum + bytes < BYTES => {
+                *sum += bytes;
+                names.push(name);
             }
-            _ => out.push((schema, 1, name)),
+            _ => out.push((schema, bytes, vec![name])),
         }
     }
-    out.into_iter().map(|(schema, _, list)| format!("{schema}.({list})")).collect()
+    out.into_iter().map(|(schema, _, names)| format!("{}.({})", quoted(schema), alternatives(&names))).collect()
 }
 
 #[cfg(test)]

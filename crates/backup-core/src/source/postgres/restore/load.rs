@@ -161,11 +161,15 @@ impl Loader<'_> {
     ) -> Result<Vec<(Job, RestoreError)>, RestoreError> {
         let (queue, refused) = (Queue::new(jobs), Mutex::new(Vec::new()));
         let worker = || async {
-            let mut conn = None;
+            let mut conn: Option<Wire> = None;
             while let Some(work) = queue.next().await {
                 let job = match work {
                     Work::Load(job) => job,
                     Work::Build(index) => {
+                        // Another process connects for that; a limit of connections must hold for both.
+                        if let Some(idle) = conn.take() {
+                            idle.close().await;
+                        }
                         self.post_data.build(&index).await;
                         continue;
                     }
@@ -183,7 +187,8 @@ impl Loader<'_> {
                     }
                     other => {
                         other?;
-                        early = self.early(job);
+                        // Alone there is nothing beside which it could be built.
+                        early = if sessions > 1 { self.early(job) } else { Vec::new() };
                     }
                 }
                 queue.loaded(early);

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::archive::Archive;
 use super::error::RestoreError;
 use crate::manifest::TableEntry;
+use crate::source::postgres::rows::RowFormat;
 
 /// The entries after the rows of one archive.
 pub(super) struct PostData<'a> {
@@ -26,8 +27,12 @@ impl<'a> PostData<'a> {
         Self { archive, steps, built: Mutex::default() }
     }
 
-    /// What can be built for a table whose rows are all there, while other tables are loaded.
+    /// What can be built for a table whose rows are all there, while other tables are loaded. Only a table that was taken in
+    /// binary has no other types than the server's own.
     pub(super) fn early(&self, table: &TableEntry) -> Vec<EarlyIndex> {
+        if table.format != RowFormat::Binary.word() {
+            return Vec::new();
+        }
         let early = self.steps.iter().flat_map(|steps| written(&table.schema, &table.name).map(|t| (steps, t)));
         early.flat_map(|(steps, table)| steps.early.get(&table).into_iter().flatten().cloned()).collect()
     }
@@ -67,8 +72,8 @@ impl<'a> PostData<'a> {
 /// would then fire at our own REFRESH, write what was never in the database, or forbid it.
 ///
 /// Some of what is in `together` can be built before the last table has its rows: plain indexes and keys over columns,
-/// by the table's name as `pg_dump` writes it. An expression or a condition may call a function that reads another
-/// table, so these wait.
+/// by the table's name as `pg_dump` writes it. An expression, a condition or an operator class may call a function that
+/// reads another table, so these wait; so do all indexes of a table with a type that is not the server's own.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Steps {
     alone: String,
@@ -91,7 +96,8 @@ impl Steps {
             } else if last.iter().any(|word| entry.starts_with(word)) {
                 &mut steps.last
             } else {
-                if let Some(table) = plain.get(id) {
+                let index = ["INDEX ", "CONSTRAINT "].iter().any(|word| entry.starts_with(word));
+                if let Some(table) = plain.get(id).filter(|_| index) {
                     steps.early.entry(table.clone()).or_default().push(EarlyIndex(format!("{line}\n")));
                 }
                 &mut steps.together
@@ -119,23 +125,22 @@ fn indexes_with_tails(script: &[u8]) -> BTreeSet<String> {
 }
 
 /// Of each entry that is one plain index or key and nothing else: its id, and the table as it is written there.
+///
+/// What looks like an entry may be text inside another one (of a comment, say): an id that comes twice is nobody's.
 fn plain_indexes(script: &[u8]) -> BTreeMap<String, String> {
     let text = String::from_utf8_lossy(script);
-    let mut found = BTreeMap::new();
+    let (mut found, mut seen) = (BTreeMap::new(), BTreeSet::new());
     for entry in text.split("-- TOC entry ").skip(1) {
         let Some((id, rest)) = entry.split_once(' ') else { continue };
+        if !seen.insert(id) {
+            found.remove(id);
+            continue;
+        }
         let around = |line: &&str| line.is_empty() || ["--", "\\", "SET "].iter().any(|start| line.starts_with(start));
         let statement: Vec<&str> = rest.lines().skip(1).filter(|line| !around(line)).collect();
         let table = match statement[..] {
-            [index]
-                if ["CREATE INDEX ", "CREATE UNIQUE INDEX "].iter().any(|start| index.starts_with(start))
-                    && index.matches('(').count() == 1 =>
-            {
-                index.split_once(" ON ").and_then(|(_, rest)| rest.split_once(" USING ")).map(|(table, _)| table)
-            }
-            [table, key] if key.contains(" PRIMARY KEY (") || key.contains(" UNIQUE (") => {
-                table.strip_prefix("ALTER TABLE ONLY ").filter(|_| key.starts_with("    ADD CONSTRAINT "))
-            }
+            [index] => plain_index(index),
+            [table, key] => table.strip_prefix("ALTER TABLE ONLY ").filter(|_| is_plain_key(key)),
             _ => None,
         };
         if let Some(table) = table {
@@ -143,6 +148,46 @@ fn plain_indexes(script: &[u8]) -> BTreeMap<String, String> {
         }
     }
     found
+}
+
+/// The table of a statement that makes an index over columns.
+fn plain_index(statement: &str) -> Option<&str> {
+    let rest = statement.strip_prefix("CREATE INDEX ").or_else(|| statement.strip_prefix("CREATE UNIQUE INDEX "))?;
+    let (table, rest) = after_name(rest)?.strip_prefix(" ON ")?.split_once(" USING btree (")?;
+    rest.strip_suffix(");").is_some_and(are_columns).then_some(table)
+}
+
+/// Whether a line adds a primary key or a unique constraint over columns.
+fn is_plain_key(line: &str) -> bool {
+    let key = || {
+        let rest = after_name(line.strip_prefix("    ADD CONSTRAINT ")?)?;
+        let columns = rest.strip_prefix(" PRIMARY KEY (").or_else(|| rest.strip_prefix(" UNIQUE ("))?;
+        columns.strip_suffix(");")
+    };
+    key().is_some_and(are_columns)
+}
+
+/// Whether these are columns in their types' own order: no expression, no operator class, no collation.
+fn are_columns(list: &str) -> bool {
+    let order = ["", " DESC", " NULLS FIRST", " DESC NULLS LAST"];
+    list.split(", ").all(|column| after_name(column).is_some_and(|rest| order.contains(&rest)))
+}
+
+/// What follows an identifier.
+fn after_name(text: &str) -> Option<&str> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let end = text.find(|c| !plain(c)).unwrap_or(text.len());
+        return (end > 0).then(|| &text[end..]);
+    };
+    let mut rest = quoted;
+    loop {
+        rest = &rest[rest.find('"')? + 1..];
+        match rest.strip_prefix('"') {
+            Some(doubled) => rest = doubled,
+            None => return Some(rest),
+        }
+    }
 }
 
 /// The ways in which `pg_dump` may write a table's name.
@@ -186,19 +231,27 @@ mod tests {
             "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT h EXCLUDE USING gist (x WITH &&);",
             "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT i FOREIGN KEY (x) REFERENCES public.u(x);",
             "CREATE POLICY j ON public.t USING (true);",
+            "CREATE INDEX k ON public.t USING btree (x public.my_ops);",
+            "CREATE INDEX l ON public.t USING btree (x COLLATE \"C\");",
+            "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT \"m UNIQUE (\" FOREIGN KEY (x) REFERENCES public.u(x);",
+            "CREATE INDEX \"n ON public.u USING btree (x);\" ON public.t USING btree (f(x));",
+            "COMMENT ON INDEX i IS E'x\n-- TOC entry 15 (\nALTER TABLE ONLY public.t\n    ADD CONSTRAINT a UNIQUE (x);\n-- TOC entry 99 (';",
+            "REFRESH MATERIALIZED VIEW public.m;",
+            "CREATE INDEX \"o\"\"p\" ON public.t USING btree (x, \"Y\" DESC NULLS LAST);",
         ];
         let mut script = String::new();
         let mut list = String::new();
         for (at, entry) in entries.iter().enumerate() {
             script.push_str(&format!("-- TOC entry {at} (class 1259 OID 1)\n-- Name: n\n--\n\n{entry}\n\n\n--\n"));
-            list.push_str(&format!("{at}; 1259 1 X public n postgres\n"));
+            let kind = if entry.starts_with("ALTER") { "CONSTRAINT" } else { "INDEX" };
+            list.push_str(&format!("{at}; 1259 1 {kind} public n postgres\n"));
         }
         let steps = Steps::of(&list, script.as_bytes());
         let ids = |table: &str| {
             let early = steps.early.get(table).into_iter().flatten();
             early.map(|EarlyIndex(line)| line.split(';').next().unwrap().to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(ids("public.t"), ["0", "1", "2"]);
+        assert_eq!(ids("public.t"), ["0", "1", "2", "16"]);
         assert_eq!(ids("public.\"T\""), ["3"]);
         assert_eq!(steps.early.len(), 2);
         assert!(written("public", "T").contains(&"public.\"T\"".to_owned()));

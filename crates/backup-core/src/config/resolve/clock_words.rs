@@ -25,7 +25,7 @@ pub(super) fn first(sql: &str) -> Option<&str> {
                 let length = rest.bytes().take_while(|b| starts_word(*b) || b.is_ascii_digit() || *b == b'$').count();
                 let (word, after) = rest.split_at(length);
                 let is = |known: &&str| word.eq_ignore_ascii_case(known);
-                let called = after.trim_start().starts_with('(') && FUNCTIONS.iter().any(&is);
+                let called = after.trim_start().starts_with('(') && FUNCTIONS.iter().any(is);
                 if called || (WORDS.iter().any(is) && !sql[..at].ends_with('.')) {
                     return Some(word);
                 }

@@ -134,9 +134,9 @@ fn what_is_no_dump_and_what_a_restore_could_not_do_is_refused_with_advice() {
     assert!(again.stderr.contains("already") && again.stderr.contains("--at"), "{}", again.stderr);
 
     // Nobody keeps roles in such a dump: one that is missing is told before anything is made.
-    scene.stack.pg.psql("postgres", "ALTER ROLE \"Al ice\" RENAME TO alice");
+    scene.stack.pg.psql("postgres", "ALTER ROLE \"car ol\" RENAME TO carol");
     let missing = scene.restore(&["--source", "db", "--into", "back"]).expect(2);
-    assert!(missing.stderr.contains("role `Al ice` is missing here"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("role `car ol` is missing here"), "{}", missing.stderr);
     assert_eq!(scene.stack.pg.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname ~ 'back'").trim(), "0");
 }
 

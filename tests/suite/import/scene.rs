@@ -18,7 +18,7 @@ pub(super) const DUMPS: [(&str, &[&str], &str); 6] = [
 /// Instants in another zone than ours, partitions that are loaded through their root, texts that look like a script's
 /// end, rows without columns, owners, privileges and settings.
 const DATABASE: &str = r#"
-    CREATE ROLE bob; CREATE ROLE "Al ice";
+    CREATE ROLE bob; CREATE ROLE "Al ice"; CREATE ROLE "car ol";
     CREATE DATABASE app OWNER bob CONNECTION LIMIT 17;
     ALTER DATABASE app SET timezone TO 'America/New_York'; ALTER DATABASE app SET search_path TO 'a b', public;
     ALTER ROLE bob IN DATABASE app SET work_mem = '5MB'; COMMENT ON DATABASE app IS 'it''s';
@@ -56,7 +56,7 @@ it''s' $_$;
     CREATE VIEW public.recent AS SELECT * FROM public.times WHERE at > '2024-06-01';
     CREATE MATERIALIZED VIEW public.totals AS SELECT m, count(*) FROM public.moods GROUP BY m;
     SELECT lo_from_bytea(70001, decode(repeat('ab', 5000), 'hex'));
-    CREATE SEQUENCE public.lonely START 5; SELECT nextval('public.lonely');
+    CREATE SEQUENCE public.lonely START 5; SELECT nextval('public.lonely'); ALTER SEQUENCE public.lonely OWNER TO "car ol";
     ALTER TABLE public.times ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON public.times TO bob, "Al ice" USING (id > 0);
     ALTER TABLE public.parent OWNER TO bob; GRANT SELECT ON public.times TO "Al ice"; COMMENT ON TABLE public.times IS 'times; it''s';
     ALTER DEFAULT PRIVILEGES FOR ROLE bob GRANT SELECT ON TABLES TO "Al ice";

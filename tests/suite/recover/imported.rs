@@ -36,13 +36,14 @@ async fn imported_dumps_come_back_by_the_vaults_own_page() {
     for (at, (format, arguments)) in dumps.into_iter().enumerate() {
         let file = scene.path(format);
         stock(&cluster, name, &[arguments, &["-f", file.to_str().unwrap()]].concat());
-        let now = clock().now();
+        // The last is of tomorrow: no date makes an import the newest.
+        let (now, ahead) = (clock().now(), chrono::TimeDelta::days(1));
         let options = ImportOptions {
             path: file,
             clients: ClientsOption::Dir(cluster.clients().to_owned()),
-            at: Some(now - chrono::TimeDelta::days(1000 - i64::try_from(at).unwrap())),
+            at: Some(if format == "plain" { now + ahead } else { now - ahead * (1000 - i32::try_from(at).unwrap()) }),
             timezone: chrono_tz::Tz::UTC,
-            now,
+            now: now + ahead,
             database: name.to_owned(),
         };
         let dump = inspect(options).await.unwrap();
@@ -67,7 +68,7 @@ async fn imported_dumps_come_back_by_the_vaults_own_page() {
         cluster.psql("postgres", "DROP DATABASE \"the \"\"old\"\" one\"");
     }
 
-    // Without a name: the newest import, and a capture before any import, however old it is.
+    // Without a name: the newest import, and a capture before any import, whatever their dates.
     let newest = scene.recover(&copy, "old", &scene.path("newest"), &[], &[]);
     newest.succeeds();
     assert!(newest.stderr().contains(ids.last().unwrap().as_str()), "{}", newest.stderr());

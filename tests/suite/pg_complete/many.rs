@@ -87,17 +87,20 @@ fn number(name: &str, otherwise: usize) -> usize {
 async fn tables_come_back_that_cannot_be_locked_twice() {
     let count = number("BACKUP_MANY_TABLES", 700);
     let small: &[(&str, &str)] = if count > 5000 { &[] } else { &[("max_connections", "20")] };
-    many_tables(count, small).await;
+    many_tables(count, small, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes"]
 async fn twenty_thousand_tables_come_back() {
-    many_tables(20_000, &[("max_locks_per_transaction", "512")]).await;
+    many_tables(20_000, &[("max_locks_per_transaction", "512")], false).await;
 }
 
-async fn many_tables(count: usize, settings: &[(&str, &str)]) {
-    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+async fn many_tables(count: usize, settings: &[(&str, &str)], churned: bool) {
+    let settings: Vec<(String, String)> =
+        settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    // What looks at the restored database at the end is `pg_dump`, which locks all tables, too.
+    let locks: Vec<_> = settings.iter().filter(|(name, _)| name == "max_locks_per_transaction").cloned().collect();
     let source = Cluster::start_with(Options { settings, ..Options::default() });
     // In one transaction they would need more locks than there are.
     let sql = format!(
@@ -109,7 +112,7 @@ async fn many_tables(count: usize, settings: &[(&str, &str)]) {
     source.psql("many", &sql);
     println!("{}", watch.seconds("fixture"));
     let before = Picture::of(&source, "many").rows;
-    let churn = Churn::start(&source, 0.5);
+    let churn = churned.then(|| Churn::start(&source, 0.5));
     let watch = Watch::new();
     let wanted = PostgresOptions { attempts: 30, ..options(&source, "many") };
     let captured = capture(&wanted, &Keep, &clock(), &watch).await;
@@ -121,10 +124,10 @@ async fn many_tables(count: usize, settings: &[(&str, &str)]) {
     let (fleeting, lasting): (Vec<_>, Vec<_>) =
         fixture.tables.iter().partition(|table| table.name.starts_with("churn_"));
     assert_eq!(lasting.len(), count);
-    assert!((1..=6).contains(&fleeting.len()), "{}", fleeting.len());
+    assert!(if churned { (1..=6).contains(&fleeting.len()) } else { fleeting.is_empty() }, "{}", fleeting.len());
     assert!(fixture.tables.iter().all(|table| table.rows == 1));
     drop(source);
-    let target = Cluster::start_with(Options::default());
+    let target = Cluster::start_with(Options { settings: locks, ..Options::default() });
     let mut options = into(&target, Target::Original);
     options.verify = Verify::Counts;
     let (watch, snapshot) = (Watch::new(), fixture.snapshot());

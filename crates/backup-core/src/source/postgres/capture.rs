@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::catalog;
 use super::clients::Clients;
-use super::error::PostgresError;
+use super::error::{PostgresError, sql_state};
 use super::names::Encoding;
 use super::options::{Globals, PostgresOptions};
 use super::plan::{self, Plan, Table};
@@ -72,6 +72,9 @@ fn pause(attempt: u32) -> Duration {
     Duration::from_millis(u64::from(100 * attempt.min(20)) + u64::from(u16::from_le_bytes(random) % 500))
 }
 
+/// How often tables are listed again within one attempt.
+const LISTINGS: u32 = 20;
+
 /// What does not change between attempts.
 struct Server {
     version: i64,
@@ -112,14 +115,7 @@ async fn once(
         monitor.event(Event::Phase { source: options.source.clone(), phase: phase.to_owned() });
     };
     phase("locking tables and taking a snapshot");
-    let mut session = Session::open(&options.connect).await?;
-    let relations = catalog::relations(&mut session).await?;
-    let refused = plan::refusals(&relations);
-    if !refused.is_empty() {
-        return Err(PostgresError::NotReadable { user: options.connect.user().to_owned(), objects: refused });
-    }
-    let before = plan::plan(&relations, &options.exclude_data, server.standby)?;
-    let mut coordinator = Coordinator::take(&options.connect, session, &before.tables, &server.encoding).await?;
+    let mut coordinator = locked(options, server).await?;
     let plan = coordinator.plan(&options.exclude_data, &server.encoding, server.standby).await?;
     let excludes = archive::excludes(&mut coordinator.session, &plan, &server.encoding).await?;
 
@@ -190,6 +186,29 @@ async fn once(
     let (streams, tables) =
         assemble(&details.tables, options.part_blocks, globals, archive, results, &server.encoding)?;
     Ok(Captured { instant, streams, tables, properties: details.properties, suspect: details.suspect })
+}
+
+/// Lists the tables, locks them and takes the snapshot. A table that goes between listing and locking is no loss, because
+/// nothing is taken yet: listed again at once, a few times.
+async fn locked(options: &PostgresOptions, server: &Server) -> Result<Coordinator, PostgresError> {
+    let mut tries = 0;
+    loop {
+        let mut session = Session::open(&options.connect).await?;
+        let relations = catalog::relations(&mut session).await?;
+        let refused = plan::refusals(&relations);
+        if !refused.is_empty() {
+            return Err(PostgresError::NotReadable { user: options.connect.user().to_owned(), objects: refused });
+        }
+        let before = plan::plan(&relations, &options.exclude_data, server.standby)?;
+        match Coordinator::take(&options.connect, session, &before.tables, &server.encoding).await {
+            Err(PostgresError::Disturbed { source: Some(error), .. })
+                if tries < LISTINGS && matches!(sql_state(&error).as_deref(), Some("42P01" | "3F000")) =>
+            {
+                tries += 1;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// What is read inside the snapshot while `pg_dump` is at work already.

@@ -20,6 +20,7 @@ mod error;
 mod facts;
 mod globals;
 mod load;
+mod nameless;
 mod plan;
 mod proof;
 mod reorder;
@@ -253,9 +254,7 @@ impl Restore<'_> {
         self.phase("post-data");
         archive.post_data(options.jobs, lists.post_data()).await?;
         self.phase("analyze");
-        let mut conn = session::open(&to).await?;
-        analyze::all(&mut conn, self.monitor).await?;
-        let _ = conn.close().await;
+        analyze::all(&to, self.monitor).await?;
 
         self.phase("comparing");
         let tables = self.compare(&to, &loaded).await?;
@@ -317,7 +316,9 @@ impl Restore<'_> {
     ) -> Result<TableProof, RestoreError> {
         let entry = &self.snapshot.tables[index];
         let read = self.options.verify == Verify::Content || entry.kept == Kept::Archive;
-        let found = if read {
+        let found = if nameless::is_one(entry) {
+            nameless::read_back(to, entry).await?
+        } else if read {
             let mut session = match conn.take() {
                 Some(session) => session,
                 None => session::open(to).await?,

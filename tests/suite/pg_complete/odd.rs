@@ -3,6 +3,7 @@
 
 use std::process::Stdio;
 
+use backup_core::manifest::Kept;
 use backup_core::source::postgres::restore::Target;
 use backup_core::source::postgres::{ClientsOption, PostgresOptions};
 use harness::pg::{Cluster, Options, available, fed};
@@ -68,6 +69,74 @@ async fn a_database_without_an_encoding_comes_back() {
     script.splice(0..0, b"SET client_encoding = 'SQL_ASCII';".iter().copied());
     run(&source, "ascii", &script);
     assert_eq!(comes_back(&source, &target, "ascii").await, Vec::<String>::new());
+}
+
+/// Names that are no text in any encoding: of tables, schemas, columns, types, labels, functions. Such tables lie in the
+/// archive, counted and fingerprinted as all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_any_bytes_come_back() {
+    let (source, target) = (Cluster::start(), Cluster::start());
+    source.psql("postgres", &format!("CREATE DATABASE ascii {CREATE} 'SQL_ASCII'"));
+    let script = b"SET client_encoding = 'SQL_ASCII'; CREATE TABLE \"caf\xe9\" (x int PRIMARY KEY, t text);
+        INSERT INTO \"caf\xe9\" SELECT i, '\xff' || i FROM generate_series(1, 2000) i;
+        CREATE TABLE \"caf\xea\" (x int); INSERT INTO \"caf\xea\" VALUES (7);
+        CREATE SCHEMA \"\xe0\"; CREATE TABLE \"\xe0\".\"\xc3\xa9\" (a int, \"b\xfe\"\"\" text); INSERT INTO \"\xe0\".\"\xc3\xa9\" VALUES (1, 'x'), (2, NULL);
+        CREATE TABLE \"\xee\xbf\xa9\" (x int); INSERT INTO \"\xee\xbf\xa9\" VALUES (8), (9);
+        CREATE TABLE plain (a text, gone int); ALTER TABLE plain RENAME gone TO \"g\xff\"; ALTER TABLE plain DROP COLUMN \"g\xff\";
+        INSERT INTO plain VALUES ('\xe9'); CREATE TABLE columns (\"\xe9\n\" int, k text); INSERT INTO columns VALUES (5, '\xe9');
+        CREATE TYPE \"m\xf3od\" AS ENUM ('\xe9', 'b'); CREATE TABLE moods (m \"m\xf3od\"); INSERT INTO moods VALUES ('\xe9');
+        CREATE TABLE parent (k int) PARTITION BY LIST (k); CREATE TABLE \"leaf\xe9\" PARTITION OF parent DEFAULT; INSERT INTO parent VALUES (1);
+        CREATE SEQUENCE \"s\xe9\"; SELECT nextval('\"s\xe9\"'); CREATE VIEW \"v\xe9\" AS SELECT * FROM \"caf\xe9\"; CREATE INDEX \"i\xe9\" ON \"caf\xe9\" (t);
+        CREATE MATERIALIZED VIEW \"mv\xe9\" AS SELECT count(*) FROM \"caf\xe9\"; COMMENT ON TABLE \"caf\xe9\" IS '\xe9'; CREATE TABLE scratch (\"\xe9\" int);
+        INSERT INTO scratch VALUES (1); ALTER TABLE \"caf\xea\" ENABLE ROW LEVEL SECURITY; CREATE UNLOGGED TABLE \"u\xe9\" (x int);";
+    run(&source, "ascii", script);
+    let wanted = PostgresOptions { exclude_data: vec!["public.scratch".to_owned()], ..options(&source, "ascii") };
+    let (fixture, suspect) = capture_of(&wanted).await;
+    assert_eq!(suspect, Vec::<String>::new());
+    let kept: Vec<_> = fixture.tables.iter().map(|t| (t.name.as_str(), t.kept, t.rows)).collect();
+    let (streamed, archive) = (Kept::Streamed, Kept::Archive);
+    let expected = [
+        ("caf\u{efe9}", archive, 2000),
+        ("caf\u{efea}", archive, 1),
+        ("columns", archive, 1),
+        ("leaf\u{efe9}", archive, 1),
+        ("moods", streamed, 1),
+        ("plain", streamed, 1),
+        ("scratch", Kept::Excluded, 0),
+        ("u\u{efe9}", archive, 0),
+        // A name that is UTF-8, of the character that stands for 0xE9.
+        ("\u{efee}\u{efbf}\u{efa9}", archive, 2),
+        ("\u{e9}", archive, 2),
+    ];
+    let mut expected: Vec<_> = expected.into_iter().collect();
+    expected.sort_by_key(|(name, ..)| kept.iter().position(|(other, ..)| other == name));
+    assert_eq!(kept, expected);
+    let done = restored(&fixture, &into(&target, Target::Original)).await;
+    done.unwrap_or_else(|e| panic!("{}\n{}", chain(&e), target.log()));
+    source.psql("ascii", "TRUNCATE scratch");
+    let differences = Picture::of(&source, "ascii").differences(&Picture::of(&target, "ascii"));
+    assert!(differences.is_empty(), "{differences}");
+
+    // A row more in the manifest is a difference, also of such a table; and nobody gets fewer rows for want of rights.
+    let mut broken = fixture.clone();
+    broken.table("caf\u{efe9}").rows += 1;
+    let into_other = into(&target, Target::Into("other".to_owned()));
+    let error = restored(&broken, &into_other).await.unwrap_err();
+    assert!(error.to_string().contains("2001 rows captured, 2000 restored"), "{}", chain(&error));
+    source.psql("ascii", "CREATE ROLE weak LOGIN");
+    let connect = backup_core::source::postgres::ConnectOptions::new(&source.url_as("weak", "ascii"), None).unwrap();
+    let Err(error) = captured(&PostgresOptions { connect, ..options(&source, "ascii") }).await else { panic!() };
+    assert!(error.to_string().contains("table `public.caf\\xE9`"), "{error}");
+}
+
+/// What the whole server shares must be text: it is written down by other sessions than this database's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_whose_comment_is_no_text_is_refused_by_name() {
+    let source = Cluster::start();
+    source.psql("postgres", &format!("CREATE DATABASE ascii {CREATE} 'SQL_ASCII'"));
+    run(&source, "ascii", b"SET client_encoding = 'SQL_ASCII'; COMMENT ON DATABASE ascii IS '\xfcber'");
+    let Err(error) = captured(&options(&source, "ascii")).await else { panic!("a comment was bent") };
+    assert!(error.to_string().contains("`database.comment` holds bytes that are not UTF-8: \"\\xFCber\""), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,6 +86,10 @@ fn postgres(error: &PostgresError) -> Advice {
         PostgresError::ClientFailed { .. } => {
             say(Exit::Failed, "read the program's last lines above; nothing was committed, run again")
         }
+        PostgresError::NoText { .. } => say(
+            Exit::Failed,
+            "write that role's name, comment or setting in UTF-8; names of tables and everything in them may be any bytes",
+        ),
         PostgresError::Lost { .. } => say(Exit::Failed, "see the server's log; nothing was committed, run again"),
         PostgresError::Unreconciled { .. }
         | PostgresError::CountDiffers { .. }

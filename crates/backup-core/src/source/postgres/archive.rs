@@ -34,7 +34,9 @@ pub(super) async fn excludes(
     let mut out = Vec::with_capacity(patterns.len());
     for pattern in patterns {
         let mut argument = b"--exclude-table-data=".to_vec();
-        if pattern.is_ascii() || encoding.is_utf8() || encoding.name == "SQL_ASCII" {
+        if encoding.is_none() {
+            argument.extend(names::to_bytes(&pattern));
+        } else if pattern.is_ascii() || encoding.is_utf8() {
             argument.extend(pattern.into_bytes());
         } else {
             let sql = format!(

@@ -3,9 +3,10 @@
 //! A query over `pg_class` sees the transaction's snapshot; functions such as `pg_relation_filenode` see what is
 //! committed now. Rule 4 compares the two, so this file reads columns only and leaves the functions to `copy_out`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::error::PostgresError;
+use super::names;
 use super::session::{Session, column};
 
 /// Object ids below are `initdb`'s.
@@ -33,9 +34,29 @@ pub(super) struct Relation {
     pub(super) readable: bool,
     /// Row-level security would hide rows from us.
     pub(super) secured: bool,
+    /// Its name, its schema's or a column's is no UTF-8, which happens where a database has no encoding.
+    pub(super) nameless: bool,
 }
 
 impl Relation {
+    /// A table of which only the name is known, and which of its rows its extension has dumped.
+    pub(super) fn named(schema: &str, name: &str, config: Option<String>) -> Self {
+        Self {
+            oid: 0,
+            schema: schema.to_owned(),
+            name: name.to_owned(),
+            kind: 'r',
+            persistence: 'p',
+            method: "heap".to_owned(),
+            extension: None,
+            config,
+            file_node: 0,
+            readable: true,
+            secured: false,
+            nameless: false,
+        }
+    }
+
     /// `schema.name` for people.
     pub(super) fn shown(&self) -> String {
         super::names::shown(&self.schema, &self.name)
@@ -60,15 +81,21 @@ pub(super) async fn relations(session: &mut Session) -> Result<Vec<Relation>, Po
             FROM pg_catalog.pg_extension e, pg_catalog.unnest(e.extconfig) WITH ORDINALITY u (oid, position)) g \
             ON g.oid = c.oid \
         WHERE c.relkind IN ('r', 'p', 'f', 'S') AND c.oid >= 16384";
+    let rows = session.run(DURING, sql).await?;
+    let columns = if session.any_bytes() { with_nameless_columns(session).await? } else { HashSet::new() };
     let mut out = Vec::new();
-    for row in session.run(DURING, sql).await? {
+    for row in rows {
         let letter = |name: &str| -> Result<char, PostgresError> {
             Ok(column::<String>(&row, name, DURING)?.chars().next().unwrap_or(' '))
         };
+        let oid = column(&row, "oid", DURING)?;
+        let (schema, name): (String, String) = (column(&row, "schema", DURING)?, column(&row, "name", DURING)?);
+        let odd = |name: &str| session.any_bytes() && names::has_stand_ins(name);
         out.push(Relation {
-            oid: column(&row, "oid", DURING)?,
-            schema: column(&row, "schema", DURING)?,
-            name: column(&row, "name", DURING)?,
+            oid,
+            nameless: odd(&schema) || odd(&name) || columns.contains(&oid),
+            schema,
+            name,
             kind: letter("kind")?,
             persistence: letter("persistence")?,
             method: column(&row, "method", DURING)?,
@@ -80,6 +107,20 @@ pub(super) async fn relations(session: &mut Session) -> Result<Vec<Relation>, Po
         });
     }
     out.sort_by(|a, b| (a.schema.as_bytes(), a.name.as_bytes()).cmp(&(b.schema.as_bytes(), b.name.as_bytes())));
+    Ok(out)
+}
+
+/// Oids of relations with a column whose name is no UTF-8.
+async fn with_nameless_columns(session: &mut Session) -> Result<HashSet<i64>, PostgresError> {
+    const DURING: &str = "looking for columns whose names are no UTF-8";
+    let sql = "SELECT attrelid::int8 AS oid, attname::text AS name FROM pg_catalog.pg_attribute \
+        WHERE attrelid >= 16384 AND attnum > 0 AND NOT attisdropped";
+    let mut out = HashSet::new();
+    for row in session.run(DURING, sql).await? {
+        if names::has_stand_ins(&column::<String>(&row, "name", DURING)?) {
+            out.insert(column(&row, "oid", DURING)?);
+        }
+    }
     Ok(out)
 }
 

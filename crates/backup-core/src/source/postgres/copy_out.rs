@@ -2,8 +2,7 @@
 //!
 //! `lock` and `same_table` guard against what a snapshot does not protect from: names are resolved as they are *now*
 //! (a renamed schema gives another table), and so are file nodes (a truncated table is empty for every snapshot).
-//! Rows are counted three ways that must agree: messages of the protocol, rows in their bytes, the server's COPY tag
-//! (its `count(*)` on the coordinator's session, whose driver does not tell the tag).
+//! Rows are counted three ways that must agree: messages of the protocol, rows in their bytes, the server's COPY tag.
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -34,8 +33,8 @@ pub(super) trait Reader: Send {
     /// Runs statements by the simple protocol and gives all their rows as text.
     async fn ask(&mut self, sql: String) -> Result<Answer, sqlx::Error>;
 
-    /// Runs `COPY … TO STDOUT`; gives the rows by the server's tag, where the driver tells it.
-    async fn copy(&mut self, sql: &str, rows: &mut Rows<'_>) -> Result<Option<u64>, CopyError<PostgresError>>;
+    /// Runs `COPY … TO STDOUT`; gives the rows by the server's tag.
+    async fn copy(&mut self, sql: &str, rows: &mut Rows<'_>) -> Result<u64, CopyError<PostgresError>>;
 }
 
 #[async_trait]
@@ -44,8 +43,8 @@ impl Reader for Wire {
         self.query(&sql).await
     }
 
-    async fn copy(&mut self, sql: &str, rows: &mut Rows<'_>) -> Result<Option<u64>, CopyError<PostgresError>> {
-        self.copy_out(sql, rows).await.map(Some)
+    async fn copy(&mut self, sql: &str, rows: &mut Rows<'_>) -> Result<u64, CopyError<PostgresError>> {
+        self.copy_out(sql, rows).await
     }
 }
 
@@ -125,16 +124,14 @@ impl<'a> Rows<'a> {
     }
 
     /// What was copied, when the rows are as many as the server says.
-    async fn finish(mut self, told: Option<u64>) -> Result<Copied, PostgresError> {
+    async fn finish(mut self, counted: u64) -> Result<Copied, PostgresError> {
         self.hand_on().await?;
         let sum = self.splitter.finish().filter(|_| self.one_each);
         let sum = sum.ok_or(PostgresError::NotARow { table: self.table.clone() })?;
-        match told {
-            Some(counted) if counted != sum.rows => {
-                Err(PostgresError::TagDiffers { table: self.table, copied: sum.rows, counted })
-            }
-            _ => Ok(Copied { sum, bytes: self.bytes, ended: self.output.finish().await? }),
+        if counted != sum.rows {
+            return Err(PostgresError::TagDiffers { table: self.table, copied: sum.rows, counted });
         }
+        Ok(Copied { sum, bytes: self.bytes, ended: self.output.finish().await? })
     }
 
     async fn hand_on(&mut self) -> Result<(), PostgresError> {
@@ -256,17 +253,14 @@ pub(super) async fn copy(
     let relation = &table.relation;
     let switch = |name: &str| format!("SET client_encoding = {}", literal(name));
     same_table(session, relation).await?;
-    if !encoding.is_utf8() {
+    if encoding.is_converted() {
         session.ask(switch(&encoding.name)).await.map_err(PostgresError::during("setting the encoding"))?;
     }
     let sql = copy_statement(table, blocks, encoding);
     let mut rows = Rows::new(table, output, monitor);
-    let mut told = session.copy(&sql, &mut rows).await.map_err(|error| failed(relation, error))?;
-    if told.is_none() {
-        told = Some(counted(session, table, blocks, encoding).await?);
-    }
-    let copied = rows.finish(told).await?;
-    if !encoding.is_utf8() {
+    let counted = session.copy(&sql, &mut rows).await.map_err(|error| failed(relation, error))?;
+    let copied = rows.finish(counted).await?;
+    if encoding.is_converted() {
         session.ask(switch("UTF8")).await.map_err(PostgresError::during("setting the encoding"))?;
     }
     same_table(session, relation).await?;
@@ -274,7 +268,7 @@ pub(super) async fn copy(
 }
 
 /// The statement that reads a table, or some of its blocks.
-fn copy_statement(table: &Table, blocks: Option<Blocks>, encoding: &Encoding) -> String {
+pub(super) fn copy_statement(table: &Table, blocks: Option<Blocks>, encoding: &Encoding) -> String {
     let relation = &table.relation;
     let name = encoding.qualified(&relation.schema, &relation.name);
     let from = match condition(table, blocks) {
@@ -316,26 +310,17 @@ fn failed(relation: &Relation, error: CopyError<PostgresError>) -> PostgresError
 
 /// Counts a locked table's rows a second way, between the same checks.
 pub(super) async fn count(session: &mut dyn Reader, table: &Table, encoding: &Encoding) -> Result<u64, PostgresError> {
-    same_table(session, &table.relation).await?;
-    let rows = counted(session, table, None, encoding).await?;
-    same_table(session, &table.relation).await?;
-    Ok(rows)
-}
-
-async fn counted(
-    session: &mut dyn Reader,
-    table: &Table,
-    blocks: Option<Blocks>,
-    encoding: &Encoding,
-) -> Result<u64, PostgresError> {
     let relation = &table.relation;
+    same_table(session, relation).await?;
     let name = encoding.qualified(&relation.schema, &relation.name);
-    let condition = condition(table, blocks).unwrap_or_default();
+    let condition = condition(table, None).unwrap_or_default();
     let answer = session.ask(format!("SELECT count(*) FROM ONLY {name} {condition}")).await;
     let failed = || PostgresError::during(format!("counting table `{}`", relation.shown()));
     let answer = answer.map_err(failed())?;
     let rows = answer.first().and_then(|row| row.first()).and_then(|value| value.as_deref()?.parse().ok());
-    rows.ok_or_else(|| failed()(sqlx::Error::RowNotFound))
+    let rows = rows.ok_or_else(|| failed()(sqlx::Error::RowNotFound))?;
+    same_table(session, relation).await?;
+    Ok(rows)
 }
 
 /// The statement of the manifest that loads a table's rows.

@@ -111,6 +111,14 @@ pub enum PostgresError {
         /// Kind and name of each, such as ``table `public.t` ``.
         objects: Vec<String>,
     },
+    /// Something that the whole server shares is no text in any encoding, and could not be given back.
+    #[error("`{property}` holds bytes that are not UTF-8: {value}")]
+    NoText {
+        /// The property, such as `database.owner`.
+        property: String,
+        /// Its value, such bytes as `\xE9`.
+        value: String,
+    },
     /// Somebody else's lock, TRUNCATE or DDL was in the way; a capture starts over.
     #[error("{what}{}{}", if blockers.is_empty() { "" } else { "; " }, blockers.join("; "))]
     Disturbed {

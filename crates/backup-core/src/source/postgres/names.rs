@@ -8,6 +8,54 @@ use std::fmt::Write as _;
 
 use super::alternatives::alternatives;
 
+/// The first of 128 characters for private use that stand for the bytes 0x80 to 0xFF where these are no UTF-8.
+const STAND_IN: u32 = 0xef80;
+
+fn stand_in(byte: u8) -> char {
+    char::from_u32(STAND_IN + u32::from(byte & 0x7f)).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
+/// The byte that a character stands for.
+fn stood_for(c: char) -> Option<u8> {
+    let offset = u32::from(c).checked_sub(STAND_IN).filter(|offset| *offset < 0x80)?;
+    u8::try_from(0x80 + offset).ok()
+}
+
+/// Text of a database without an encoding (`SQL_ASCII`), where a name may be any bytes: UTF-8 as it is, each other byte as
+/// the character that stands for it. UTF-8 of those very characters is taken for such bytes, so that [`to_bytes`]
+/// gives back what it was, and no two names become one.
+pub(super) fn from_bytes(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if stood_for(c).is_some() {
+                out.extend(c.encode_utf8(&mut [0; 4]).bytes().map(stand_in));
+            } else {
+                out.push(c);
+            }
+        }
+        out.extend(chunk.invalid().iter().copied().map(stand_in));
+    }
+    out
+}
+
+/// The bytes that [`from_bytes`] made a text of.
+pub(super) fn to_bytes(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for c in text.chars() {
+        match stood_for(c) {
+            Some(byte) => out.push(byte),
+            None => out.extend(c.encode_utf8(&mut [0; 4]).bytes()),
+        }
+    }
+    out
+}
+
+/// Whether a text of [`from_bytes`] was no UTF-8.
+pub(super) fn has_stand_ins(text: &str) -> bool {
+    text.chars().any(|c| stood_for(c).is_some())
+}
+
 /// How statements are written for a database: the encoding of its COPY data decides what is safe in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Encoding {
@@ -16,22 +64,29 @@ pub(super) struct Encoding {
 }
 
 impl Encoding {
-    /// The driver speaks UTF-8: for other databases sessions switch around each COPY.
+    /// Our statements are UTF-8.
     pub(super) fn is_utf8(&self) -> bool {
         self.name == "UTF8"
     }
 
-    /// In a UTF8 database our UTF-8 is right; in `SQL_ASCII` bytes pass as they are, and escapes above 127 are refused.
-    /// Everywhere else letters outside ASCII are escaped and the server converts them.
-    fn escapes_letters(&self) -> bool {
-        !self.is_utf8() && self.name != "SQL_ASCII"
+    /// Any bytes are text, and nothing is converted.
+    pub(super) fn is_none(&self) -> bool {
+        self.name == "SQL_ASCII"
+    }
+
+    /// The server converts between its encoding and UTF-8: sessions switch around each COPY.
+    pub(super) fn is_converted(&self) -> bool {
+        !self.is_utf8() && !self.is_none()
     }
 
     /// A quoted identifier on one line.
+    ///
+    /// In a UTF8 database our UTF-8 is right; in `SQL_ASCII` bytes pass as they are, and escapes above 127 are refused.
+    /// Everywhere else letters outside ASCII are escaped and the server converts them.
     pub(super) fn identifier(&self, name: &str) -> String {
         let escaped = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        let escaped = |c: char| escaped(c) && (c.is_ascii() || self.name != "SQL_ASCII");
-        let escaped = |c: char| escaped(c) || (!c.is_ascii() && self.escapes_letters());
+        let escaped = |c: char| escaped(c) && (c.is_ascii() || !self.is_none());
+        let escaped = |c: char| escaped(c) || (!c.is_ascii() && self.is_converted());
         if !name.chars().any(escaped) {
             return format!("\"{}\"", name.replace('"', "\"\""));
         }
@@ -71,15 +126,22 @@ pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// A text for people: on one line, bytes that are no text as `\xE9`.
+pub(super) fn readable(text: &str) -> String {
+    let letter = |c: char| match stood_for(c) {
+        Some(byte) => format!("\\x{byte:02X}"),
+        None if c.is_control() => "?".to_owned(),
+        None => c.to_string(),
+    };
+    text.chars().map(letter).collect()
+}
+
 /// `schema.name` for people, and the form that `exclude_data` is written in: a part with a dot or a quote in it stands
 /// in double quotes.
 pub(super) fn shown(schema: &str, name: &str) -> String {
     let part = |text: &str| {
-        if text.contains(['.', '"']) {
-            format!("\"{}\"", text.replace('"', "\"\"")).replace(char::is_control, "?")
-        } else {
-            text.replace(char::is_control, "?")
-        }
+        let plain = readable(text);
+        if plain.contains(['.', '"']) { format!("\"{}\"", plain.replace('"', "\"\"")) } else { plain }
     };
     format!("{}.{}", part(schema), part(name))
 }
@@ -151,6 +213,35 @@ mod tests {
         assert_eq!(utf8.copied("s", "t", &[]), "\"s\".\"t\"");
         assert_eq!(utf8.copied("s", "t", &["a".into(), "B".into()]), "\"s\".\"t\" (\"a\", \"B\")");
         assert_eq!(literal("it's"), "'it''s'");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_come_back_and_no_two_names_become_one() {
+        let names: [&[u8]; 9] = [
+            b"plain",
+            "h\u{e9}".as_bytes(),
+            b"h\xe9",
+            b"\xff\xfe\x80",
+            b"\xc3",
+            b"\xc3\xa9\xc3",
+            // What stands for 0xE9, as a name.
+            "\u{efe9}".as_bytes(),
+            b"\xef\xbf",
+            "\u{ef7f}\u{f000}".as_bytes(),
+        ];
+        for name in names {
+            let text = from_bytes(name);
+            assert_eq!(to_bytes(&text), name, "{text:?}");
+            assert_eq!(
+                has_stand_ins(&text),
+                std::str::from_utf8(name).is_err() || name == "\u{efe9}".as_bytes(),
+                "{text:?}"
+            );
+        }
+        let texts: std::collections::BTreeSet<String> = names.into_iter().map(from_bytes).collect();
+        assert_eq!(texts.len(), names.len());
+        assert_eq!(shown("s", &from_bytes(b"h\xe9 \n")), "s.h\\xE9 ?");
+        assert_eq!(to_bytes(&encoding("SQL_ASCII").identifier(&from_bytes(b"h\xe9\n\""))), b"U&\"h\xe9\\000A\"\"\"");
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub(super) fn plan(relations: &[Relation], exclude: &[String], standby: bool) ->
                         Kept::Excluded
                     }
                     None if relation.extension.is_some() || relation.method != "heap" => Kept::Archive,
+                    // No statement of the manifest, which is UTF-8, could load it.
+                    None if relation.nameless => Kept::Archive,
                     None => Kept::Streamed,
                 };
                 plan.tables.push(Table::new(relation.clone(), kept));
@@ -167,6 +169,7 @@ pub(super) mod tests {
             file_node: oid,
             readable: true,
             secured: false,
+            nameless: false,
         }
     }
 
@@ -184,14 +187,14 @@ pub(super) mod tests {
             relation(20_007, 'f', "public", "foreign"),
             relation(20_008, 'p', "public", "parent"),
             relation(20_009, 'S', "public", "serial"),
+            Relation { nameless: true, ..table(20_011, "h\u{efe9}") },
             relation(20_010, 'r', "pg_catalog", "odd"),
         ];
         let exclude = ["public.left".to_owned(), "public.parent".to_owned(), "public.typo".to_owned()];
         let plan = plan(&relations, &exclude, true).unwrap();
         let kept: Vec<_> = plan.tables.iter().map(|t| (t.relation.name.as_str(), t.kept)).collect();
-        let expected =
-            [("plain", Kept::Streamed), ("left", Kept::Excluded), ("other", Kept::Archive), ("config", Kept::Archive)];
-        assert_eq!(kept, expected);
+        let archived = ["other", "config", "h\u{efe9}"].map(|name| (name, Kept::Archive));
+        assert_eq!(kept, [&[("plain", Kept::Streamed), ("left", Kept::Excluded)], &archived[..]].concat());
         assert_eq!(plan.members.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["member"]);
         assert_eq!(plan.left_out.len(), 3, "{:?}", plan.left_out);
         assert!(

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::copy_out::Reader;
 use super::error::PostgresError;
+use super::names;
 use super::session::{Session, column};
 use super::wire::Answer;
 use crate::manifest::Property;
@@ -77,6 +78,15 @@ pub(super) async fn read(session: &mut Session) -> Result<Vec<Property>, Postgre
         _ => Vec::new(),
     };
     properties.sort_by(|a: &Property, b| a.name.cmp(&b.name));
+    if session.any_bytes()
+        && let Some(odd) = properties.iter().find(|property| names::has_stand_ins(&property.value.to_string()))
+    {
+        // What stands for such bytes here would be written as itself there: these catalogs belong to the whole server.
+        return Err(PostgresError::NoText {
+            property: odd.name.clone(),
+            value: names::readable(&odd.value.to_string()),
+        });
+    }
     Ok(properties)
 }
 

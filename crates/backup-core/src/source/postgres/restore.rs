@@ -23,6 +23,7 @@ mod facts;
 mod globals;
 mod imported;
 mod load;
+mod nameless;
 mod plan;
 mod post_data;
 mod proof;
@@ -348,7 +349,9 @@ impl Restore<'_> {
         let read = self.options.verify == Verify::Content || entry.kept == Kept::Archive;
         let expected = RowSum { rows: entry.rows, fingerprint: entry.fingerprint };
         let mut differing = None;
-        let found = if read {
+        let found = if nameless::is_one(entry) {
+            nameless::read_back(to, entry).await?
+        } else if read {
             let mut session = match conn.take() {
                 Some(session) => session,
                 None => session::open(to).await?,

@@ -5,14 +5,11 @@
 //! first statement that needs one, and nothing may be prepared, hence planned, before the locks are held.
 
 use async_trait::async_trait;
-use futures::TryStreamExt as _;
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Connection as _, Row as _, ValueRef as _};
 
 use super::copy_out::{Reader, Rows};
 use super::error::{PostgresError, sql_state};
 use super::options::ConnectOptions;
-use super::wire::{Answer, CopyError, CopySink as _, Wire};
+use super::wire::{Answer, CopyError, Row, Wire};
 
 /// Settings of every session that reads data. Those that a server does not know are left out.
 const SETTINGS: [(&str, &str); 32] = [
@@ -99,74 +96,101 @@ pub(super) async fn open_wire(to: &ConnectOptions, id: &str) -> Result<Wire, Pos
 #[async_trait]
 impl Reader for Session {
     async fn ask(&mut self, sql: String) -> Result<Answer, sqlx::Error> {
-        self.attempt(sql).await?.iter().map(texts).collect()
+        self.wire.query(&sql).await
     }
 
-    async fn copy(&mut self, sql: &str, rows: &mut Rows<'_>) -> Result<Option<u64>, CopyError<PostgresError>> {
-        let mut messages = self.connection.copy_out_raw(sql).await?;
-        while let Some(message) = messages.try_next().await? {
-            rows.piece(&message);
-            rows.message_ends();
-            rows.drain().await.map_err(CopyError::Sink)?;
-        }
-        // The driver does not tell the server's count.
-        Ok(None)
+    async fn copy(&mut self, sql: &str, rows: &mut Rows<'_>) -> Result<u64, CopyError<PostgresError>> {
+        self.wire.copy_out(sql, rows).await
     }
-}
-
-fn texts(row: &PgRow) -> Result<Vec<Option<String>>, sqlx::Error> {
-    let value = |at| {
-        let value = row.try_get_raw(at)?;
-        if value.is_null() {
-            Ok(None)
-        } else {
-            value.as_str().map(|text| Some(text.to_owned())).map_err(sqlx::Error::Decode)
-        }
-    };
-    (0..row.len()).map(value).collect()
 }
 
 /// One session with the settings above.
 #[derive(Debug)]
 pub(super) struct Session {
-    connection: PgConnection,
+    wire: Wire,
 }
 
 impl Session {
     /// Opens a session and makes its settings.
     pub(super) async fn open(to: &ConnectOptions) -> Result<Self, PostgresError> {
-        let mut session = Self { connection: to.connect().await? };
+        let wire = Wire::open(to).await.map_err(|source| PostgresError::connecting(to, source))?;
+        let mut session = Self { wire };
         session.run(PREPARING, settings()).await?;
         Ok(session)
     }
 
     /// Runs statements by the simple protocol and gives all their rows; `during` names the work in an error.
-    pub(super) async fn run(&mut self, during: &str, sql: impl Into<String>) -> Result<Vec<PgRow>, PostgresError> {
+    pub(super) async fn run(&mut self, during: &str, sql: impl Into<String>) -> Result<Vec<Row>, PostgresError> {
         self.attempt(sql).await.map_err(PostgresError::during(during))
     }
 
     /// As [`Session::run`], giving the driver's error, for callers that look at its SQLSTATE.
-    pub(super) async fn attempt(&mut self, sql: impl Into<String>) -> Result<Vec<PgRow>, sqlx::Error> {
-        sqlx::raw_sql(AssertSqlSafe(sql.into())).fetch_all(&mut self.connection).await
+    pub(super) async fn attempt(&mut self, sql: impl Into<String>) -> Result<Vec<Row>, sqlx::Error> {
+        self.wire.rows(&sql.into()).await
     }
 
     /// Runs a query that gives one row.
-    pub(super) async fn one(&mut self, during: &str, sql: impl Into<String>) -> Result<PgRow, PostgresError> {
+    pub(super) async fn one(&mut self, during: &str, sql: impl Into<String>) -> Result<Row, PostgresError> {
         let row = self.run(during, sql).await?.into_iter().next();
         row.ok_or_else(|| PostgresError::during(during)(sqlx::Error::RowNotFound))
     }
 
+    /// Whether names in this database may be any bytes, of which some stand here as other characters.
+    pub(super) fn any_bytes(&self) -> bool {
+        self.wire.any_bytes()
+    }
+
+    /// For COPY.
+    pub(super) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
     /// Ends the session at once, so that its locks are gone when this returns.
     pub(super) async fn close(self) {
-        // The server ends the session also when the farewell is lost.
-        let _ = self.connection.close().await;
+        self.wire.close().await;
+    }
+}
+
+/// What a column can be read as.
+pub(super) trait Value: Sized {
+    /// Reads the server's text, or NULL; `None` when it is not of this type.
+    fn read(text: Option<&str>) -> Option<Self>;
+}
+
+impl Value for i64 {
+    fn read(text: Option<&str>) -> Option<Self> {
+        text?.parse().ok()
+    }
+}
+
+impl Value for bool {
+    fn read(text: Option<&str>) -> Option<Self> {
+        match text? {
+            "t" => Some(true),
+            "f" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+impl Value for String {
+    fn read(text: Option<&str>) -> Option<Self> {
+        text.map(str::to_owned)
+    }
+}
+
+impl<T: Value> Value for Option<T> {
+    fn read(text: Option<&str>) -> Option<Self> {
+        match text {
+            None => Some(None),
+            text => T::read(text).map(Some),
+        }
     }
 }
 
 /// Reads a column that a query of ours must have given; `during` names the query.
-pub(super) fn column<'r, T>(row: &'r PgRow, name: &str, during: &str) -> Result<T, PostgresError>
-where
-    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    row.try_get(name).map_err(PostgresError::during(during))
+pub(super) fn column<T: Value>(row: &Row, name: &str, during: &str) -> Result<T, PostgresError> {
+    let missing = || PostgresError::during(during)(sqlx::Error::ColumnNotFound(name.to_owned()));
+    let strange = || PostgresError::during(during)(sqlx::Error::Decode(format!("`{name}` has no sense").into()));
+    T::read(row.get(name).ok_or_else(missing)?.as_deref()).ok_or_else(strange)
 }

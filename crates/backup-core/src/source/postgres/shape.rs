@@ -20,12 +20,12 @@ impl Shapes {
     /// Reads them; in a transaction with a snapshot, as of that.
     pub(super) async fn read(session: &mut Session) -> Result<Self, PostgresError> {
         const DURING: &str = "reading the columns of all tables";
-        let sql = "SELECT a.attrelid::int8 AS oid, pg_catalog.array_agg(pg_catalog.concat_ws(' ', a.attnum, a.atttypid, a.attname)) AS columns \
+        let sql = "SELECT a.attrelid::int8 AS oid, pg_catalog.concat_ws(' ', a.attnum, a.atttypid, a.attname) AS column \
             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
-            WHERE c.relkind = 'r' AND c.oid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped GROUP BY a.attrelid";
-        let mut out = BTreeMap::new();
+            WHERE c.relkind = 'r' AND c.oid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped";
+        let mut out: BTreeMap<i64, Vec<String>> = BTreeMap::new();
         for row in session.run(DURING, sql).await? {
-            out.insert(column(&row, "oid", DURING)?, column(&row, "columns", DURING)?);
+            out.entry(column(&row, "oid", DURING)?).or_default().push(column(&row, "column", DURING)?);
         }
         Ok(Self(out))
     }

@@ -13,6 +13,7 @@ mod startup;
 mod tls;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
@@ -21,6 +22,7 @@ use postgres_protocol::message::backend::{DataRowBody, Message};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use super::names;
 use error::server_error;
 
 /// Room for one read. Larger than any common row, so that pieces are the exception.
@@ -42,6 +44,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// The rows of an answer, each value as text.
 pub(super) type Answer = Vec<Vec<Option<String>>>;
+
+/// One row of an answer.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    columns: Arc<[String]>,
+    values: Vec<Option<String>>,
+}
+
+impl Row {
+    /// The value of a column as text, or NULL; `None` where there is no such column.
+    pub(super) fn get(&self, column: &str) -> Option<&Option<String>> {
+        self.values.get(self.columns.iter().position(|name| name == column)?)
+    }
+}
 
 /// Takes what COPY sends.
 pub(super) trait CopySink {
@@ -87,6 +103,8 @@ pub(super) struct Wire {
     /// Bytes of the longest message that is read whole.
     limit: usize,
     broken: bool,
+    /// The database has no encoding (`SQL_ASCII`): text is any bytes, and stands here as `names::from_bytes` says.
+    any_bytes: bool,
 }
 
 impl std::fmt::Debug for Wire {
@@ -98,17 +116,28 @@ impl std::fmt::Debug for Wire {
 impl Wire {
     fn new(stream: Box<dyn Stream>) -> Self {
         let inbox = BytesMut::with_capacity(INBOX_BYTES);
-        Self { stream, inbox, outbox: BytesMut::new(), limit: STRANGER_BYTES, broken: false }
+        Self { stream, inbox, outbox: BytesMut::new(), limit: STRANGER_BYTES, broken: false, any_bytes: false }
     }
 
     /// Runs statements and gives the rows of all of them. After the server's error the session goes on.
     pub(super) async fn query(&mut self, sql: &str) -> Result<Answer, sqlx::Error> {
+        Ok(self.rows(sql).await?.into_iter().map(|row| row.values).collect())
+    }
+
+    /// As [`Wire::query`], each row with the names of its columns.
+    pub(super) async fn rows(&mut self, sql: &str) -> Result<Vec<Row>, sqlx::Error> {
         self.begin(sql).await?;
-        let mut answer = Answer::new();
+        let (mut answer, mut columns): (Vec<Row>, Arc<[String]>) = (Vec::new(), Arc::new([]));
         let mut refused = None;
         loop {
             match self.after(&mut refused).await? {
-                Message::DataRow(row) => answer.push(texts(&row)?),
+                Message::RowDescription(body) => {
+                    let names = body.fields().map(|field| Ok(field.name().to_owned()));
+                    columns = names.collect::<Vec<_>>()?.into();
+                }
+                Message::DataRow(row) => {
+                    answer.push(Row { columns: columns.clone(), values: texts(&row, self.any_bytes)? });
+                }
                 Message::ErrorResponse(body) => refused = Some(server_error(&body)?),
                 Message::ReadyForQuery(_) => break,
                 Message::CopyOutResponse(_) | Message::CopyInResponse(_) => return Err(unexpected("a COPY")),
@@ -203,6 +232,11 @@ impl Wire {
         Ok(())
     }
 
+    /// Whether text in this database may be any bytes.
+    pub(super) fn any_bytes(&self) -> bool {
+        self.any_bytes
+    }
+
     /// Says goodbye, so that the session's locks are gone soon.
     pub(super) async fn close(mut self) {
         frontend::terminate(&mut self.outbox);
@@ -221,7 +255,16 @@ impl Wire {
         if std::mem::replace(&mut self.broken, true) {
             return Err(sqlx::Error::Protocol("the session was given up after an error".to_owned()));
         }
-        frontend::query(sql, &mut self.outbox)?;
+        if self.any_bytes {
+            let sql = names::to_bytes(sql);
+            let length = i32::try_from(sql.len() + HEADER_BYTES).map_err(io::Error::other)?;
+            self.outbox.put_u8(b'Q');
+            self.outbox.put_i32(length);
+            self.outbox.put_slice(&sql);
+            self.outbox.put_u8(0);
+        } else {
+            frontend::query(sql, &mut self.outbox)?;
+        }
         Ok(self.send().await?)
     }
 
@@ -237,7 +280,12 @@ impl Wire {
                 return Err(unexpected("a message that is too long"));
             }
             match Message::parse(&mut self.inbox)? {
-                Some(Message::NoticeResponse(_) | Message::ParameterStatus(_) | Message::NotificationResponse(_)) => {}
+                Some(Message::NoticeResponse(_) | Message::NotificationResponse(_)) => {}
+                Some(Message::ParameterStatus(body)) => {
+                    if matches!((body.name(), body.value()), (Ok("server_encoding"), Ok("SQL_ASCII"))) {
+                        self.any_bytes = true;
+                    }
+                }
                 Some(message) => return Ok(message),
                 None => self.read().await?,
             }
@@ -274,11 +322,20 @@ fn frame(inbox: &[u8], tag: u8) -> Result<Option<usize>, sqlx::Error> {
     Ok(Some(content as usize))
 }
 
-fn texts(row: &DataRowBody) -> Result<Vec<Option<String>>, sqlx::Error> {
+fn texts(row: &DataRowBody, any_bytes: bool) -> Result<Vec<Option<String>>, sqlx::Error> {
+    let text = |bytes: &[u8]| {
+        if any_bytes {
+            return Ok(names::from_bytes(bytes));
+        }
+        // A name in a catalog that databases of several encodings share.
+        let strange =
+            |_| unexpected(&format!("text that is not in its encoding: `{}`", String::from_utf8_lossy(bytes)));
+        String::from_utf8(bytes.to_vec()).map_err(strange)
+    };
     let mut ranges = row.ranges();
     let mut out = Vec::new();
     while let Some(range) = ranges.next()? {
-        out.push(range.map(|range| String::from_utf8_lossy(&row.buffer()[range]).into_owned()));
+        out.push(range.map(|range| text(&row.buffer()[range])).transpose()?);
     }
     Ok(out)
 }

@@ -50,11 +50,16 @@ impl Wire {
         wire.limit = ANSWER_BYTES;
         loop {
             match wire.message().await? {
-                Message::ReadyForQuery(_) => return Ok(wire),
+                Message::ReadyForQuery(_) => break,
                 Message::ErrorResponse(body) => return Err(server_error(&body)?),
                 _ => {}
             }
         }
+        if wire.any_bytes {
+            // Nothing is converted in such a database anyway, and with UTF8 the server refuses what is none.
+            wire.query("SET client_encoding = 'SQL_ASCII'").await?;
+        }
+        Ok(wire)
     }
 
     async fn authenticate(&mut self, to: &ConnectOptions) -> Result<(), sqlx::Error> {

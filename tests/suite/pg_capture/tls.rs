@@ -1,4 +1,4 @@
-//! Captures through TLS: all sessions of ours, the driver's and the one that copies, by the same rules.
+//! Captures through TLS. A capture's first session is a connection of our own: it is the one that refuses here.
 
 use std::process::Command;
 
@@ -72,9 +72,26 @@ async fn rows_come_through_tls_and_strangers_are_refused() {
         assert_counts(&captured);
         assert_eq!(table(&captured, "public", "t").rows, 50_000);
     }
-    let stranger = format!("sslmode=verify-full&sslrootcert={}", authority("strangers.crt"));
-    for refused in ["sslmode=disable", &stranger] {
-        let error = run(&with(&cluster, refused), &MemorySink::default()).await.unwrap_err();
+    let strangers = authority("strangers.crt");
+    for refused in [
+        "sslmode=disable".to_owned(),
+        format!("sslmode=require&sslrootcert={strangers}"),
+        format!("sslmode=verify-ca&sslrootcert={strangers}"),
+        format!("sslmode=verify-full&sslrootcert={strangers}"),
+        // No public authority has signed it.
+        "sslmode=verify-full".to_owned(),
+    ] {
+        let error = run(&with(&cluster, &refused), &MemorySink::default()).await.unwrap_err();
         assert!(matches!(error, PostgresError::Connect { .. } | PostgresError::Refused { .. }), "{refused}: {error:?}");
     }
+    // Under a name that the certificate does not have.
+    let named = |mode: &str| {
+        let url = cluster.url("postgres").replace("127.0.0.1", "localhost");
+        let url = format!("{url}?sslmode={mode}&sslrootcert={ours}");
+        let connect = ConnectOptions::new(&url, Some(Secret::new("canary-pw"))).unwrap();
+        PostgresOptions { connect, ..with(&cluster, "sslmode=require") }
+    };
+    assert!(run(&named("verify-ca"), &MemorySink::default()).await.is_ok());
+    let error = run(&named("verify-full"), &MemorySink::default()).await.unwrap_err();
+    assert!(matches!(error, PostgresError::Connect { .. }), "{error:?}");
 }

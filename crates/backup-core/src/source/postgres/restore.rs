@@ -15,6 +15,7 @@
 
 mod analyze;
 mod archive;
+pub mod data_only;
 mod database;
 mod error;
 mod expect;
@@ -287,6 +288,7 @@ impl Restore<'_> {
                 Selection::All => Vec::new(),
                 _ => selected.map(|entry| select::bring_back(&plan.database, &plan.facts.name, entry)).collect(),
             },
+            notes: Vec::new(),
         })
     }
 

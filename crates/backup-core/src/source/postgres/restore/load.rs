@@ -226,7 +226,7 @@ impl Loader<'_> {
     }
 
     /// Sends one part and compares.
-    async fn copy(
+    pub(super) async fn copy(
         &self,
         conn: &mut PgConnection,
         entry: &TableEntry,
@@ -310,7 +310,7 @@ impl Loader<'_> {
     }
 
     /// The rows of one part on their own.
-    async fn part_rows(&self, part: &Part) -> Result<Rows, RestoreError> {
+    pub(super) async fn part_rows(&self, part: &Part) -> Result<Rows, RestoreError> {
         let Some(wanted) = part.member else {
             return Ok(Rows::Stream(Numbered::open(self.streams, part.stream, StreamKind::PgTable).await?));
         };
@@ -326,7 +326,7 @@ impl Loader<'_> {
 }
 
 /// The rows of one part, wherever they come from.
-enum Rows {
+pub(super) enum Rows {
     Stream(Numbered),
     Memory(Option<Bytes>),
 }

@@ -257,7 +257,7 @@ impl Server {
 }
 
 /// Checks that the manifest does not contradict itself; gives the archive's number.
-fn consistent(snapshot: &Snapshot<'_>) -> Result<u32, RestoreError> {
+pub(super) fn consistent(snapshot: &Snapshot<'_>) -> Result<u32, RestoreError> {
     let bad = |why: String| RestoreError::Manifest { why };
     let archive = snapshot.first(StreamKind::PgArchive).ok_or_else(|| bad("it has no archive".to_owned()))?;
     let mut taken: BTreeSet<(u32, Option<u32>)> = BTreeSet::new();
@@ -303,7 +303,7 @@ fn consistent(snapshot: &Snapshot<'_>) -> Result<u32, RestoreError> {
 }
 
 impl Selection {
-    fn holds(&self, entry: &TableEntry) -> bool {
+    pub(super) fn holds(&self, entry: &TableEntry) -> bool {
         match self {
             Self::All => true,
             Self::Schema(schema) => entry.schema == *schema,

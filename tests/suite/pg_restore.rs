@@ -4,6 +4,7 @@
 //! the capture it belongs to. Each verification is broken on purpose and must say so, and then no database may carry
 //! the final name.
 
+mod data_only;
 mod expect;
 pub(super) mod fixture;
 mod parts;

@@ -7,6 +7,7 @@ mod files;
 mod part;
 mod plain;
 mod proof;
+mod rows;
 mod scene;
 mod suspicion;
 mod work;
@@ -39,7 +40,7 @@ pub(crate) enum Compare {
 /// Bring snapshots back, compared with what was captured
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-#[command(group = clap::ArgGroup::new("which"), group = clap::ArgGroup::new("part"))]
+#[command(group = clap::ArgGroup::new("which"), group = clap::ArgGroup::new("part"), group = clap::ArgGroup::new("overwrites"))]
 pub(crate) struct Args {
     /// This snapshot
     #[arg(value_name = "ID", group = "which", conflicts_with = "source")]
@@ -56,17 +57,24 @@ pub(crate) struct Args {
     /// Only these sources
     #[arg(long, value_name = "S")]
     pub(crate) source: Vec<SourceName>,
-    /// Into this database (a name, or postgres://USER@HOST:PORT/DB with the password in $PGPASSWORD), which must not exist
+    /// Into this database (a name, or postgres://USER@HOST:PORT/DB with the password in $PGPASSWORD), which must not
+    /// exist but for --data-only
     #[arg(long, value_name = "DB", conflicts_with = "replace")]
     pub(crate) into: Option<String>,
     /// Below this folder, by source, instead of the old places; a database, without --into, as plain files
     #[arg(long, value_name = "DIR", conflicts_with = "replace")]
     pub(crate) into_dir: Option<PathBuf>,
     /// In place of what is there now, which is kept under a dated name
-    #[arg(long)]
+    #[arg(long, group = "overwrites")]
     pub(crate) replace: bool,
-    /// Do not ask for the target's name before replacing
-    #[arg(long, requires = "replace")]
+    /// Only rows, into tables that are there and empty: of a database that exists, the original or --into DB; one session
+    #[arg(long, conflicts_with_all = ["replace", "into_dir", "path"])]
+    pub(crate) data_only: bool,
+    /// Empty those tables first, in the same transaction: a failure brings their rows back
+    #[arg(long, requires = "data_only", group = "overwrites")]
+    pub(crate) truncate: bool,
+    /// Do not ask for the target's name before replacing or emptying
+    #[arg(long, requires = "overwrites")]
     pub(crate) yes: bool,
     /// Only this table, into a new database
     #[arg(long, value_name = "T", group = "part")]
@@ -158,8 +166,8 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     if let Some(refused) = refused {
         return Err(refused);
     }
-    if args.replace && !args.yes {
-        confirm(&works).await?;
+    if (args.replace || args.truncate) && !args.yes {
+        confirm(&works, if args.replace { "--replace" } else { "--truncate" }).await?;
     }
     let mut exit = Exit::Done;
     let mut proofs = Vec::new();
@@ -207,16 +215,18 @@ fn refusal(refused: &[CliError], good: &[&SourceName]) -> Option<CliError> {
     Some(if hints.is_empty() { error } else { error.hint(hints.join("; ")) })
 }
 
-async fn confirm(works: &[Work]) -> Result<(), CliError> {
+async fn confirm(works: &[Work], flag: &str) -> Result<(), CliError> {
+    let (what, doing) =
+        if flag == "--replace" { ("replace it", "replace") } else { ("empty its tables", "empty them") };
     for work in works {
         let name = work.target_name();
-        let prompt = format!("type `{name}` to replace it: ");
+        let prompt = format!("type `{name}` to {what}: ");
         match aside(move || terminal::ask_line(&prompt)).await? {
             None => {
-                return Err(CliError::usage(
-                    "`--replace` asks for the target's name, and there is no terminal to ask at",
-                )
-                .hint("add `--yes` to replace without being asked"));
+                return Err(CliError::usage(format!(
+                    "`{flag}` asks for the target's name, and there is no terminal to ask at"
+                ))
+                .hint(format!("add `--yes` to {doing} without being asked")));
             }
             Some(answer) if answer.trim() == name => {}
             Some(_) => {
@@ -246,6 +256,8 @@ pub(in crate::commands) mod tests {
             (args.at.as_deref(), args.into.as_deref(), args.verify),
             (Some("-36h"), Some("app_back"), Compare::Content)
         );
+        let args: Args = parse(&["--data-only", "--truncate", "--yes", "--table", "t"]).unwrap();
+        assert!(args.data_only && args.truncate && args.yes && args.into.is_none());
         let signer = format!("SHA256:{}", "A".repeat(43));
         let line = ["--latest", "--vault", "s3://b/p", "--stack", "usdcop", "--identity", "-", "--signer", &signer];
         let args: Args = parse(&line).unwrap();
@@ -257,6 +269,11 @@ pub(in crate::commands) mod tests {
             &["--into", "a", "--replace"],
             &["--into-dir", "a", "--replace"],
             &["--yes"],
+            &["--truncate"],
+            &["--data-only", "--yes"],
+            &["--data-only", "--replace"],
+            &["--data-only", "--into-dir", "d"],
+            &["--data-only", "--path", "p"],
             &["--table", "a", "--schema", "b"],
             &["--stack", "usdcop"],
             &["--vault", "v", "--signer", "SHA256:short"],

@@ -207,6 +207,12 @@ fn postgres_restore(error: &PostgresRestoreError) -> Advice {
             Exit::Damage,
             "restore an older snapshot with `--at TIME`; or mend the check in `expect`, if it is the check that is wrong",
         ),
+        PostgresRestoreError::Orphans { .. } => {
+            say(Exit::Failed, "load the tables that they refer to as well, or the rows that are missing there first")
+        }
+        PostgresRestoreError::CommitLost { .. } => {
+            say(Exit::Failed, "look whether the tables have rows: all of them have theirs, or none")
+        }
         PostgresRestoreError::Closed { .. } => say(Exit::Failed, "run the statement above with `psql` as a superuser"),
         PostgresRestoreError::Staging { .. } => {
             say(Exit::Failed, "make room in the folder for temporary files, then try again")

@@ -73,14 +73,7 @@ fn reads_the_whole_documented_example() {
     let warned: Vec<_> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert_eq!(
         warned,
-        [
-            "source.trading-db.expect",
-            "source.models.type",
-            "source.cache.type",
-            "source.crontab.type",
-            "job.nightly.catch_up",
-            "notify.oncall"
-        ]
+        ["source.models.type", "source.cache.type", "source.crontab.type", "job.nightly.catch_up", "notify.oncall"]
     );
 }
 

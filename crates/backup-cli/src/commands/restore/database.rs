@@ -29,27 +29,7 @@ impl Database {
         source: &SourceName,
         snapshot: &OpenSnapshot,
     ) -> Result<Self, CliError> {
-        let (connect, clients, target) = place(scene, args, source)?;
-        let mut id = [0; 4];
-        getrandom::fill(&mut id).expect("the system gives random bytes");
-        let options = RestoreOptions {
-            source: source.to_string(),
-            connect,
-            maintenance: "postgres".to_owned(),
-            clients,
-            target,
-            only: selection(args),
-            jobs: std::thread::available_parallelism().map_or(2, usize::from),
-            verify: match args.verify {
-                Compare::Counts => Verify::Counts,
-                Compare::Content => Verify::Content,
-            },
-            expect: expect::of(scene, source, snapshot),
-            id: hex::encode(id),
-            at: scene.cx.clock.now(),
-            early_bytes: EARLY_BYTES,
-            keep_failed: false,
-        };
+        let options = options(scene, args, source, snapshot)?;
         let plan = restore::plan(&options, &described(snapshot), snapshot).await?;
         Ok(Self { options, plan })
     }
@@ -104,7 +84,37 @@ impl Database {
     }
 }
 
-fn described(snapshot: &OpenSnapshot) -> Snapshot<'_> {
+/// What is asked for, to whichever server it goes.
+pub(super) fn options(
+    scene: &Scene<'_>,
+    args: &Args,
+    source: &SourceName,
+    snapshot: &OpenSnapshot,
+) -> Result<RestoreOptions, CliError> {
+    let (connect, clients, target) = place(scene, args, source)?;
+    let mut id = [0; 4];
+    getrandom::fill(&mut id).expect("the system gives random bytes");
+    Ok(RestoreOptions {
+        source: source.to_string(),
+        connect,
+        maintenance: "postgres".to_owned(),
+        clients,
+        target,
+        only: selection(args),
+        jobs: std::thread::available_parallelism().map_or(2, usize::from),
+        verify: match args.verify {
+            Compare::Counts => Verify::Counts,
+            Compare::Content => Verify::Content,
+        },
+        expect: expect::of(scene, source, snapshot),
+        id: hex::encode(id),
+        at: scene.cx.clock.now(),
+        early_bytes: EARLY_BYTES,
+        keep_failed: false,
+    })
+}
+
+pub(super) fn described(snapshot: &OpenSnapshot) -> Snapshot<'_> {
     let manifest = snapshot.manifest();
     Snapshot { streams: &manifest.streams, tables: &manifest.tables, properties: &manifest.properties }
 }

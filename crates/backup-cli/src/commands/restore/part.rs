@@ -22,7 +22,7 @@ pub(super) enum Fit {
 /// Refuses what needs no vault to be refused.
 pub(super) fn check(args: &Args) -> Result<(), CliError> {
     match asked(args) {
-        Some((flag, DATABASE)) if args.into.is_none() => {
+        Some((flag, DATABASE)) if args.into.is_none() && !args.data_only => {
             Err(CliError::usage(format!("`{flag}` is restored into a new database, and `--into` does not name one"))
                 .hint("name it with `--into NAME`, and the database that it is taken from with `--source NAME`"))
         }
@@ -36,6 +36,7 @@ fn asked(args: &Args) -> Option<(&'static str, &'static str)> {
         (args.path.is_some(), "--path", FILES),
         (args.table.is_some(), "--table", DATABASE),
         (args.schema.is_some(), "--schema", DATABASE),
+        (args.data_only, "--data-only", DATABASE),
     ];
     flags.into_iter().find(|(given, ..)| *given).map(|(_, flag, kind)| (flag, kind))
 }
@@ -86,7 +87,12 @@ mod tests {
             assert!(error.message().starts_with(&format!("`{}` is restored into", wrong[0])), "{error:?}");
             assert!(error.advice().unwrap().contains("--source"), "{error:?}");
         }
-        for good in [&["--table", "t", "--into", "n"][..], &["--path", "/p", "--into-dir", "d"], &["--replace"]] {
+        for good in [
+            &["--table", "t", "--into", "n"][..],
+            &["--table", "t", "--data-only"],
+            &["--path", "/p", "--into-dir", "d"],
+            &["--replace"],
+        ] {
             assert_eq!(check(&args(good)), Ok(()), "{good:?}");
         }
     }
@@ -105,6 +111,8 @@ mod tests {
         assert_eq!(fit(&table, &db, "postgres"), Fit::Good);
         assert_eq!(fit(&table, &files, "files"), Fit::LeftOut);
         assert_eq!(fit(&args(&[]), &files, "files"), Fit::Good);
+        let rows = args(&["--data-only"]);
+        assert_eq!((fit(&rows, &db, "postgres"), fit(&rows, &files, "files")), (Fit::Good, Fit::LeftOut));
     }
 
     #[test]

@@ -63,6 +63,9 @@ impl Proof {
         for name in &proof.without_rows {
             text.push_str(&format!("without rows, as captured or chosen: {name}\n"));
         }
+        for note in &proof.notes {
+            text.push_str(&format!("{note}\n"));
+        }
         for one in &proof.expected {
             text.push_str(&format!("check {}: {}\n", one.name, one.found));
         }
@@ -96,9 +99,18 @@ impl Proof {
             "source": source, "restored": true, "snapshot": snapshot.doc().id, "database": proof.database,
             "tables": tables, "without_rows": proof.without_rows, "created_roles": proof.created_roles,
             "replaced": proof.replaced, "bring_back": proof.bring_back,
-            "expect": checks, "expect_not_asked": proof.not_asked,
+            "expect": checks, "expect_not_asked": proof.not_asked, "notes": proof.notes,
         });
         Self { source: source.to_string(), value, text, error: None }
+    }
+
+    /// Rows that went into a database that was there.
+    pub(super) fn rows(source: &SourceName, snapshot: &OpenSnapshot, proof: &RestoreProof) -> Self {
+        let mut proved = Self::database(source, snapshot, proof);
+        proved.value["data_only"] = Value::Bool(true);
+        // Others were there before: what is not chosen is not empty.
+        proved.text = proved.text.replace("without rows, as captured or chosen: ", "not touched: ");
+        proved
     }
 
     /// Files.

@@ -10,6 +10,7 @@ use super::database::Database;
 use super::files::Files;
 use super::plain::Plain;
 use super::proof::Proof;
+use super::rows::Rows;
 use super::suspicion::Suspicion;
 use super::{Args, Scene};
 use crate::error::CliError;
@@ -26,6 +27,7 @@ pub(super) struct Work {
 
 enum Kind {
     Database(Box<Database>),
+    Rows(Box<Rows>),
     Files(Box<Files>),
     Plain(Plain),
 }
@@ -37,6 +39,9 @@ impl Work {
         let kind = match (snapshot.manifest().source_type.as_str(), &args.into, &args.into_dir) {
             ("files", _, _) => Files::plan(args, &source, &snapshot).map(|plan| Kind::Files(Box::new(plan))),
             ("postgres", None, Some(dir)) => Plain::plan(dir, &source).map(Kind::Plain),
+            ("postgres", _, _) if args.data_only => {
+                Rows::plan(scene, args, &source, &snapshot).await.map(|plan| Kind::Rows(Box::new(plan)))
+            }
             ("postgres", _, _) => {
                 Database::plan(scene, args, &source, &snapshot).await.map(|plan| Kind::Database(Box::new(plan)))
             }
@@ -64,6 +69,7 @@ impl Work {
         lines.extend(self.suspicion.iter().map(|suspicion| format!("  {}", suspicion.text())));
         lines.extend(match &self.kind {
             Kind::Database(database) => database.describe(),
+            Kind::Rows(rows) => rows.describe(),
             Kind::Files(files) => files.describe(),
             Kind::Plain(plain) => plain.describe(),
         });
@@ -73,6 +79,7 @@ impl Work {
     fn refusals(&self) -> Vec<String> {
         match &self.kind {
             Kind::Database(database) => database.refusals(),
+            Kind::Rows(rows) => rows.refusals(),
             Kind::Files(_) | Kind::Plain(_) => Vec::new(),
         }
     }
@@ -81,9 +88,10 @@ impl Work {
     pub(super) fn refusal(&self) -> Option<CliError> {
         let refusals = self.refusals();
         (!refusals.is_empty()).then(|| {
-            CliError::usage(refusals.join("; "))
-                .about(format!("source `{}`", self.source))
-                .hint("restore beside it with `--into NAME` or `--into-dir DIR`, or replace it with `--replace`")
+            CliError::usage(refusals.join("; ")).about(format!("source `{}`", self.source)).hint(match &self.kind {
+                Kind::Rows(rows) => rows.way_out(),
+                _ => "restore beside it with `--into NAME` or `--into-dir DIR`, or replace it with `--replace`",
+            })
         })
     }
 
@@ -100,6 +108,7 @@ impl Work {
     pub(super) fn target_name(&self) -> String {
         match &self.kind {
             Kind::Database(database) => database.name().to_owned(),
+            Kind::Rows(rows) => rows.name().to_owned(),
             Kind::Files(_) | Kind::Plain(_) => self.source.to_string(),
         }
     }
@@ -107,6 +116,7 @@ impl Work {
     pub(super) async fn execute(self, scene: &Scene<'_>) -> Result<Proof, CliError> {
         let proof = match self.kind {
             Kind::Database(database) => database.execute(scene, &self.source, &self.snapshot).await,
+            Kind::Rows(rows) => rows.execute(scene, &self.source, &self.snapshot).await,
             Kind::Files(files) => files.execute(scene, &self.source, &self.snapshot).await,
             Kind::Plain(plain) => plain.execute(&self.source, &self.snapshot).await,
         }?;

@@ -15,6 +15,7 @@
 
 mod analyze;
 mod archive;
+pub mod data_only;
 mod database;
 mod differing;
 mod error;
@@ -266,6 +267,7 @@ impl Restore<'_> {
                 Selection::All => Vec::new(),
                 _ => selected.map(|entry| select::bring_back(&plan.database, &plan.facts.name, entry)).collect(),
             },
+            notes: Vec::new(),
         })
     }
 
@@ -295,8 +297,7 @@ impl Restore<'_> {
             monitor: self.monitor,
             jobs: options.jobs.max(1),
             tables: &plan.selected,
-            post_data: &post_data,
-            early_bytes: options.early_bytes,
+            early: Some((&post_data, options.early_bytes)),
         };
         let loaded = work.load().await?;
         self.phase("post-data");

@@ -102,6 +102,13 @@ impl<'a> Archive<'a> {
         Ok(String::from_utf8_lossy(&output).into_owned())
     }
 
+    /// The statements of entries without data blocks, those in `list`.
+    pub(super) async fn script(&self, list: &Path) -> Result<Vec<u8>, RestoreError> {
+        let mut command = self.clients.command(Tool::PgRestore);
+        command.arg("--use-list").arg(list).arg("--file=-").stdin(self.head_file()?).stdout(Stdio::piped());
+        finished(command, None).await
+    }
+
     /// Everything that comes before rows: types, functions, tables, sequences.
     pub(super) async fn pre_data(&self) -> Result<(), RestoreError> {
         let mut command = self.restoring("pre-data");

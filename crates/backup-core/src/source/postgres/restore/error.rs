@@ -87,6 +87,20 @@ pub enum RestoreError {
         /// Every check, also those that said true.
         proofs: Vec<ExpectProof>,
     },
+    /// Rows that were loaded refer to rows that are not there. Nothing was committed.
+    #[error("rows refer to rows that are not there, by {}", keys.join(", "))]
+    Orphans {
+        /// Each foreign key that does not hold, with its tables and how many rows it is.
+        keys: Vec<String>,
+    },
+    /// The connection broke in the very moment of the commit.
+    #[error("whether the rows were committed to database `{database}` is not known")]
+    CommitLost {
+        /// The database.
+        database: String,
+        /// How it broke.
+        source: PostgresError,
+    },
     /// A database that was closed for the swap could not be opened again.
     #[error("database `{database}` is still closed to new sessions (open it with `{remedy}`), and {what}")]
     Closed {

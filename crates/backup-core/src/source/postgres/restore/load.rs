@@ -40,10 +40,61 @@ pub(super) struct Loader<'a> {
     pub(super) jobs: usize,
     /// Indexes of the tables to load.
     pub(super) tables: &'a [usize],
-    /// What is built for a large table while others are loaded.
-    pub(super) post_data: &'a PostData<'a>,
-    /// From which size on a table is large.
-    pub(super) early_bytes: u64,
+    /// What is built for a large table while others are loaded, and from how many bytes of rows on one is large.
+    pub(super) early: Option<(&'a PostData<'a>, u64)>,
+}
+
+/// A session that takes rows: our own connection, or the driver's where one transaction has more to do than that.
+pub(super) trait Taker {
+    /// Runs one COPY … FROM STDIN, whatever stands before it, showing to `seen` what it sends; gives the server's count of rows
+    /// or its refusal. `Err`: the rows could not be read.
+    async fn take(
+        &mut self,
+        sql: &str,
+        rows: Rows,
+        seen: impl FnMut(&[u8]),
+    ) -> Result<Result<u64, sqlx::Error>, RestoreError>;
+}
+
+impl Taker for Wire {
+    async fn take(
+        &mut self,
+        sql: &str,
+        mut rows: Rows,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<Result<u64, sqlx::Error>, RestoreError> {
+        if let Err(refused) = self.copy_in(sql).await {
+            return Ok(Err(refused));
+        }
+        while let Some(bytes) = rows.next().await? {
+            seen(&bytes);
+            if let Err(refused) = self.send_rows(&bytes).await {
+                return Ok(Err(refused));
+            }
+        }
+        Ok(self.copied_in().await)
+    }
+}
+
+impl Taker for PgConnection {
+    async fn take(
+        &mut self,
+        sql: &str,
+        mut rows: Rows,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<Result<u64, sqlx::Error>, RestoreError> {
+        let mut copy = match self.copy_in_raw(sql).await {
+            Ok(copy) => copy,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        while let Some(bytes) = rows.next().await? {
+            seen(&bytes);
+            if let Err(refused) = copy.send(bytes).await {
+                return Ok(Err(refused));
+            }
+        }
+        Ok(copy.finish().await)
+    }
 }
 
 /// Tables up to this size are not truncated for the sake of FREEZE.
@@ -170,7 +221,9 @@ impl Loader<'_> {
                         if let Some(idle) = conn.take() {
                             idle.close().await;
                         }
-                        self.post_data.build(&index).await;
+                        if let Some((post_data, _)) = self.early {
+                            post_data.build(&index).await;
+                        }
                         continue;
                     }
                 };
@@ -208,7 +261,10 @@ impl Loader<'_> {
         let Job::Table(index) = job else { return Vec::new() };
         let entry = &self.snapshot.tables[index];
         let whole = entry.parts.iter().all(|part| part.member.is_none());
-        if whole && entry.bytes >= self.early_bytes { self.post_data.early(entry) } else { Vec::new() }
+        match self.early {
+            Some((post_data, bytes)) if whole && entry.bytes >= bytes => post_data.early(entry),
+            _ => Vec::new(),
+        }
     }
 
     /// All jobs, the largest first, so that no large one is left to run alone at the end.
@@ -304,25 +360,23 @@ impl Loader<'_> {
     }
 
     /// Sends one part to `target`, behind the statements `before`, and compares.
-    async fn copy(
+    pub(super) async fn copy<S: Taker>(
         &self,
-        conn: &mut Wire,
+        session: &mut S,
         entry: &TableEntry,
         part: &Part,
         (before, target): (&str, &str),
         freeze: bool,
-        mut rows: Rows,
+        rows: Rows,
     ) -> Result<RowSum, RestoreError> {
         let options = if freeze { ", FREEZE" } else { "" };
         let sql = format!("{before}COPY {target}{} FROM STDIN WITH ({}{options})", columns(entry), format_of(entry));
-        let failed = |source| refused_load(entry, source);
-        conn.copy_in(&sql).await.map_err(failed)?;
         let mut splitter = splitter(entry);
-        while let Some(bytes) = rows.next().await? {
-            splitter.feed(&bytes);
+        let seen = |bytes: &[u8]| {
+            splitter.feed(bytes);
             self.monitor.event(Event::Plain { bytes: bytes.len() as u64 });
-            conn.send_rows(&bytes).await.map_err(failed)?;
-        }
+        };
+        let loaded = session.take(&sql, rows, seen).await?.map_err(|source| refused_load(entry, source))?;
         let expected = RowSum { rows: part.rows, fingerprint: part.fingerprint };
         let differs = |found| RestoreError::PartDiffers {
             schema: entry.schema.clone(),
@@ -330,7 +384,6 @@ impl Loader<'_> {
             expected,
             found,
         };
-        let loaded = conn.copied_in().await.map_err(failed)?;
         let found = splitter.finish().ok_or_else(|| RestoreError::Damaged {
             number: part.stream,
             why: format!("the rows of {target} end inside a row"),
@@ -390,7 +443,7 @@ impl Loader<'_> {
     }
 
     /// The rows of one part on their own.
-    async fn part_rows(&self, part: &Part) -> Result<Rows, RestoreError> {
+    pub(super) async fn part_rows(&self, part: &Part) -> Result<Rows, RestoreError> {
         let Some(wanted) = part.member else {
             return Ok(Rows::Stream(Numbered::open(self.streams, part.stream, StreamKind::PgTable).await?));
         };
@@ -406,7 +459,7 @@ impl Loader<'_> {
 }
 
 /// The rows of one part, wherever they come from.
-enum Rows {
+pub(super) enum Rows {
     Stream(Numbered),
     Memory(Option<Bytes>),
 }

@@ -267,7 +267,7 @@ impl Server {
 }
 
 /// Checks that the manifest does not contradict itself; gives the archive's number, and what it says of an imported one.
-fn consistent(snapshot: &Snapshot<'_>) -> Result<(u32, Option<Imported>), RestoreError> {
+pub(super) fn consistent(snapshot: &Snapshot<'_>) -> Result<(u32, Option<Imported>), RestoreError> {
     let bad = |why: String| RestoreError::Manifest { why };
     let imported = Imported::read(snapshot)?;
     let archive = match &imported {
@@ -318,7 +318,7 @@ fn consistent(snapshot: &Snapshot<'_>) -> Result<(u32, Option<Imported>), Restor
 }
 
 impl Selection {
-    fn holds(&self, entry: &TableEntry) -> bool {
+    pub(super) fn holds(&self, entry: &TableEntry) -> bool {
         match self {
             Self::All => true,
             Self::Schema(schema) => entry.schema == *schema,

@@ -49,4 +49,6 @@ pub struct RestoreProof {
     pub not_asked: Vec<String>,
     /// For a restore of single tables: shell commands that bring the rows into the live database.
     pub bring_back: Vec<String>,
+    /// What else was done or left undone, each a sentence.
+    pub notes: Vec<String>,
 }

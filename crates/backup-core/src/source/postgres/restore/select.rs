@@ -69,7 +69,7 @@ pub(super) fn file(text: &str) -> Result<NamedTempFile, RestoreError> {
 }
 
 /// The lines whose entry (behind `id; oid oid `) is wanted.
-fn kept(list: &str, wanted: impl Fn(&str) -> bool) -> String {
+pub(super) fn kept(list: &str, wanted: impl Fn(&str) -> bool) -> String {
     let entry = |line: &str| {
         let (_, rest) = line.split_once("; ")?;
         let rest = rest.split_once(' ')?.1.split_once(' ')?.1;

@@ -4,6 +4,7 @@
 //! The fixture is `fixtures/postgres`: SQL by subject, loaded in the order of the files' names; `since-N` is for servers
 //! of major N and later.
 
+mod extensions;
 mod formats;
 mod judge;
 mod many;

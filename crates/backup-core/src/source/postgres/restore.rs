@@ -20,6 +20,7 @@ mod database;
 mod differing;
 mod error;
 mod expect;
+mod extensions;
 mod facts;
 mod globals;
 mod imported;
@@ -33,6 +34,7 @@ mod rows;
 mod select;
 mod session;
 pub(super) mod sql;
+mod timescale;
 mod types;
 
 use std::collections::BTreeSet;
@@ -241,10 +243,17 @@ impl Restore<'_> {
         let _ = conn.close().await;
 
         let to = options.connect.with_database(&plan.working);
+        let timescale = timescale::among(&plan.facts.extensions);
+        if let Some(extension) = timescale {
+            timescale::before(&to, extension).await?;
+        }
         let tables =
             if plan.imported.is_some() { self.fill_imported(&to).await? } else { self.fill_captured(&to).await? };
         if tables.iter().any(|table| !table.ok()) {
             return Err(RestoreError::Differs { proofs: tables });
+        }
+        if let Some(extension) = timescale {
+            timescale::after(&to, extension).await?;
         }
         let whole = options.only == Selection::All;
         let expected = if whole {

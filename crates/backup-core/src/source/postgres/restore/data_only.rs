@@ -36,7 +36,7 @@ use super::error::RestoreError;
 use super::facts::Facts;
 use super::proof::{RestoreProof, TableProof};
 use super::sql::qualified;
-use super::{RestoreOptions, Selection, Snapshot, Target, Verify, session};
+use super::{RestoreOptions, Selection, Snapshot, Target, Verify, session, timescale};
 use crate::fingerprint::RowSum;
 use crate::manifest::{Kept, TableEntry};
 use crate::monitor::{Event, Monitor};
@@ -109,6 +109,9 @@ pub async fn plan(
         selected,
     };
     plan.look_at_snapshot(options, snapshot);
+    if timescale::among(&facts.extensions).is_some() {
+        plan.refusals.push(timescale::WHOLE.to_owned());
+    }
     if imported.is_some() {
         let why = "an imported dump has no rows of its own: bring it back `--into` a new database, and copy from there";
         plan.refusals = vec![why.to_owned()];

@@ -5,6 +5,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::error::RestoreError;
+use super::extensions::{self, Extension};
 use super::sql::qualified;
 use crate::manifest::{Property, TableEntry};
 use crate::source::postgres::error::PostgresError;
@@ -30,6 +31,7 @@ pub(super) struct Facts {
     pub(super) acl: Option<Vec<String>>,
     /// Role (absent: all roles) with `name=value` texts.
     pub(super) settings: Vec<(Option<String>, Vec<String>)>,
+    pub(super) extensions: Vec<Extension>,
     /// Major version of the captured server, such as 15.
     pub(super) server_major: u32,
     /// Major version of the `pg_dump` that wrote the archive.
@@ -72,6 +74,10 @@ impl Facts {
             settings: match get("database.settings") {
                 None => Vec::new(),
                 Some(list) => settings(list).ok_or_else(|| bad("database.settings"))?,
+            },
+            extensions: match get("extensions") {
+                None => Vec::new(),
+                Some(list) => extensions::read(list).ok_or_else(|| bad("extensions"))?,
             },
             server_major,
             client_major: text("client.version").and_then(|text| major(&text)).unwrap_or(server_major),

@@ -128,6 +128,7 @@ pub(super) async fn plan(
     plan.look_at_server(&server, options, globals.as_ref());
     plan.look_at_roles(&roles);
     plan.look_at_imported(options);
+    plan.look_at_extensions(&mut conn, &options.only).await?;
     if server.databases.contains_key(&plan.database) && options.target == Target::Replace {
         plan.look_at_replaced(&mut conn, &server, options).await?;
     }

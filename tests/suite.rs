@@ -29,4 +29,5 @@ mod suite {
     mod store_credentials;
     mod store_faults;
     mod store_keys;
+    mod wrapped;
 }

@@ -9,6 +9,7 @@ mod formats;
 mod judge;
 mod many;
 mod odd;
+mod places;
 mod scene;
 
 use std::sync::Mutex;

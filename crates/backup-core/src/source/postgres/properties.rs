@@ -59,6 +59,8 @@ pub(super) async fn read(session: &mut Session) -> Result<Vec<Property>, Postgre
         'database.icu_rules', pg_catalog.to_jsonb(d) ->> 'daticurules', \
         'database.comment', pg_catalog.shobj_description(d.oid, 'pg_database'), \
         'database.tablespace', (SELECT spcname FROM pg_catalog.pg_tablespace t WHERE t.oid = d.dattablespace), \
+        'tablespaces', (SELECT coalesce(pg_catalog.json_agg(spcname ORDER BY spcname), '[]') FROM pg_catalog.pg_tablespace t \
+            WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.reltablespace = t.oid AND NOT c.relisshared)), \
         'database.settings', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
             'role', r.rolname, 'settings', s.setconfig) ORDER BY r.rolname NULLS FIRST), '[]') \
             FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole \

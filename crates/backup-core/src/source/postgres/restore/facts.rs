@@ -23,6 +23,8 @@ pub(super) struct Facts {
     pub(super) icu_locale: Option<String>,
     pub(super) icu_rules: Option<String>,
     pub(super) tablespace: Option<String>,
+    /// Those that tables and indexes lie in, where the manifest says it.
+    pub(super) tablespaces: Option<Vec<String>>,
     pub(super) comment: Option<String>,
     /// -1: no limit.
     pub(super) connection_limit: i64,
@@ -64,6 +66,10 @@ impl Facts {
             icu_locale: text("database.icu_locale"),
             icu_rules: text("database.icu_rules").filter(|rules| !rules.is_empty()),
             tablespace: text("database.tablespace"),
+            tablespaces: match get("tablespaces") {
+                None => None,
+                Some(list) => Some(texts(list).ok_or_else(|| bad("tablespaces"))?),
+            },
             comment: text("database.comment"),
             connection_limit: get("database.connection_limit").and_then(Value::as_i64).unwrap_or(-1),
             is_template: get("database.is_template").and_then(Value::as_bool).unwrap_or(false),

@@ -181,7 +181,9 @@ impl RestorePlan {
                 self.notes.push(format!("only a part comes back, so these checks are not asked: `{names}`"));
             }
         }
-        let wanted = globals.map(|globals| globals.tablespaces.clone()).unwrap_or_default();
+        // A script of globals has the whole server's, also those of other databases.
+        let others = || globals.map(|globals| globals.tablespaces.clone()).unwrap_or_default();
+        let wanted = self.facts.tablespaces.clone().unwrap_or_else(others);
         let wanted: BTreeSet<String> = wanted.into_iter().chain(self.facts.tablespace.clone()).collect();
         self.missing_tablespaces = wanted.into_iter().filter(|name| !server.tablespaces.contains(name)).collect();
         if !self.missing_tablespaces.is_empty() {

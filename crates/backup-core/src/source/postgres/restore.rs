@@ -23,6 +23,7 @@ mod expect;
 mod facts;
 mod globals;
 mod imported;
+pub mod into_schema;
 mod load;
 mod nameless;
 mod plan;

@@ -7,6 +7,7 @@
 mod data_only;
 mod expect;
 pub(super) mod fixture;
+mod into_schema;
 mod parts;
 
 use std::sync::Mutex;

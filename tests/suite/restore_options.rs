@@ -78,3 +78,34 @@ fn a_check_that_asks_the_clock_is_warned_of() {
     assert!(checked.stderr.contains(warning), "{}", checked.stderr);
     assert!(checked.stderr.contains("`$1`"), "{}", checked.stderr);
 }
+
+#[test]
+fn a_table_comes_beside_the_live_one() {
+    let stack = Stack::new();
+    stack.drop_offsite();
+    stack.init();
+    stack.run().expect(0);
+    let users = |schema: &str| stack.pg.psql(DATABASE, &format!("SELECT count(*) FROM {schema}.users"));
+    let captured = users("public");
+
+    let into = ["--table", "users", "--into-schema", "before"];
+    let planned = restore(&stack, &[&into[..], &["--dry-run"]].concat()).expect(0);
+    assert!(planned.stdout.contains(&format!("  new schema before in database {DATABASE} on ")), "{}", planned.stdout);
+    let exists = "SELECT count(*) FROM pg_namespace WHERE nspname = 'before'";
+    assert_eq!(stack.pg.psql(DATABASE, exists), "0");
+
+    let proved = restore(&stack, &[&into[..], &["--json"]].concat()).expect(0).json();
+    let source = of_source(&proved, "db");
+    assert_eq!(source["into_schema"], "before", "{proved:#}");
+    assert_eq!((&source["tables"][0]["schema"], &source["tables"][0]["equal"]), (&"before".into(), &true.into()));
+    assert_eq!(users("before"), captured);
+
+    let again = restore(&stack, &into).expect(2);
+    assert!(again.stderr.contains("schema `before` exists") && again.stderr.contains("\nhint: "), "{}", again.stderr);
+    let told = restore(&stack, &["--table", "users", "--into-schema", "more"]).expect(0).stdout;
+    assert!(
+        told.starts_with("schema more in database ") && told.contains("to bring its rows back: INSERT INTO"),
+        "{told}"
+    );
+    restore(&stack, &["--into-schema", "all"]).expect(2);
+}

@@ -1,5 +1,6 @@
 //! `backup restore`: choose snapshots, show the plan, execute it, print the proof.
 
+mod beside;
 mod choose;
 mod database;
 mod expect;
@@ -58,7 +59,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S")]
     pub(crate) source: Vec<SourceName>,
     /// Into this database (a name, or postgres://USER@HOST:PORT/DB with the password in $PGPASSWORD), which must not
-    /// exist but for --data-only
+    /// exist but for --data-only and --into-schema
     #[arg(long, value_name = "DB", conflicts_with = "replace")]
     pub(crate) into: Option<String>,
     /// Below this folder, by source, instead of the old places; a database, without --into, as plain files
@@ -76,10 +77,13 @@ pub(crate) struct Args {
     /// Do not ask for the target's name before replacing or emptying
     #[arg(long, requires = "overwrites")]
     pub(crate) yes: bool,
-    /// Only this table, into a new database
+    /// With --table or --schema: into this new schema, beside the live tables, of a database that exists, the original or --into DB
+    #[arg(long, value_name = "NAME", requires = "part", conflicts_with_all = ["replace", "into_dir", "path", "data_only"])]
+    pub(crate) into_schema: Option<String>,
+    /// Only this table, into a new database or --into-schema
     #[arg(long, value_name = "T", group = "part")]
     pub(crate) table: Option<String>,
-    /// Only this schema, into a new database
+    /// Only this schema, into a new database or --into-schema
     #[arg(long, value_name = "S", group = "part")]
     pub(crate) schema: Option<String>,
     /// Only this path
@@ -274,6 +278,10 @@ pub(in crate::commands) mod tests {
             &["--data-only", "--replace"],
             &["--data-only", "--into-dir", "d"],
             &["--data-only", "--path", "p"],
+            &["--into-schema", "n"],
+            &["--into-schema", "n", "--path", "p"],
+            &["--into-schema", "n", "--table", "t", "--data-only"],
+            &["--into-schema", "n", "--table", "t", "--replace"],
             &["--table", "a", "--schema", "b"],
             &["--stack", "usdcop"],
             &["--vault", "v", "--signer", "SHA256:short"],

@@ -22,7 +22,7 @@ pub(super) enum Fit {
 /// Refuses what needs no vault to be refused.
 pub(super) fn check(args: &Args) -> Result<(), CliError> {
     match asked(args) {
-        Some((flag, DATABASE)) if args.into.is_none() && !args.data_only => {
+        Some((flag, DATABASE)) if args.into.is_none() && !args.data_only && args.into_schema.is_none() => {
             Err(CliError::usage(format!("`{flag}` is restored into a new database, and `--into` does not name one"))
                 .hint("name it with `--into NAME`, and the database that it is taken from with `--source NAME`"))
         }
@@ -90,6 +90,7 @@ mod tests {
         for good in [
             &["--table", "t", "--into", "n"][..],
             &["--table", "t", "--data-only"],
+            &["--table", "t", "--into-schema", "n"],
             &["--path", "/p", "--into-dir", "d"],
             &["--replace"],
         ] {

@@ -113,6 +113,14 @@ impl Proof {
         proved
     }
 
+    /// Tables in a schema of their own, in a database that was there.
+    pub(super) fn beside(source: &SourceName, snapshot: &OpenSnapshot, proof: &RestoreProof, schema: &str) -> Self {
+        let mut proved = Self::database(source, snapshot, proof);
+        proved.value["into_schema"] = Value::from(schema);
+        proved.text = format!("schema {schema} in {}", proved.text);
+        proved
+    }
+
     /// Files.
     pub(super) fn files(source: &SourceName, snapshot: &OpenSnapshot, restored: &Restored) -> Self {
         let mut table = Table::new(&["SIZE", "SHA-256", "FILE"]);

@@ -5,6 +5,7 @@ use backup_core::snapshot::OpenSnapshot;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
+use super::beside::Beside;
 use super::choose::Chosen;
 use super::database::Database;
 use super::files::Files;
@@ -28,6 +29,7 @@ pub(super) struct Work {
 enum Kind {
     Database(Box<Database>),
     Rows(Box<Rows>),
+    Beside(Box<Beside>),
     Files(Box<Files>),
     Plain(Plain),
 }
@@ -41,6 +43,9 @@ impl Work {
             ("postgres", None, Some(dir)) => Plain::plan(dir, &source).map(Kind::Plain),
             ("postgres", _, _) if args.data_only => {
                 Rows::plan(scene, args, &source, &snapshot).await.map(|plan| Kind::Rows(Box::new(plan)))
+            }
+            ("postgres", _, _) if let Some(schema) = &args.into_schema => {
+                Beside::plan(scene, args, schema, &source, &snapshot).await.map(|plan| Kind::Beside(Box::new(plan)))
             }
             ("postgres", _, _) => {
                 Database::plan(scene, args, &source, &snapshot).await.map(|plan| Kind::Database(Box::new(plan)))
@@ -70,6 +75,7 @@ impl Work {
         lines.extend(match &self.kind {
             Kind::Database(database) => database.describe(),
             Kind::Rows(rows) => rows.describe(),
+            Kind::Beside(beside) => beside.describe(),
             Kind::Files(files) => files.describe(),
             Kind::Plain(plain) => plain.describe(),
         });
@@ -80,6 +86,7 @@ impl Work {
         match &self.kind {
             Kind::Database(database) => database.refusals(),
             Kind::Rows(rows) => rows.refusals(),
+            Kind::Beside(beside) => beside.refusals(),
             Kind::Files(_) | Kind::Plain(_) => Vec::new(),
         }
     }
@@ -90,6 +97,9 @@ impl Work {
         (!refusals.is_empty()).then(|| {
             CliError::usage(refusals.join("; ")).about(format!("source `{}`", self.source)).hint(match &self.kind {
                 Kind::Rows(rows) => rows.way_out(),
+                Kind::Beside(_) => {
+                    "name another schema, or restore into a new database: `--into NAME` without `--into-schema`"
+                }
                 _ => "restore beside it with `--into NAME` or `--into-dir DIR`, or replace it with `--replace`",
             })
         })
@@ -109,6 +119,7 @@ impl Work {
         match &self.kind {
             Kind::Database(database) => database.name().to_owned(),
             Kind::Rows(rows) => rows.name().to_owned(),
+            Kind::Beside(beside) => beside.name().to_owned(),
             Kind::Files(_) | Kind::Plain(_) => self.source.to_string(),
         }
     }
@@ -117,6 +128,7 @@ impl Work {
         let proof = match self.kind {
             Kind::Database(database) => database.execute(scene, &self.source, &self.snapshot).await,
             Kind::Rows(rows) => rows.execute(scene, &self.source, &self.snapshot).await,
+            Kind::Beside(beside) => beside.execute(scene, &self.source, &self.snapshot).await,
             Kind::Files(files) => files.execute(scene, &self.source, &self.snapshot).await,
             Kind::Plain(plain) => plain.execute(&self.source, &self.snapshot).await,
         }?;

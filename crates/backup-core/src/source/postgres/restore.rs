@@ -24,6 +24,7 @@ mod extensions;
 mod facts;
 mod globals;
 mod imported;
+pub mod into_schema;
 mod load;
 mod nameless;
 mod plan;

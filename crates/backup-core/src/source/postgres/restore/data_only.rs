@@ -19,9 +19,9 @@
 //! It never truncates unless asked, never cascades, never freezes, and brings neither definitions nor large objects nor
 //! rows that lie in `pg_dump`'s archive: these are named.
 
-mod existing;
+pub(super) mod existing;
 mod keys;
-mod load;
+pub(super) mod load;
 mod sequences;
 mod triggers;
 
@@ -31,21 +31,21 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use self::existing::Existing;
+use self::load::Filling;
 use super::archive::{Archive, Route};
 use super::error::RestoreError;
 use super::facts::Facts;
 use super::proof::{RestoreProof, TableProof};
 use super::sql::qualified;
-use super::{RestoreOptions, Selection, Snapshot, Target, Verify, session, timescale};
-use crate::fingerprint::RowSum;
+use super::{RestoreOptions, Selection, Snapshot, Target, session, timescale};
 use crate::manifest::{Kept, TableEntry};
-use crate::monitor::{Event, Monitor};
+use crate::monitor::Monitor;
 use crate::source::Streams;
 use crate::source::postgres::clients::{Clients, ClientsOption};
 use crate::source::postgres::error::PostgresError;
 
 /// How long to wait for the locks: whoever queues behind us waits as long.
-const LOCK_SECONDS: u32 = 30;
+pub(super) const LOCK_SECONDS: u32 = 30;
 
 /// What will be loaded where. Shown to the operator, then handed to [`execute`].
 #[derive(Debug, Clone)]
@@ -200,7 +200,7 @@ pub async fn execute(
     };
     work.phase("commit");
     commit(conn, &plan.database).await?;
-    work.analyze().await;
+    work.filling().analyze().await;
     let loaded: BTreeSet<String> = tables.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
     let without_rows = snapshot.tables.iter().map(shown).filter(|name| !loaded.contains(name));
     Ok(RestoreProof {
@@ -277,10 +277,10 @@ impl Work<'_> {
             run(conn, "emptying the tables", &found.truncate()).await?;
         }
         self.phase("rows");
-        let sums = self.load(conn).await?;
+        let sums = self.filling().load(conn).await?;
         self.phase("comparing");
         run(conn, "checking deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE").await?;
-        let tables = self.compare(conn, &sums).await?;
+        let tables = self.filling().compare(conn, &sums).await?;
         if tables.iter().any(|table| !table.ok()) {
             return Err(RestoreError::Differs { proofs: tables });
         }
@@ -298,62 +298,26 @@ impl Work<'_> {
     /// All tables at once, so that two of us cannot each hold half. With rows to lose nobody may read meanwhile.
     async fn lock(&self, conn: &mut PgConnection) -> Result<(), RestoreError> {
         let mode = if self.plan.truncate { "ACCESS EXCLUSIVE" } else { "SHARE ROW EXCLUSIVE" };
-        let names: Vec<String> = self.entries().map(|(_, entry)| qualified(&entry.schema, &entry.name)).collect();
+        let names: Vec<String> =
+            self.filling().entries().map(|(_, entry)| qualified(&entry.schema, &entry.name)).collect();
         let only = names.iter().map(|name| format!("ONLY {name}")).collect::<Vec<_>>().join(", ");
         let during = "locking the tables, which somebody else may be using,";
         Ok(run(conn, during, &format!("LOCK TABLE {only} IN {mode} MODE")).await?)
     }
 
-    fn entries(&self) -> impl Iterator<Item = (usize, &TableEntry)> {
-        self.plan.selected.iter().map(|index| (*index, &self.snapshot.tables[*index]))
-    }
-
-    /// The other rows of a table that was empty are none: what is read back is what was loaded.
-    async fn compare(
-        &self,
-        conn: &mut PgConnection,
-        sums: &BTreeMap<usize, RowSum>,
-    ) -> Result<Vec<TableProof>, RestoreError> {
-        let mut proofs = Vec::with_capacity(self.plan.selected.len());
-        for (index, entry) in self.entries() {
-            // Text may mean another value in a column of another type, and its type at capture is not known.
-            let read_back = self.options.verify == Verify::Content || entry.types.is_empty();
-            let found = if read_back {
-                super::load::read_back(conn, entry, None).await?
-            } else {
-                sums.get(&index).copied().unwrap_or_default()
-            };
-            proofs.push(TableProof {
-                schema: entry.schema.clone(),
-                name: entry.name.clone(),
-                expected: RowSum { rows: entry.rows, fingerprint: entry.fingerprint },
-                found,
-                read_back,
-                differing: None,
-            });
-        }
-        Ok(proofs)
-    }
-
-    /// Statistics are no reason to call it failed.
-    async fn analyze(&self) {
-        self.phase("analyze");
-        let names: Vec<String> = self.entries().map(|(_, entry)| qualified(&entry.schema, &entry.name)).collect();
-        let analyzed = async {
-            let mut conn = session::open(&self.options.connect.with_database(&self.plan.database)).await?;
-            run(&mut conn, "ANALYZE", &format!("ANALYZE {}", names.join(", "))).await?;
-            let _ = conn.close().await;
-            Ok::<_, PostgresError>(())
-        };
-        if let Err(error) = analyzed.await {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            let text = format!("the rows are there, but have no statistics: {error}: {cause}");
-            self.monitor.event(Event::Warning { text });
-        }
-    }
-
     fn phase(&self, phase: &str) {
-        self.monitor.event(Event::Phase { source: self.options.source.clone(), phase: phase.to_owned() });
+        self.filling().phase(phase);
+    }
+
+    fn filling(&self) -> Filling<'_> {
+        Filling {
+            database: &self.plan.database,
+            selected: &self.plan.selected,
+            options: self.options,
+            snapshot: self.snapshot,
+            streams: self.streams,
+            monitor: self.monitor,
+        }
     }
 }
 

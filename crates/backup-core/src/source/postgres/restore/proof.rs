@@ -47,7 +47,8 @@ pub struct RestoreProof {
     pub expected: Vec<ExpectProof>,
     /// Names of checks that were not asked, because only a part came back.
     pub not_asked: Vec<String>,
-    /// For a restore of single tables: shell commands that bring the rows into the live database.
+    /// For a restore of single tables: what brings the rows into the live tables. Shell commands from one database to another,
+    /// SQL statements within one.
     pub bring_back: Vec<String>,
     /// What else was done or left undone, each a sentence.
     pub notes: Vec<String>,

@@ -165,7 +165,45 @@ impl Existing {
     }
 }
 
+/// Whether tables are there that have just the captured columns: reasons why not.
+pub(in crate::source::postgres::restore) async fn same(
+    conn: &mut PgConnection,
+    entries: impl Iterator<Item = &TableEntry>,
+) -> Result<Vec<String>, PostgresError> {
+    let relations = relations(conn).await?;
+    let mut out = Vec::new();
+    for entry in entries {
+        match relations.get(&(entry.schema.clone(), entry.name.clone())) {
+            Some(relation) if relation.kind == "r" => {
+                out.extend(differing(entry, relation));
+                let more =
+                    relation.columns.iter().filter(|(name, found)| !found.generated && !entry.columns.contains(name));
+                let mut more: Vec<&String> = more.map(|(name, _)| name).collect();
+                more.sort();
+                out.extend(more.iter().map(|name| format!("column `{name}` of `{}` was not captured", shown(entry))));
+            }
+            Some(relation) => {
+                out.push(format!("`{}` is {} there, not a plain table", shown(entry), kind(&relation.kind)));
+            }
+            None => out.push(format!("table `{}` is missing there", shown(entry))),
+        }
+    }
+    Ok(out)
+}
+
 fn misfits(entry: &TableEntry, relation: &Relation) -> Vec<String> {
+    let mut out = differing(entry, relation);
+    let mut needed: Vec<&String> =
+        relation.columns.iter().filter(|(_, column)| column.needed).map(|(n, _)| n).collect();
+    needed.sort();
+    for name in needed.into_iter().filter(|name| !entry.columns.contains(name)) {
+        out.push(format!("column `{name}` of `{}` needs a value there, and was not captured", shown(entry)));
+    }
+    out
+}
+
+/// Captured columns that are missing there, or are others.
+fn differing(entry: &TableEntry, relation: &Relation) -> Vec<String> {
     let mut out = Vec::new();
     for (at, name) in entry.columns.iter().enumerate() {
         let column = format!("column `{name}` of `{}`", shown(entry));
@@ -177,12 +215,6 @@ fn misfits(entry: &TableEntry, relation: &Relation) -> Vec<String> {
             }
             Some(_) => {}
         }
-    }
-    let mut needed: Vec<&String> =
-        relation.columns.iter().filter(|(_, column)| column.needed).map(|(n, _)| n).collect();
-    needed.sort();
-    for name in needed.into_iter().filter(|name| !entry.columns.contains(name)) {
-        out.push(format!("column `{name}` of `{}` needs a value there, and was not captured", shown(entry)));
     }
     out
 }

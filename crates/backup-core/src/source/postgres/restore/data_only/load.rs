@@ -5,30 +5,51 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 
-use super::{Work, run};
+use super::run;
 use crate::fingerprint::RowSum;
-use crate::manifest::{Part, StreamKind};
+use crate::manifest::{Part, StreamKind, TableEntry};
+use crate::monitor::{Event, Monitor};
+use crate::source::Streams;
+use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::restore::error::RestoreError;
-use crate::source::postgres::restore::load::{Loader, Rows};
+use crate::source::postgres::restore::load::{Loader, Rows, read_back as read_table_back};
+use crate::source::postgres::restore::proof::TableProof;
 use crate::source::postgres::restore::rows::{Numbered, TarMembers};
 use crate::source::postgres::restore::sql::qualified;
+use crate::source::postgres::restore::{RestoreOptions, Snapshot, Verify, session};
 
 /// A part of a table, by the manifest's index.
 type Piece<'a> = (usize, &'a Part);
 
-impl Work<'_> {
+/// Tables of one database that are filled in one transaction of one session, by whoever began it.
+pub(in crate::source::postgres::restore) struct Filling<'a> {
+    /// The database.
+    pub(in crate::source::postgres::restore) database: &'a str,
+    /// The tables, by the manifest's index.
+    pub(in crate::source::postgres::restore) selected: &'a [usize],
+    pub(in crate::source::postgres::restore) options: &'a RestoreOptions,
+    pub(in crate::source::postgres::restore) snapshot: &'a Snapshot<'a>,
+    pub(in crate::source::postgres::restore) streams: &'a dyn Streams,
+    pub(in crate::source::postgres::restore) monitor: &'a dyn Monitor,
+}
+
+impl Filling<'_> {
     /// Loads all parts; gives what each table took.
-    pub(super) async fn load(&self, conn: &mut PgConnection) -> Result<BTreeMap<usize, RowSum>, RestoreError> {
-        let to = self.options.connect.with_database(&self.plan.database);
+    pub(in crate::source::postgres::restore) async fn load(
+        &self,
+        conn: &mut PgConnection,
+    ) -> Result<BTreeMap<usize, RowSum>, RestoreError> {
+        let to = self.options.connect.with_database(self.database);
         let loader = Loader {
             snapshot: self.snapshot,
             streams: self.streams,
             to: &to,
             monitor: self.monitor,
             jobs: 1,
-            tables: &self.plan.selected,
+            tables: self.selected,
             early: None,
         };
         let mut sums = BTreeMap::new();
@@ -97,5 +118,59 @@ impl Work<'_> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The other rows of a table that was empty are none: what is read back is what was loaded.
+    pub(in crate::source::postgres::restore) async fn compare(
+        &self,
+        conn: &mut PgConnection,
+        sums: &BTreeMap<usize, RowSum>,
+    ) -> Result<Vec<TableProof>, RestoreError> {
+        let mut proofs = Vec::with_capacity(self.selected.len());
+        for (index, entry) in self.entries() {
+            // Text may mean another value in a column of another type, and its type at capture is not known.
+            let read_back = self.options.verify == Verify::Content || entry.types.is_empty();
+            let found = if read_back {
+                read_table_back(conn, entry, None).await?
+            } else {
+                sums.get(&index).copied().unwrap_or_default()
+            };
+            proofs.push(TableProof {
+                schema: entry.schema.clone(),
+                name: entry.name.clone(),
+                expected: RowSum { rows: entry.rows, fingerprint: entry.fingerprint },
+                found,
+                read_back,
+                differing: None,
+            });
+        }
+        Ok(proofs)
+    }
+
+    /// Statistics are no reason to call it failed.
+    pub(in crate::source::postgres::restore) async fn analyze(&self) {
+        self.phase("analyze");
+        let names: Vec<String> = self.entries().map(|(_, entry)| qualified(&entry.schema, &entry.name)).collect();
+        let analyzed = async {
+            let mut conn = session::open(&self.options.connect.with_database(self.database)).await?;
+            run(&mut conn, "ANALYZE", &format!("ANALYZE {}", names.join(", "))).await?;
+            let _ = conn.close().await;
+            Ok::<_, PostgresError>(())
+        };
+        if let Err(error) = analyzed.await {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            let text = format!("the rows are there, but have no statistics: {error}: {cause}");
+            self.monitor.event(Event::Warning { text });
+        }
+    }
+
+    /// The tables.
+    pub(in crate::source::postgres::restore) fn entries(&self) -> impl Iterator<Item = (usize, &TableEntry)> {
+        self.selected.iter().map(|index| (*index, &self.snapshot.tables[*index]))
+    }
+
+    /// Says what begins.
+    pub(in crate::source::postgres::restore) fn phase(&self, phase: &str) {
+        self.monitor.event(Event::Phase { source: self.options.source.clone(), phase: phase.to_owned() });
     }
 }

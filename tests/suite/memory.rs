@@ -145,11 +145,12 @@ fn peak_memory_of_a_database_is_flat_from_100_mb_to_400_mb() {
     assert!(large[1] <= MOST, "restore: {} MiB", large[1] / MIB);
 }
 
-/// One value of `BACKUP_LARGE_VALUE_MB` (40): 600 is more than stock programs can dump. What passes here in pieces takes no
+/// One value of `BACKUP_LARGE_VALUE_MB` (80, because a restore reads back when it has let go of some 40 MB that loading
+/// takes): 600 is more than stock programs can dump. What passes here in pieces takes no
 /// more than as many bytes in rows of 64 kB do; the server holds the value whole, a few times over.
 #[test]
 fn peak_memory_of_one_large_value_is_that_of_many_small_ones() {
-    let megabytes: u64 = std::env::var("BACKUP_LARGE_VALUE_MB").map_or(40, |text| text.parse().unwrap());
+    let megabytes: u64 = std::env::var("BACKUP_LARGE_VALUE_MB").map_or(80, |text| text.parse().unwrap());
     let cluster = Cluster::start();
     let measure = |database: &str, rows: u64| {
         cluster.psql("postgres", &format!("CREATE DATABASE {database}"));
@@ -186,7 +187,7 @@ fn peak_memory_of_one_large_value_is_that_of_many_small_ones() {
     let large = measure("large", 1);
     judge("one value: run", small[0], large[0]);
     println!("one value: restore: {} MiB, then {} MiB", small[1] / MIB, large[1] / MIB);
-    assert!(large[1] <= MOST.min(small[1] + megabytes * MIB / 2), "restore: {} MiB", large[1] / MIB);
+    assert!(large[1] <= MOST.min(small[1] + megabytes * MIB / 4), "restore: {} MiB", large[1] / MIB);
 }
 
 /// As text, bytea is twice as long, and no server makes a text of more than 1 GB.

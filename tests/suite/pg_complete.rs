@@ -161,6 +161,11 @@ async fn all_of_the_fixture_comes_back_on_16() {
     let _ = round_trip(16).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_the_fixture_comes_back_on_17() {
+    let _ = round_trip(17).await;
+}
+
 /// From 13 into 18: definitions against what 18's own programs make of the same database, rows against the original,
 /// because stock programs lose rows whose CHECK looks at a table that is loaded later.
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ use crate::commands::{
     verify,
 };
 use crate::context::Context;
+use crate::environment;
 use crate::error::CliError;
 use crate::exit::{self, Exit};
 use crate::printer::{Options, Printer};
@@ -79,6 +80,10 @@ pub(crate) fn tree() -> clap::Command {
 
 /// Runs the process: parses, does, prints. `args` begins with the program's name.
 pub(crate) fn main(args: &[OsString]) -> Exit {
+    if let Err(error) = environment::clear(args) {
+        Printer::of_process(Options { json: asks_json(args), ..Options::default() }).error(&error);
+        return error.exit();
+    }
     let cli = match tree().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return refused(&error, args),
@@ -113,8 +118,6 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
 
 /// What becomes of a call that is no run: help and version are data, everything else is an error with a hint.
 fn refused(error: &clap::Error, args: &[OsString]) -> Exit {
-    // Not parsed, so it is looked for by hand.
-    let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         let printer = Printer::of_process(Options::default());
@@ -124,8 +127,13 @@ fn refused(error: &clap::Error, args: &[OsString]) -> Exit {
         };
     }
     let error = usage(error.kind(), &text, &verb_path(args));
-    Printer::of_process(Options { json, ..Options::default() }).error(&error);
+    Printer::of_process(Options { json: asks_json(args), ..Options::default() }).error(&error);
     error.exit()
+}
+
+/// Whether `--json` is given in arguments that are not parsed.
+fn asks_json(args: &[OsString]) -> bool {
+    args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
 }
 
 /// Clap's text in our form: its first paragraph is the error, its tips are the hint.

@@ -86,6 +86,16 @@ fn postgres(error: &PostgresError) -> Advice {
         PostgresError::ClientFailed { .. } => {
             say(Exit::Failed, "read the program's last lines above; nothing was committed, run again")
         }
+        PostgresError::TooLarge { format: "text", .. } => say(
+            Exit::Failed,
+            "a row may have 1 GB, and bytea as text is twice as long: cut the value into several rows; or keep it in a table \
+             whose columns are all of built-in types and no arrays, which goes in binary where the database is UTF8; or leave \
+             the table's rows out with `exclude_data`",
+        ),
+        PostgresError::TooLarge { .. } => say(
+            Exit::Failed,
+            "a row may have 1 GB: cut it into several rows, or leave the table's rows out with `exclude_data`",
+        ),
         PostgresError::NoText { .. } => say(
             Exit::Failed,
             "write that role's name, comment or setting in UTF-8; names of tables and everything in them may be any bytes",

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
 use super::catalog::Relation;
-use super::error::{PostgresError, sql_state};
+use super::error::{PostgresError, is_too_large, sql_state};
 use super::names::{Encoding, literal};
 use super::plan::Table;
 use super::rows::{RowFormat, RowSplitter};
@@ -258,7 +258,7 @@ pub(super) async fn copy(
     }
     let sql = copy_statement(table, blocks, encoding);
     let mut rows = Rows::new(table, output, monitor);
-    let counted = session.copy(&sql, &mut rows).await.map_err(|error| failed(relation, error))?;
+    let counted = session.copy(&sql, &mut rows).await.map_err(|error| failed(table, error))?;
     let copied = rows.finish(counted).await?;
     if encoding.is_converted() {
         session.ask(switch("UTF8")).await.map_err(PostgresError::during("setting the encoding"))?;
@@ -293,9 +293,13 @@ fn condition(table: &Table, blocks: Option<Blocks>) -> Option<String> {
     }
 }
 
-fn failed(relation: &Relation, error: CopyError<PostgresError>) -> PostgresError {
+fn failed(table: &Table, error: CopyError<PostgresError>) -> PostgresError {
+    let relation = &table.relation;
     match error {
         CopyError::Sink(error) => error,
+        CopyError::Driver(source) if is_too_large(&source) => {
+            PostgresError::TooLarge { table: relation.shown(), format: table.format.word(), source }
+        }
         CopyError::Driver(error) => match sql_state(&error).as_deref() {
             // Gone or rewritten under our eyes; cannot happen while it is locked.
             // So is a column that is gone; and a standby ends a query that stands in the way of its recovery.

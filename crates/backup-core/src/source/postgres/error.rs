@@ -169,6 +169,16 @@ pub enum PostgresError {
         /// The table.
         table: String,
     },
+    /// A row that the server cannot put into one message of COPY: these have 1 GB at most.
+    #[error("a row of table `{table}` is too large for the server to send as {format}")]
+    TooLarge {
+        /// The table.
+        table: String,
+        /// How the table goes: `text` or `binary`.
+        format: &'static str,
+        /// The server's words.
+        source: sqlx::Error,
+    },
     /// The pipeline behind the source failed.
     #[error("the captured bytes could not be taken")]
     Sink(#[from] SinkError),
@@ -210,6 +220,16 @@ impl PostgresError {
 
 fn counted(relations: usize) -> String {
     if relations == 1 { "1 relation".to_owned() } else { format!("{relations} relations") }
+}
+
+/// Whether the server had to make something larger than its 1 GB limit for one piece of memory. It is no lack of memory
+/// (SQLSTATE 53200), and its words for a single value are never translated.
+pub(crate) fn is_too_large(error: &sqlx::Error) -> bool {
+    match sql_state(error).as_deref() {
+        Some("54000") => true,
+        Some("XX000") => error.to_string().contains("invalid memory alloc request size"),
+        _ => false,
+    }
 }
 
 /// The five-character SQLSTATE of a server's error.

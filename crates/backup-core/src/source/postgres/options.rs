@@ -186,9 +186,9 @@ impl ConnectOptions {
 
     /// Opens one session of our own.
     pub async fn connect(&self) -> Result<PgConnection, PostgresError> {
-        // The driver's constructor looks at PG* variables. What it could take from there is set here, but for
-        // PGSSLROOTCERT, PGSSLCERT, PGSSLKEY and PGOPTIONS: the programs started here get none of them, so that one of
-        // them that mattered would show as a difference between our sessions, not as a wrong capture.
+        // The driver's constructor looks at PG* variables. What it could take from there is set here, but for PGOPTIONS,
+        // PGSSLROOTCERT, PGSSLCERT and PGSSLKEY, which can be added to and not be taken away: the process must not have
+        // them (`backup-cli` starts itself anew without). The programs started here get none of them.
         let mut driver = PgConnectOptions::new_without_pgpass()
             .port(self.port)
             .username(&self.user)

@@ -42,7 +42,6 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use futures::future::try_join_all;
-use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use self::archive::{Archive, Route};
@@ -56,6 +55,7 @@ use self::sql::{ident, qualified};
 use super::clients::ClientsOption;
 use super::error::PostgresError;
 use super::options::ConnectOptions;
+use super::wire::Wire;
 use crate::fingerprint::RowSum;
 use crate::manifest::{Kept, Property, Stream, StreamKind, TableEntry};
 use crate::monitor::{Event, Monitor};
@@ -327,7 +327,7 @@ impl Restore<'_> {
         let next = std::sync::Mutex::new(alone.iter());
         let proofs = std::sync::Mutex::new(Vec::new());
         let worker = || async {
-            let mut conn: Option<PgConnection> = None;
+            let mut conn: Option<Wire> = None;
             while let Some(&index) = next.lock().ok().and_then(|mut next| next.next()) {
                 let proof = self.compare_one(to, &mut conn, index, loaded).await?;
                 if let Ok(mut proofs) = proofs.lock() {
@@ -335,7 +335,7 @@ impl Restore<'_> {
                 }
             }
             if let Some(conn) = conn {
-                let _ = conn.close().await;
+                conn.close().await;
             }
             Ok::<_, RestoreError>(())
         };
@@ -352,7 +352,7 @@ impl Restore<'_> {
     async fn compare_one(
         &self,
         to: &ConnectOptions,
-        conn: &mut Option<PgConnection>,
+        conn: &mut Option<Wire>,
         index: usize,
         loaded: &Loaded,
     ) -> Result<TableProof, RestoreError> {
@@ -363,14 +363,22 @@ impl Restore<'_> {
         let found = if nameless::is_one(entry) {
             nameless::read_back(to, entry).await?
         } else if read {
+            // What the archive has of an extension's table is what the extension wants dumped, not all of its rows.
+            let narrowed = if entry.kept == Kept::Archive {
+                // A limit of connections must hold for both.
+                if let Some(idle) = conn.take() {
+                    idle.close().await;
+                }
+                let mut asking = session::open(to).await?;
+                let narrowed = facts::dumped_rows(&mut asking, entry).await?;
+                let _ = asking.close().await;
+                narrowed
+            } else {
+                None
+            };
             let mut session = match conn.take() {
                 Some(session) => session,
-                None => session::open(to).await?,
-            };
-            // What the archive has of an extension's table is what the extension wants dumped, not all of its rows.
-            let narrowed = match entry.kept {
-                Kept::Archive => facts::dumped_rows(&mut session, entry).await?,
-                _ => None,
+                None => session::open_wire(to).await?,
             };
             let found = load::read_back(&mut session, entry, narrowed.as_deref()).await?;
             if found != expected && entry.kept == Kept::Streamed {
@@ -414,7 +422,7 @@ impl Restore<'_> {
                 reorder::sum(entry, &first.columns, self.streams).await?
             });
         }
-        let mut conn = session::open(to).await?;
+        let mut conn = session::open_wire(to).await?;
         let found = load::read_back(&mut conn, first, Some(&target)).await?;
         let alike = entries.iter().all(|entry| entry.columns == first.columns);
         let differing = if found != expected && alike {
@@ -422,7 +430,7 @@ impl Restore<'_> {
         } else {
             None
         };
-        let _ = conn.close().await;
+        conn.close().await;
         Ok(TableProof { schema: root.0.clone(), name: root.1.clone(), expected, found, read_back: true, differing })
     }
 

@@ -30,7 +30,7 @@ use super::error::RestoreError;
 use super::facts::Facts;
 use super::proof::{RestoreProof, TableProof};
 use super::sql::{ident, qualified};
-use super::{RestoreOptions, Selection, Snapshot, Target, session};
+use super::{RestoreOptions, Selection, Snapshot, Target, session, timescale};
 use crate::manifest::{Kept, TableEntry};
 use crate::monitor::Monitor;
 use crate::source::Streams;
@@ -95,6 +95,9 @@ pub async fn plan(options: &RestoreOptions, schema: &str, snapshot: &Snapshot<'_
     if imported.is_some() {
         let why = "an imported dump has no rows of its own: bring it back `--into` a new database, and copy from there";
         plan.refusals = vec![why.to_owned()];
+    }
+    if timescale::among(&facts.extensions).is_some() {
+        plan.refusals.push(timescale::WHOLE.to_owned());
     }
     if !plan.refusals.is_empty() {
         return Ok(plan);

@@ -5,6 +5,7 @@
 //! captured, or the restore has failed. A session in which a COPY failed is closed, never used again.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use crate::source::Streams;
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::options::ConnectOptions;
 use crate::source::postgres::rows::{RowFormat, RowSplitter};
-use crate::source::postgres::wire::Wire;
+use crate::source::postgres::wire::{CopyError, CopySink, Wire};
 
 /// Loads the rows of a snapshot into one database.
 pub(super) struct Loader<'a> {
@@ -94,6 +95,50 @@ impl Taker for PgConnection {
             }
         }
         Ok(copy.finish().await)
+    }
+}
+
+/// A session that gives rows: our own connection, through which a row passes in pieces; or the driver's, which holds each
+/// row whole, where only that session sees them.
+pub(super) trait Giver {
+    /// Runs one COPY … TO STDOUT, showing to `seen` what comes; gives the server's count of rows, where it is told.
+    async fn give(&mut self, sql: &str, seen: impl FnMut(&[u8]) + Send) -> Result<Option<u64>, sqlx::Error>;
+}
+
+impl Giver for Wire {
+    async fn give(&mut self, sql: &str, seen: impl FnMut(&[u8]) + Send) -> Result<Option<u64>, sqlx::Error> {
+        match self.copy_out(sql, &mut Seen(seen)).await {
+            Ok(rows) => Ok(Some(rows)),
+            Err(CopyError::Driver(error)) => Err(error),
+            Err(CopyError::Sink(never)) => match never {},
+        }
+    }
+}
+
+impl Giver for PgConnection {
+    async fn give(&mut self, sql: &str, mut seen: impl FnMut(&[u8]) + Send) -> Result<Option<u64>, sqlx::Error> {
+        let mut rows = self.copy_out_raw(sql).await?;
+        while let Some(bytes) = rows.try_next().await? {
+            seen(&bytes);
+        }
+        Ok(None)
+    }
+}
+
+/// Keeps nothing.
+struct Seen<F>(F);
+
+impl<F: FnMut(&[u8]) + Send> CopySink for Seen<F> {
+    type Error = Infallible;
+
+    fn piece(&mut self, bytes: &[u8]) {
+        (self.0)(bytes);
+    }
+
+    fn message_ends(&mut self) {}
+
+    async fn drain(&mut self) -> Result<(), Infallible> {
+        Ok(())
     }
 }
 
@@ -474,8 +519,8 @@ impl Rows {
 }
 
 /// Reads a table back as it was captured and sums its rows.
-pub(super) async fn read_back(
-    conn: &mut PgConnection,
+pub(super) async fn read_back<G: Giver>(
+    conn: &mut G,
     entry: &TableEntry,
     through: Option<&str>,
 ) -> Result<RowSum, RestoreError> {
@@ -483,8 +528,8 @@ pub(super) async fn read_back(
 }
 
 /// The same, telling the hash of each row.
-async fn read_back_each(
-    conn: &mut PgConnection,
+async fn read_back_each<G: Giver>(
+    conn: &mut G,
     entry: &TableEntry,
     through: Option<&str>,
     mut row: impl FnMut(u128) + Send,
@@ -498,13 +543,11 @@ async fn read_back_each(
     };
     let sql = format!("COPY {what} TO STDOUT WITH ({})", format_of(entry));
     let failed = |e| PostgresError::during(format!("reading {} back", qualified(&entry.schema, &entry.name)))(e);
-    let mut rows = conn.copy_out_raw(&sql).await.map_err(failed)?;
     let mut splitter = splitter(entry);
-    while let Some(bytes) = rows.try_next().await.map_err(failed)? {
-        splitter.feed_each(&bytes, &mut row);
-    }
+    let counted = conn.give(&sql, |bytes| splitter.feed_each(bytes, &mut row)).await.map_err(failed)?;
     let why = || format!("the server sent half a row of {}", qualified(&entry.schema, &entry.name));
-    splitter.finish().ok_or_else(|| RestoreError::Manifest { why: why() })
+    let whole = splitter.finish().filter(|sum| counted.is_none_or(|counted| counted == sum.rows));
+    whole.ok_or_else(|| RestoreError::Manifest { why: why() })
 }
 
 /// Reads captured rows again, telling the hash of each.
@@ -534,8 +577,8 @@ async fn captured_each(
 
 /// How many rows differ between `entries` (of the same columns and format) as captured and what is read back of the first,
 /// or of what it went `through`.
-pub(super) async fn differing(
-    conn: &mut PgConnection,
+pub(super) async fn differing<G: Giver>(
+    conn: &mut G,
     entries: &[&TableEntry],
     through: Option<&str>,
     streams: &dyn Streams,

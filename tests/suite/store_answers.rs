@@ -146,7 +146,12 @@ async fn a_refused_body_is_deleted_whatever_the_last_attempt_died_of() {
         };
         let (endpoint, bucket) = serve(Arc::new(script));
         let error = store(endpoint).await.put(&path("a"), BODY.into(), PutMode::CreateOnly).await.unwrap_err();
-        assert!(matches!(&error, StoreError::Failed { reason, .. } if reason.starts_with("SlowDown")), "{error}");
+        // The last one may have had no time left for its answer.
+        let last = ["SlowDown", "no answer within"];
+        assert!(
+            matches!(&error, StoreError::Failed { reason, .. } if last.iter().any(|why| reason.starts_with(why))),
+            "{error}"
+        );
         let bucket = bucket.lock().unwrap();
         // Fails where only a digest that is refused last is followed by a deletion.
         assert_eq!(bucket.body.as_deref(), left, "{:?}", bucket.seen);

@@ -16,8 +16,16 @@ pub(crate) struct RunLock(#[expect(dead_code, reason = "held, not read")] File);
 impl RunLock {
     /// Takes the lock of a stack's source, or says that another run has it.
     pub(crate) fn take(state: &Path, stack: &StackName, source: &SourceName) -> Result<Self, CliError> {
-        let path = state.join(format!("{stack}.{source}.lock"));
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| {
+        Self::at(&state.join(format!("{stack}.{source}.lock")), source)
+    }
+
+    /// The lock of an import, which shares nothing with a run and must not hold one up.
+    pub(crate) fn take_import(state: &Path, stack: &StackName, source: &SourceName) -> Result<Self, CliError> {
+        Self::at(&state.join(format!("{stack}.{source}.import.lock")), source)
+    }
+
+    fn at(path: &Path, source: &SourceName) -> Result<Self, CliError> {
+        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(|error| {
             CliError::caused(Exit::Failed, format!("cannot open the lock `{}`", path.display()), &error)
                 .hint("check the folder of `state` and the rights of this user")
         })?;

@@ -46,9 +46,8 @@ pub async fn snapshots(
 
 /// The newest snapshot whose data is not later than `at` (whole seconds, as in the name); the newest of all without it.
 ///
-/// Without an instant an import is the answer only where there is no capture: its date is what a file said.
+/// An import is the answer only where there is no capture: its date is what a file said, and may be the day of a copy.
 pub fn newest(listed: &[Listed], at: Option<DateTime<Utc>>) -> Option<&Listed> {
-    let newest = || listed.iter().rev().find(|listed| at.is_none_or(|at| listed.id.instant() <= at));
-    let captured = listed.iter().rev().find(|listed| at.is_none() && !listed.id.is_imported());
-    captured.or_else(newest)
+    let newest = || listed.iter().rev().filter(|listed| at.is_none_or(|at| listed.id.instant() <= at));
+    newest().find(|listed| !listed.id.is_imported()).or_else(|| newest().next())
 }

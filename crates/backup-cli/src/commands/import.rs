@@ -73,7 +73,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
             .hint("make an identity with `backup key new FILE` and name its recipient"));
     }
     let state = session.state().await?;
-    let _lock = RunLock::take(session.state_dir()?, session.stack(), &source.name)?;
+    let _lock = RunLock::take_import(session.state_dir()?, session.stack(), &source.name)?;
     let vault = vault(&session, args.vault.as_deref()).await?;
     refuse_twice(&session, &dump, source).await?;
     cx.printer.talk(&format!("importing {plan}"));

@@ -137,6 +137,9 @@ fn import(error: &ImportError) -> Advice {
             "a dump made with `pg_dump --create` or `pg_dumpall` cannot be imported as plain SQL: take out what is there up to \
              its `\\connect`, or restore it into a server and capture that",
         ),
+        ImportError::AboutDatabase { .. } => {
+            say(Exit::Usage, "take that statement out: privileges and settings of the database are given by hand")
+        }
         ImportError::Changed { .. } => say(Exit::Failed, "wait for its writer to end, then import again"),
         ImportError::Postgres(error) => postgres(error),
         _ => say(Exit::Failed, "nothing was committed; mend the cause and import again"),

@@ -199,6 +199,10 @@ impl Dump {
         if let (DumpFormat::Plain, Some(command)) = (self.format, found.command.take()) {
             return Err(ImportError::Command { path: path(), command });
         }
+        if let (DumpFormat::Plain, Some(statement)) = (self.format, found.database.first()) {
+            let words = statement.tokens.iter().take(3).map(|token| token.text.as_str()).collect::<Vec<_>>();
+            return Err(ImportError::AboutDatabase { path: path(), statement: words.join(" ") });
+        }
         if !found.complete {
             let why = "the line `-- PostgreSQL database dump complete` is not its last".to_owned();
             return Err(ImportError::Damaged { path: path(), why });

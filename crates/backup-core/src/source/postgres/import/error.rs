@@ -59,6 +59,14 @@ pub enum ImportError {
         /// The command.
         command: String,
     },
+    /// A plain dump says something of a database by name: it would be said of the live one.
+    #[error("`{}` says something of a database itself (`{statement}`), and not of what is in it", path.display())]
+    AboutDatabase {
+        /// The file.
+        path: PathBuf,
+        /// The statement's first words.
+        statement: String,
+    },
     /// Somebody wrote to it.
     #[error("`{}` changed while it was read", path.display())]
     Changed {

@@ -204,7 +204,7 @@ impl Script {
 
     fn code(&mut self, line: &[u8]) -> Line {
         let fresh = self.at == At::Code && self.statement.iter().all(u8::is_ascii_whitespace);
-        if fresh && line.starts_with(b"--") {
+        if fresh && line.starts_with(b"--") && !line.trim_ascii_end().contains(&b'\r') {
             self.remark(line);
             return Line::Sql;
         }
@@ -219,7 +219,10 @@ impl Script {
                 At::Rows => return Line::Sql,
                 At::Code => {
                     if rest.starts_with(b"--") {
-                        break;
+                        // To psql a carriage return ends it as well.
+                        let Some(end) = rest.iter().position(|byte| *byte == b'\r') else { break };
+                        at += end + 1;
+                        continue;
                     }
                     if rest.starts_with(b"/*") {
                         self.at = At::Comment(1);
@@ -228,7 +231,7 @@ impl Script {
                     }
                     match rest[0] {
                         b'\\' => {
-                            self.command(rest);
+                            self.command(&line[..at], rest);
                             return Line::Command;
                         }
                         b'\'' => {
@@ -344,10 +347,12 @@ impl Script {
         }
     }
 
-    fn command(&mut self, rest: &[u8]) {
+    fn command(&mut self, before: &[u8], rest: &[u8]) {
         let text = String::from_utf8_lossy(rest);
         let word = text.split_ascii_whitespace().next().unwrap_or_default();
-        let between = self.statement.iter().all(u8::is_ascii_whitespace);
+        // The whole line is left out on its way to psql: nothing else may be on it.
+        let alone = before.iter().all(u8::is_ascii_whitespace);
+        let between = alone && self.statement.iter().all(u8::is_ascii_whitespace);
         if !(between && matches!(word, "\\restrict" | "\\unrestrict")) {
             let word: String = word.chars().take(40).filter(|c| !c.is_control()).collect();
             self.found.command.get_or_insert(word);
@@ -362,6 +367,14 @@ impl Script {
         let begins = |word: &str| {
             bytes.get(start..start + word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word.as_bytes()))
         };
+        // How psql reads what follows must be how it is read here: only as `pg_dump` sets it.
+        let setting = bytes.windows(27).any(|w| w.eq_ignore_ascii_case(b"standard_conforming_strings"));
+        if setting && (begins("SET ") || begins("SELECT ")) {
+            let text = String::from_utf8_lossy(&bytes).trim().to_ascii_lowercase();
+            if !["on", "off"].iter().any(|value| text == format!("set standard_conforming_strings = {value}")) {
+                self.found.command.get_or_insert_with(|| "standard_conforming_strings".to_owned());
+            }
+        }
         let insert = begins("INSERT ");
         let words = ["COPY ", "SET ", "GRANT ", "REVOKE ", "ALTER ", "COMMENT ON DATABASE ", "CREATE DATABASE "];
         let named = ["CREATE POLICY ", "CREATE SCHEMA ", "CREATE USER "];
@@ -566,6 +579,11 @@ COPY public.t (id, "a b") FROM stdin;
             ("\\restrict x\nSELECT 1 \\! rm\n", "\\!"),
             ("SELECT 'a\\' \\g\n", "\\g"),
             ("SELECT 1 \\restrict x\n", "\\restrict"),
+            ("SELECT 1; \\restrict x\n", "\\restrict"),
+            ("-- a name\r\\! rm\n", "\\!"),
+            ("SELECT 1; -- a name\r\\! rm\n", "\\!"),
+            ("SET SESSION standard_conforming_strings = 0;\n", "standard_conforming_strings"),
+            ("SELECT set_config('standard_conforming_strings', 'off', false);\n", "standard_conforming_strings"),
         ] {
             assert_eq!(read(text, 5).command.as_deref(), Some(command), "{text}");
         }

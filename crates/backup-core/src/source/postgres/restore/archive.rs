@@ -211,10 +211,25 @@ struct Ended {
 impl Ended {
     /// Its words as an error, without the command that failed: it may hold a password (user mappings, subscriptions).
     fn failure(&self) -> RestoreError {
-        let text = String::from_utf8_lossy(&self.stderr);
-        let told = text.split("Command was:").next().unwrap_or_default().lines().map(str::trim_end);
-        let stderr = told.collect::<Vec<_>>().join("; ").trim_end_matches("; ").to_owned();
+        let stderr = without_command(&self.stderr);
         PostgresError::ClientFailed { program: program(), status: self.status.to_string(), stderr }.into()
+    }
+}
+
+/// What `pg_restore` or `psql` said, without the command that failed. Of a long text only the end was kept: what stands there
+/// before the program speaks again is the middle of a command.
+pub(super) fn without_command(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let mut told: Vec<&str> =
+        text.split("Command was:").next().unwrap_or_default().lines().map(str::trim_end).collect();
+    if stderr.len() >= STDERR_BYTES {
+        let speaks = |line: &&str| line.starts_with("pg_restore: ") || line.starts_with("psql:");
+        told = told.into_iter().skip_while(|line| !speaks(line)).collect();
+    }
+    if told.is_empty() {
+        "what it said is too long to be shown".to_owned()
+    } else {
+        told.join("; ").trim_end_matches("; ").to_owned()
     }
 }
 
@@ -275,6 +290,19 @@ async fn tail(pipe: Option<impl AsyncRead + Unpin>, keep: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_failed_is_never_shown() {
+        let told =
+            b"pg_restore: error: could not execute query: ERROR:  no\nCommand was: CREATE USER MAPPING 's3cret';\n";
+        assert_eq!(without_command(told), "pg_restore: error: could not execute query: ERROR:  no");
+        // Its beginning, and with it the mark, is cut off.
+        let mut long = vec![b'x'; STDERR_BYTES];
+        long.extend_from_slice(b" 's3cret'\n");
+        assert!(!without_command(&long).contains("s3cret"), "{}", without_command(&long));
+        long.extend_from_slice(b"pg_restore: hint\n");
+        assert_eq!(without_command(&long), "pg_restore: hint");
+    }
 
     #[test]
     fn one_unknown_setting_is_passed_over_and_nothing_else() {

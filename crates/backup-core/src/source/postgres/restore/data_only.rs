@@ -126,6 +126,9 @@ pub async fn plan(
         Err(error) => return Err(error.into()),
     };
     let found = existing::look(&mut conn, snapshot, &plan.selected, truncate).await?;
+    if timescale::is_there(&mut conn).await? {
+        plan.refusals.push(timescale::WHOLE.to_owned());
+    }
     plan.refusals.extend(found.refusals);
     plan.emptied = found.filled;
     let _ = conn.close().await;
@@ -277,10 +280,10 @@ impl Work<'_> {
             run(conn, "emptying the tables", &found.truncate()).await?;
         }
         self.phase("rows");
-        let sums = self.filling().load(conn).await?;
+        self.filling().load(conn).await?;
         self.phase("comparing");
         run(conn, "checking deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE").await?;
-        let tables = self.filling().compare(conn, &sums).await?;
+        let tables = self.filling().compare(conn).await?;
         if tables.iter().any(|table| !table.ok()) {
             return Err(RestoreError::Differs { proofs: tables });
         }
@@ -291,15 +294,22 @@ impl Work<'_> {
         let oids = found.oids().into_iter().collect();
         let mut notes = sequences::set(conn, &plan.sequences, &self.options.only, &oids).await?;
         notes.extend(plan.left.iter().map(|name| format!("not loaded, its rows lie in pg_dump's archive: {name}")));
+        // Locks hold tables, not their names: the schema may have been another one for a while.
+        if !existing::named(conn, self.snapshot, &found).await? {
+            let what = "tables were renamed or replaced while their rows were loaded";
+            return Err(PostgresError::disturbed(what.to_owned(), None).into());
+        }
         run(conn, "setting up the commit", "SET LOCAL synchronous_commit = on").await?;
         Ok((tables, notes))
     }
 
     /// All tables at once, so that two of us cannot each hold half. With rows to lose nobody may read meanwhile.
+    /// The tables above partitions too: or a new partition could come under one of them, and be emptied with it.
     async fn lock(&self, conn: &mut PgConnection) -> Result<(), RestoreError> {
         let mode = if self.plan.truncate { "ACCESS EXCLUSIVE" } else { "SHARE ROW EXCLUSIVE" };
-        let names: Vec<String> =
+        let mut names: Vec<String> =
             self.filling().entries().map(|(_, entry)| qualified(&entry.schema, &entry.name)).collect();
+        names.extend(existing::above(conn, &names).await?);
         let only = names.iter().map(|name| format!("ONLY {name}")).collect::<Vec<_>>().join(", ");
         let during = "locking the tables, which somebody else may be using,";
         Ok(run(conn, during, &format!("LOCK TABLE {only} IN {mode} MODE")).await?)

@@ -21,7 +21,7 @@ use sqlx::{Connection as _, Row as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, Command};
 
-use super::archive::{Archive, Route, only_unknown_setting};
+use super::archive::{Archive, Route, only_unknown_setting, without_command};
 use super::error::RestoreError;
 use super::plan::RestorePlan;
 use super::proof::TableProof;
@@ -211,7 +211,7 @@ impl Restore<'_> {
         self.phase("psql");
         let settings = session::child_settings(self.plan.server_major);
         let mut command = self.plan.clients.connected(Tool::Psql, to, &settings);
-        command.args(["-X", "-q", "--set=ON_ERROR_STOP=1", "--output=/dev/null", "--file=-"]);
+        command.args(["-X", "-q", "--set=ON_ERROR_STOP=1", "--set=VERBOSITY=terse", "--output=/dev/null", "--file=-"]);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // New in 17, and no part of the data: `pg_dump` sets it once, at the start.
         let mut unknown = self.plan.server_major < 17 && self.plan.facts.client_major >= 17;
@@ -390,10 +390,7 @@ where
     if status.success() || (lenient && only_unknown_setting(&stderr)) {
         return Ok(());
     }
-    // Without the command that failed: it may hold a password.
-    let text = String::from_utf8_lossy(&stderr);
-    let told = text.split("Command was:").next().unwrap_or_default().lines().map(str::trim_end);
-    let stderr = told.collect::<Vec<_>>().join("; ").trim_end_matches("; ").to_owned();
+    let stderr = without_command(&stderr);
     Err(PostgresError::ClientFailed { program: program(), status: status.to_string(), stderr }.into())
 }
 

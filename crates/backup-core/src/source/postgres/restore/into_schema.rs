@@ -156,6 +156,15 @@ async fn refusals<'a>(
     if exists {
         out.push(format!("schema `{}` exists in database `{}`", plan.schema, plan.database));
     }
+    if timescale::is_there(conn).await? {
+        out.push(timescale::WHOLE.to_owned());
+    }
+    let all = "SELECT EXISTS (SELECT FROM pg_catalog.pg_publication WHERE puballtables)";
+    if sqlx::query_scalar::<_, bool>(all).fetch_one(&mut *conn).await.map_err(failed)? {
+        let why =
+            "a publication there is for all tables: its subscribers would be sent rows of tables that they do not have";
+        out.push(why.to_owned());
+    }
     if !may {
         out.push(format!("this user may not create a schema in database `{}`", plan.database));
     }
@@ -238,14 +247,14 @@ async fn fill(
         tables.push(like::Table::make(conn, entry, &plan.schema).await?);
     }
     filling.phase("rows");
-    let sums = filling.load(conn).await?;
+    filling.load(conn).await?;
     filling.phase("constraints and indexes");
     let mut notes = Vec::new();
     for table in &tables {
         notes.extend(table.complete(conn).await?);
     }
     filling.phase("comparing");
-    let proofs = filling.compare(conn, &sums).await?;
+    let proofs = filling.compare(conn).await?;
     if proofs.iter().any(|table| !table.ok()) {
         return Err(RestoreError::Differs { proofs });
     }

@@ -11,6 +11,7 @@
 //! of a table of its own kind lie in other tables: parts are refused, because they would come back empty and agree.
 
 use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 
 use super::extensions::Extension;
 use super::sql::{ident, literal, qualified};
@@ -46,6 +47,13 @@ pub(super) fn refusals(version: &str, schema: &str, offered: &[String], only: &S
 /// That of the captured extensions that is meant here.
 pub(super) fn among(extensions: &[Extension]) -> Option<&Extension> {
     extensions.iter().find(|extension| extension.name == NAME)
+}
+
+/// Whether the database of this session has it now, whatever it had at the capture.
+pub(super) async fn is_there(conn: &mut PgConnection) -> Result<bool, PostgresError> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = $1)";
+    let asked = sqlx::query_scalar::<_, bool>(sql).bind(NAME).fetch_one(&mut *conn).await;
+    asked.map_err(PostgresError::during("asking for the extensions"))
 }
 
 /// Before anything is in the database: makes the extension and tells it.

@@ -96,6 +96,33 @@ pub(super) async fn look(
     Ok(found)
 }
 
+/// The partitioned tables above these, by their quoted names.
+pub(super) async fn above(conn: &mut PgConnection, names: &[String]) -> Result<Vec<String>, PostgresError> {
+    let sql = "SELECT DISTINCT n.nspname::text, c.relname::text FROM pg_catalog.unnest($1::text[]) AS t(name), \
+            LATERAL pg_catalog.pg_partition_root(pg_catalog.to_regclass(t.name)) AS r(root), \
+            LATERAL pg_catalog.pg_partition_tree(r.root) AS m \
+        JOIN pg_catalog.pg_class c ON c.oid = m.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE NOT m.isleaf";
+    let rows = sqlx::query(sql).bind(names).fetch_all(&mut *conn).await.map_err(PostgresError::during(DURING))?;
+    rows.iter().map(|row| Ok(qualified(&text(row, 0)?, &text(row, 1)?))).collect()
+}
+
+/// Whether each name still means the table that was looked at.
+pub(super) async fn named(
+    conn: &mut PgConnection,
+    snapshot: &Snapshot<'_>,
+    found: &Existing,
+) -> Result<bool, PostgresError> {
+    let entry = |index: &usize| &snapshot.tables[*index];
+    let names: Vec<String> =
+        found.tables.keys().map(|index| qualified(&entry(index).schema, &entry(index).name)).collect();
+    let oids: Vec<i64> = found.tables.values().copied().collect();
+    let sql = "SELECT count(*) FROM unnest($1::text[], $2::int8[]) AS t(name, oid) \
+        WHERE pg_catalog.to_regclass(t.name)::oid::int8 IS DISTINCT FROM t.oid";
+    let row = sqlx::query(sql).bind(names).bind(oids).fetch_one(&mut *conn).await;
+    Ok(get::<i64>(&row.map_err(PostgresError::during(DURING))?, 0)? == 0)
+}
+
 impl Existing {
     /// What TRUNCATE would refuse: tables that stay and refer to one that goes, rows or not.
     async fn look_at_truncate(

@@ -19,7 +19,7 @@ use crate::source::postgres::restore::load::{Loader, Rows, read_back as read_tab
 use crate::source::postgres::restore::proof::TableProof;
 use crate::source::postgres::restore::rows::{Numbered, TarMembers};
 use crate::source::postgres::restore::sql::qualified;
-use crate::source::postgres::restore::{RestoreOptions, Snapshot, Verify, session};
+use crate::source::postgres::restore::{RestoreOptions, Snapshot, session};
 
 /// A part of a table, by the manifest's index.
 type Piece<'a> = (usize, &'a Part);
@@ -37,11 +37,8 @@ pub(in crate::source::postgres::restore) struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// Loads all parts; gives what each table took.
-    pub(in crate::source::postgres::restore) async fn load(
-        &self,
-        conn: &mut PgConnection,
-    ) -> Result<BTreeMap<usize, RowSum>, RestoreError> {
+    /// Loads all parts.
+    pub(in crate::source::postgres::restore) async fn load(&self, conn: &mut PgConnection) -> Result<(), RestoreError> {
         let to = self.options.connect.with_database(self.database);
         let loader = Loader {
             snapshot: self.snapshot,
@@ -52,17 +49,15 @@ impl Filling<'_> {
             tables: self.selected,
             early: None,
         };
-        let mut sums = BTreeMap::new();
         let mut tars: BTreeMap<u32, BTreeMap<u32, Piece<'_>>> = BTreeMap::new();
         let mut refused: Vec<(Piece<'_>, RestoreError)> = Vec::new();
         for (index, entry) in self.entries() {
-            sums.insert(index, RowSum::default());
             for part in &entry.parts {
                 if let Some(member) = part.member {
                     tars.entry(part.stream).or_default().insert(member, (index, part));
                 } else {
                     let rows = loader.part_rows(part).await?;
-                    self.piece(conn, &loader, (index, part), rows, &mut sums, &mut refused).await?;
+                    self.piece(conn, &loader, (index, part), rows, &mut refused).await?;
                 }
             }
         }
@@ -71,7 +66,7 @@ impl Filling<'_> {
             while let Some((member, bytes)) = members.next().await? {
                 if let Some(piece) = expected.remove(&member) {
                     let rows = Rows::Memory(Some(bytes));
-                    self.piece(conn, &loader, piece, rows, &mut sums, &mut refused).await?;
+                    self.piece(conn, &loader, piece, rows, &mut refused).await?;
                 }
             }
             if let Some(member) = expected.keys().next() {
@@ -83,14 +78,14 @@ impl Filling<'_> {
             let mut still = Vec::new();
             for (piece, _) in refused {
                 let rows = loader.part_rows(piece.1).await?;
-                self.piece(conn, &loader, piece, rows, &mut sums, &mut still).await?;
+                self.piece(conn, &loader, piece, rows, &mut still).await?;
             }
             if still.len() == before {
                 return Err(still.swap_remove(0).1);
             }
             refused = still;
         }
-        Ok(sums)
+        Ok(())
     }
 
     async fn piece<'p>(
@@ -99,16 +94,14 @@ impl Filling<'_> {
         loader: &Loader<'_>,
         (index, part): Piece<'p>,
         rows: Rows,
-        sums: &mut BTreeMap<usize, RowSum>,
         refused: &mut Vec<(Piece<'p>, RestoreError)>,
     ) -> Result<(), RestoreError> {
         let entry = &self.snapshot.tables[index];
         run(conn, "setting a savepoint", "SAVEPOINT part").await?;
         // Never frozen: others may hold snapshots of a time when these rows were not there.
         match loader.copy(conn, entry, part, ("", &qualified(&entry.schema, &entry.name)), false, rows).await {
-            Ok(sum) => {
+            Ok(_) => {
                 run(conn, "leaving a savepoint", "RELEASE SAVEPOINT part").await?;
-                sums.entry(index).or_default().merge(&sum);
                 Ok(())
             }
             Err(error) if error.is_check_violation() => {
@@ -124,23 +117,17 @@ impl Filling<'_> {
     pub(in crate::source::postgres::restore) async fn compare(
         &self,
         conn: &mut PgConnection,
-        sums: &BTreeMap<usize, RowSum>,
     ) -> Result<Vec<TableProof>, RestoreError> {
         let mut proofs = Vec::with_capacity(self.selected.len());
-        for (index, entry) in self.entries() {
-            // Text may mean another value in a column of another type, and its type at capture is not known.
-            let read_back = self.options.verify == Verify::Content || entry.types.is_empty();
-            let found = if read_back {
-                read_table_back(conn, entry, None).await?
-            } else {
-                sums.get(&index).copied().unwrap_or_default()
-            };
+        for (_, entry) in self.entries() {
+            // Always: a live column may take a value and keep another (a shorter scale, another type's text).
+            let found = read_table_back(conn, entry, None).await?;
             proofs.push(TableProof {
                 schema: entry.schema.clone(),
                 name: entry.name.clone(),
                 expected: RowSum { rows: entry.rows, fingerprint: entry.fingerprint },
                 found,
-                read_back,
+                read_back: true,
                 differing: None,
             });
         }

@@ -89,7 +89,8 @@ pub(super) async fn set(
         if *only != Selection::All && !ours && !here {
             continue;
         }
-        let exact = present.users.is_subset(loaded) && (*only == Selection::All || ours);
+        // What nobody is known to use may be used inside of functions.
+        let exact = !present.users.is_empty() && present.users.is_subset(loaded) && (*only == Selection::All || ours);
         if !exact && !is_behind(conn, &present, one).await? {
             notes.push(format!("sequence {} is used by others too and was left where it is", one.name));
             continue;

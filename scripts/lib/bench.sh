@@ -204,10 +204,10 @@ bench_restore() {
 
 # Peak memory over sizes of the database: it must not grow. Makes the database anew, so it comes last.
 bench_memory() {
-    local scale size restore=("$BIN/backup" --config "$W/backup.toml" restore --latest --into back --identity "$W/identity.txt")
-    for scale in 0.2 1.0 4.2; do
+    local factor size restore=("$BIN/backup" --config "$W/backup.toml" restore --latest --into back --identity "$W/identity.txt")
+    for factor in 0.2 1.0 4.2; do
         sql postgres -c "DROP DATABASE bench" -c "CREATE DATABASE bench"
-        sql bench -v scale="$scale" -f "$ROOT/fixtures/bench/load.sql"
+        sql bench -v scale="$factor" -f "$ROOT/fixtures/bench/load.sql"
         size=$(sql bench -A -t -c "SELECT round(pg_database_size('bench') / 1e9, 1)")
         fresh_ours
         measure "first-of-${size}GB" ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run

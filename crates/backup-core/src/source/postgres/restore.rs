@@ -281,8 +281,8 @@ impl Restore<'_> {
         })
     }
 
-    /// Fills the working database `to` from a capture, and compares.
-    async fn fill_captured(&self, to: &ConnectOptions) -> Result<Vec<TableProof>, RestoreError> {
+    /// What an archive has before the rows that are not in it: definitions, and its own rows.
+    async fn begin_archive<'a>(&'a self, to: &'a ConnectOptions) -> Result<(Archive<'a>, select::Lists), RestoreError> {
         let (plan, options) = (self.plan, self.options);
         let route = Route {
             clients: &plan.clients,
@@ -297,6 +297,13 @@ impl Restore<'_> {
         archive.pre_data().await?;
         self.phase("archive data");
         archive.data(lists.data()).await?;
+        Ok((archive, lists))
+    }
+
+    /// Fills the working database `to` from a capture, and compares.
+    async fn fill_captured(&self, to: &ConnectOptions) -> Result<Vec<TableProof>, RestoreError> {
+        let (plan, options) = (self.plan, self.options);
+        let (archive, lists) = self.begin_archive(to).await?;
 
         self.phase("rows");
         let post_data = archive.post_data(lists.post_data()).await?;

@@ -33,7 +33,7 @@ use crate::source::postgres::options::ConnectOptions;
 const HEAD_BYTES: usize = 256 << 10;
 
 /// How much of a child's standard error is kept: its end.
-const STDERR_BYTES: usize = 8 << 10;
+pub(super) const STDERR_BYTES: usize = 8 << 10;
 
 /// One snapshot's archive on its way into one database.
 pub(super) struct Archive<'a> {
@@ -275,7 +275,7 @@ async fn run(mut command: Command, input: Option<Numbered>) -> Result<Ended, Res
 }
 
 /// The last `keep` bytes of a pipe, read to its end.
-async fn tail(pipe: Option<impl AsyncRead + Unpin>, keep: usize) -> Vec<u8> {
+pub(super) async fn tail(pipe: Option<impl AsyncRead + Unpin>, keep: usize) -> Vec<u8> {
     let Some(mut pipe) = pipe else { return Vec::new() };
     let (mut out, mut buffer) = (Vec::new(), vec![0; 8 << 10]);
     while let Ok(length @ 1..) = pipe.read(&mut buffer).await {

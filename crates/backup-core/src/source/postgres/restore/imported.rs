@@ -18,16 +18,16 @@ use futures::future::try_join_all;
 use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{ChildStdin, Command};
 
-use super::archive::{Archive, Route, only_unknown_setting, without_command};
+use super::archive::{STDERR_BYTES, only_unknown_setting, tail, without_command};
 use super::error::RestoreError;
 use super::plan::RestorePlan;
 use super::proof::TableProof;
 use super::rows::Numbered;
 use super::sql::{ident, literal, qualified};
-use super::{Restore, RestoreOptions, Selection, Snapshot, Verify, analyze, select, session};
+use super::{Restore, RestoreOptions, Selection, Snapshot, Verify, analyze, session};
 use crate::fingerprint::RowSum;
 use crate::manifest::{Property, StreamKind, TableEntry};
 use crate::source::postgres::clients::{ClientsOption, Tool};
@@ -36,8 +36,6 @@ use crate::source::postgres::import::script::{Line, Script};
 use crate::source::postgres::options::ConnectOptions;
 use crate::source::postgres::rows::{RowFormat, RowSplitter};
 
-/// How much of a child's standard error is kept: its end.
-const STDERR_BYTES: usize = 8 << 10;
 /// Text on its way to `psql`.
 const FEED_BYTES: usize = 128 << 10;
 
@@ -154,22 +152,9 @@ impl Restore<'_> {
 
     /// A custom-format archive goes the way of a capture's, with all rows in it.
     async fn custom(&self, to: &ConnectOptions) -> Result<(), RestoreError> {
-        let (plan, options) = (self.plan, self.options);
-        let route = Route {
-            clients: &plan.clients,
-            option: &options.clients,
-            to,
-            server_major: plan.server_major,
-            no_tablespaces: !plan.missing_tablespaces.is_empty(),
-        };
-        let archive = Archive::open(&route, self.streams, plan.archive).await?;
-        let lists = select::Lists::make(&archive, &options.only).await?;
-        self.phase("pre-data");
-        archive.pre_data().await?;
-        self.phase("archive data");
-        archive.data(lists.data()).await?;
+        let (archive, lists) = self.begin_archive(to).await?;
         self.phase("post-data");
-        archive.post_data(lists.post_data()).await?.finish(options.jobs).await
+        archive.post_data(lists.post_data()).await?.finish(self.options.jobs).await
     }
 
     /// Lays the archive out in a temporary folder, which goes with it.
@@ -384,7 +369,7 @@ where
     let broken = |source| RestoreError::from(PostgresError::ClientStart { program: program(), source });
     let mut child = command.stderr(Stdio::piped()).spawn().map_err(broken)?;
     let stdin = child.stdin.take();
-    let (fed, stderr) = futures::join!(feed(stdin), tail(child.stderr.take()));
+    let (fed, stderr) = futures::join!(feed(stdin), tail(child.stderr.take(), STDERR_BYTES));
     fed?;
     let status = child.wait().await.map_err(broken)?;
     if status.success() || (lenient && only_unknown_setting(&stderr)) {
@@ -392,15 +377,4 @@ where
     }
     let stderr = without_command(&stderr);
     Err(PostgresError::ClientFailed { program: program(), status: status.to_string(), stderr }.into())
-}
-
-/// The last bytes of a pipe, read to its end.
-async fn tail(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let Some(mut pipe) = pipe else { return Vec::new() };
-    let (mut out, mut buffer) = (Vec::new(), vec![0; 8 << 10]);
-    while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
-        out.extend_from_slice(&buffer[..length]);
-        out.drain(..out.len().saturating_sub(STDERR_BYTES));
-    }
-    out
 }

@@ -19,9 +19,9 @@ bench_build() {
     else
         ensure_rust
         default_target_dir
-        (cd "$ROOT" && cargo build --release --locked -p backup-cli --bin backup)
+        (cd "$ROOT" && cargo build --release --locked -p backup-cli --bin backup -p harness --bins)
         mkdir "$W/bin"
-        cp "$CARGO_TARGET_DIR/release/backup" "$W/bin/"
+        cp "$CARGO_TARGET_DIR"/release/{backup,s3-server,make-vault} "$W/bin/"
         BIN="$W/bin"
     fi
 }
@@ -67,7 +67,8 @@ type = "postgres"
 url = "postgres://postgres@127.0.0.1:$PG_PORT/bench"
 password = { file = "pg.pass" }
 TOML
-    chmod 600 "$W/pg.pass"
+    # Rows about vaults alone have no server, and so no password.
+    [ ! -e "$W/pg.pass" ] || chmod 600 "$W/pg.pass"
     export RESTIC_PASSWORD_FILE="$W/restic.pass" RESTIC_CACHE_DIR="$W/restic-cache" RESTIC_REPOSITORY="$W/restic"
 }
 
@@ -259,7 +260,7 @@ Written by \`scripts/bench.sh --scale $SCALE --rounds $ROUNDS\`. Wall time, medi
 is our median divided by theirs: below 1 we are faster. CPU is the process's and its children's, not the server's; peak memory is that of
 the largest single process.
 
-- database: ${SIZE:-?}, PostgreSQL $(sql postgres -A -t -c 'SHOW server_version'), \`fsync=off\`, \`full_page_writes=off\`
+$([ -z "${SIZE-}" ] || printf -- '- database: %s, PostgreSQL %s, `fsync=off`, `full_page_writes=off`' "$SIZE" "$(sql postgres -A -t -c 'SHOW server_version')")
 - machine: $(nproc) cores, $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)
 - $("$BIN/backup" --version), commit $(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null || echo '?')$dirty
 - $(restic version | cut -d' ' -f1,2), pgcopydb $(pgcopydb --version 2>/dev/null | head -n 1 | tr -dc '0-9.'), $(zstd --version | grep -o 'v[0-9.]*' | head -n 1) zstd, age $(age --version)

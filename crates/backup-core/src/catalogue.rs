@@ -1,5 +1,7 @@
 //! Finding snapshots over several vaults, by names alone.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 
 use crate::id::{SourceName, StackName};
@@ -25,23 +27,19 @@ pub async fn snapshots(
     stack: &StackName,
     source: &SourceName,
 ) -> (Vec<Listed>, Vec<(String, VaultError)>) {
-    let mut all: Vec<Listed> = Vec::new();
+    let mut all: BTreeMap<(SnapshotId, GenerationDir), Vec<Vault>> = BTreeMap::new();
     let mut silent = Vec::new();
     for vault in vaults {
         match vault.history(stack, source).await {
             Ok(history) => {
                 for (dir, id) in history {
-                    match all.iter_mut().find(|listed| listed.id == id && listed.dir == dir) {
-                        Some(listed) => listed.vaults.push(vault.clone()),
-                        None => all.push(Listed { dir, id, vaults: vec![vault.clone()] }),
-                    }
+                    all.entry((id, dir)).or_default().push(vault.clone());
                 }
             }
             Err(error) => silent.push((vault.name().to_owned(), error)),
         }
     }
-    all.sort_by(|a, b| a.id.cmp(&b.id));
-    (all, silent)
+    (all.into_iter().map(|((id, dir), vaults)| Listed { dir, id, vaults }).collect(), silent)
 }
 
 /// The newest snapshot whose data is not later than `at` (whole seconds, as in the name); the newest of all without it.

@@ -1,5 +1,7 @@
 //! Rows into tables that are there: all of it or nothing, and what is in the way is told before the first byte.
 
+mod meanwhile;
+
 use backup_core::source::postgres::restore::{RestoreError, RestoreProof, Selection, Target, data_only};
 use harness::pg::Cluster;
 

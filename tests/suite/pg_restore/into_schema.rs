@@ -131,6 +131,11 @@ async fn what_does_not_fit_is_refused() {
     let error = beside(&cluster, &fixture, table("buyer"), (Target::Into("none".to_owned()), "n")).await.unwrap_err();
     assert!(error.to_string().contains("database `none` does not exist"), "{error}");
 
+    cluster.psql("shop", "CREATE PUBLICATION everything FOR ALL TABLES");
+    let said = refused(&cluster, &fixture, table("buyer"), "n").await;
+    assert!(said.contains("a publication there is for all tables"), "{said}");
+    cluster.psql("shop", "DROP PUBLICATION everything");
+
     cluster.psql("shop", "ALTER TABLE buyer ADD COLUMN more int; ALTER TABLE buyer RENAME name TO title");
     let said = refused(&cluster, &fixture, table("buyer"), "n").await;
     for why in ["column `name` of `public.buyer` is missing there", "column `more` of `public.buyer` was not captured"]

@@ -130,6 +130,7 @@ pub async fn plan(
         plan.refusals.push(timescale::WHOLE.to_owned());
     }
     plan.refusals.extend(found.refusals);
+    plan.notes.extend(found.defaults);
     plan.emptied = found.filled;
     let _ = conn.close().await;
     if !matches!(options.clients, ClientsOption::Wrap(_)) {
@@ -262,8 +263,14 @@ impl Work<'_> {
         self.lock(conn).await?;
         // Again, and this time it stays true.
         let found = existing::look(conn, self.snapshot, &plan.selected, plan.truncate).await?;
-        if !found.refusals.is_empty() {
-            return Err(RestoreError::Refused { refusals: found.refusals });
+        let mut refusals = found.refusals.clone();
+        let new = found.filled.iter().filter(|name| !plan.emptied.contains(name));
+        // Nobody was told that these would go. Without `truncate` they are refused already.
+        refusals.extend(
+            new.filter(|_| plan.truncate).map(|name| format!("table `{name}` has got rows since it was planned")),
+        );
+        if !refusals.is_empty() {
+            return Err(RestoreError::Refused { refusals });
         }
         let keys = keys::of(conn, &found.oids()).await?;
         let others: BTreeSet<&str> =

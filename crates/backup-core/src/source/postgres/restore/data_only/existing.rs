@@ -28,8 +28,12 @@ pub(super) struct Existing {
     pub(super) may_be_replica: bool,
     /// Why nothing may be loaded.
     pub(super) refusals: Vec<String>,
+    /// Columns that rows of the capture have no values for, in words.
+    pub(super) defaults: Vec<String>,
     /// What TRUNCATE is told: partition trees whose leaves are all loaded as a whole, other tables alone.
     truncate: Vec<String>,
+    /// The partitioned tables of those trees, by object id: their statement triggers would fire.
+    pub(super) roots: Vec<i64>,
 }
 
 impl Existing {
@@ -68,6 +72,7 @@ pub(super) async fn look(
         match relations.get(&(entry.schema.clone(), entry.name.clone())) {
             Some(relation) if relation.kind == "r" => {
                 found.refusals.extend(misfits(entry, relation));
+                found.defaults.extend(filled_in(entry, relation));
                 found.tables.insert(index, relation.oid);
                 names.insert(relation.oid, entry);
             }
@@ -150,6 +155,7 @@ impl Existing {
         let alone = names.iter().filter(|(oid, _)| !in_trees.contains(oid));
         self.truncate = alone.map(|(_, entry)| format!("ONLY {}", qualified(&entry.schema, &entry.name))).collect();
         self.truncate.extend(whole.into_iter().map(|(root, ..)| root));
+        self.roots = in_trees.iter().copied().filter(|oid| !names.contains_key(oid)).collect();
         let going: Vec<i64> = names.keys().copied().chain(in_trees).collect();
         let sql = "SELECT DISTINCT con.conname::text, fn.nspname::text, f.relname::text, pn.nspname::text, p.relname::text \
             FROM pg_catalog.pg_constraint con \
@@ -173,10 +179,11 @@ impl Existing {
             FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid \
             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
             LEFT JOIN pg_catalog.pg_constraint con ON con.oid = t.tgconstraint AND con.contype = 'f' \
-            WHERE t.tgrelid::int8 = ANY ($1) AND t.tgenabled <> 'D' AND (con.oid IS NULL OR con.conrelid = t.tgrelid) \
+            WHERE (t.tgrelid::int8 = ANY ($1) OR t.tgrelid::int8 = ANY ($2) AND t.tgtype & 32 <> 0) \
+                AND t.tgenabled <> 'D' AND (con.oid IS NULL OR con.conrelid = t.tgrelid) \
                 AND t.tgfoid <> 'pg_catalog.unique_key_recheck'::pg_catalog.regproc ORDER BY 1, 2, 3";
-        let rows =
-            sqlx::query(sql).bind(self.oids()).fetch_all(&mut *conn).await.map_err(PostgresError::during(DURING))?;
+        let asked = sqlx::query(sql).bind(self.oids()).bind(&self.roots).fetch_all(&mut *conn).await;
+        let rows = asked.map_err(PostgresError::during(DURING))?;
         let mut names = Vec::with_capacity(rows.len());
         for row in &rows {
             names.push(format!("`{}` of `{}.{}`", text(row, 2)?, text(row, 0)?, text(row, 1)?));
@@ -227,6 +234,18 @@ fn misfits(entry: &TableEntry, relation: &Relation) -> Vec<String> {
         out.push(format!("column `{name}` of `{}` needs a value there, and was not captured", shown(entry)));
     }
     out
+}
+
+/// Columns that will have their defaults, because the capture knows nothing of them.
+fn filled_in(entry: &TableEntry, relation: &Relation) -> Option<String> {
+    let more = relation.columns.iter().filter(|(name, column)| !column.generated && !entry.columns.contains(name));
+    let mut more: Vec<&str> = more.map(|(name, _)| name.as_str()).collect();
+    more.sort_unstable();
+    let subject = if more.len() == 1 { "column" } else { "columns" };
+    let names = more.join("`, `");
+    (!more.is_empty()).then(|| {
+        format!("{subject} `{names}` of `{}`: not captured, so the default or NULL is filled in", shown(entry))
+    })
 }
 
 /// Captured columns that are missing there, or are others.

@@ -66,7 +66,7 @@ struct Present {
     name: String,
     /// Tables that own it or whose defaults use it.
     users: BTreeSet<i64>,
-    upward: bool,
+    increment: i64,
 }
 
 /// Sets what the loaded tables (by object id) need; says what was done.
@@ -91,7 +91,7 @@ pub(super) async fn set(
         }
         // What nobody is known to use may be used inside of functions.
         let exact = !present.users.is_empty() && present.users.is_subset(loaded) && (*only == Selection::All || ours);
-        if !exact && !is_behind(conn, &present, one).await? {
+        if !exact && !(is_behind(conn, &present, one).await? && is_behind_for_good(conn, &present, one).await?) {
             notes.push(format!("sequence {} is used by others too and was left where it is", one.name));
             continue;
         }
@@ -110,7 +110,7 @@ pub(super) async fn set(
 }
 
 async fn present(conn: &mut PgConnection, name: &str) -> Result<Option<Present>, PostgresError> {
-    let sql = "SELECT n.nspname::text, c.relname::text, s.seqincrement > 0, ARRAY( \
+    let sql = "SELECT n.nspname::text, c.relname::text, s.seqincrement, ARRAY( \
             SELECT d.refobjid::int8 FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
                 AND d.objid = c.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i') \
             UNION SELECT a.adrelid::int8 FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef a ON a.oid = d.objid \
@@ -124,7 +124,7 @@ async fn present(conn: &mut PgConnection, name: &str) -> Result<Option<Present>,
     Ok(Some(Present {
         schema: row.try_get(0).map_err(failed)?,
         name: row.try_get(1).map_err(failed)?,
-        upward: row.try_get(2).map_err(failed)?,
+        increment: row.try_get(2).map_err(failed)?,
         users: row.try_get::<Vec<i64>, _>(3).map_err(failed)?.into_iter().collect(),
     }))
 }
@@ -135,8 +135,20 @@ async fn is_behind(conn: &mut PgConnection, present: &Present, captured: &Captur
     let failed = |error| PostgresError::during(DURING)(error);
     let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(conn).await.map_err(failed)?;
     let (value, called): (i64, bool) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-    let ahead = if present.upward { captured.value > value } else { captured.value < value };
+    let ahead = if present.increment > 0 { captured.value > value } else { captured.value < value };
     Ok(ahead || (captured.value == value && captured.called && !called))
+}
+
+/// The same, asked again when nobody can draw from it any more until we are done: of what is not a table, LOCK takes
+/// nothing, and a change that changes nothing does.
+async fn is_behind_for_good(
+    conn: &mut PgConnection,
+    present: &Present,
+    captured: &Captured,
+) -> Result<bool, PostgresError> {
+    let name = qualified(&present.schema, &present.name);
+    run(conn, DURING, &format!("ALTER SEQUENCE {name} INCREMENT BY {}", present.increment)).await?;
+    is_behind(conn, present, captured).await
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 //! need a word more: those that fire on a replica too, or only there (`ENABLE ALWAYS`, `ENABLE REPLICA`), are switched off;
 //! those of deferrable unique and exclusion constraints are the constraint, and stay on.
 //!
-//! Both are put back in the same transaction, each to what it was: `pg_restore --disable-triggers` does not.
+//! Of partitioned tables that are emptied as a whole the triggers on TRUNCATE count as well: those alone are not their leaves'.
+//!
+//! All are put back in the same transaction, each to what it was: `pg_restore --disable-triggers` does not.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
@@ -24,10 +26,11 @@ pub(super) async fn switch(conn: &mut PgConnection, found: &Existing) -> Result<
         FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid \
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         LEFT JOIN pg_catalog.pg_constraint con ON con.oid = t.tgconstraint AND con.contype = 'f' \
-        WHERE t.tgrelid::int8 = ANY ($1) AND con.oid IS NULL";
+        WHERE (t.tgrelid::int8 = ANY ($1) OR t.tgrelid::int8 = ANY ($2) AND t.tgtype & 32 <> 0) AND con.oid IS NULL";
     let failed = |error| PostgresError::during(DURING)(error);
     let mut back = Vec::new();
-    for row in sqlx::query(sql).bind(found.oids()).fetch_all(&mut *conn).await.map_err(failed)? {
+    let asked = sqlx::query(sql).bind(found.oids()).bind(&found.roots).fetch_all(&mut *conn).await;
+    for row in asked.map_err(failed)? {
         let text = |at: usize| row.try_get::<String, _>(at).map_err(failed);
         let recheck: bool = row.try_get(4).map_err(failed)?;
         let (now, later) = match (text(3)?.as_str(), recheck) {

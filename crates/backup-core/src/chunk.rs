@@ -53,7 +53,9 @@ impl std::fmt::Debug for Cutter {
 impl Cutter {
     /// A cutter with secret `seed`.
     pub fn new(sizes: ChunkSizes, seed: u64) -> Self {
-        let (small, large) = select_masks(sizes.average_bytes, Normalization::Level1);
+        // A changed row costs the chunk that it is in, and is in a large one more often than in a small one: by calculation
+        // 97 KiB of plaintext at level 1, 80 at level 2, 72 at level 3, which needs longer to find back after an insertion.
+        let (small, large) = select_masks(sizes.average_bytes, Normalization::Level2);
         let (gear, shifted) = get_gear_with_seed(seed);
         Self { sizes, masks: [small, large], gear: [gear.as_ref().into(), shifted.as_ref().into()] }
     }

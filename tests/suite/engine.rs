@@ -4,11 +4,14 @@
 //! here is the protocol, not a disk or a network.
 
 mod commit;
+mod crash_points;
 mod damage;
 mod dedup;
 mod generation;
 mod planted;
+mod promise;
 mod prune;
 mod replicate;
+mod site;
 mod watch;
 mod world;

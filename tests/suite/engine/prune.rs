@@ -28,7 +28,7 @@ async fn day(world: &World, seed: u64) -> SnapshotDoc {
     world.run(&Script::noise(100_000, seed)).await.unwrap().snapshot.doc
 }
 
-fn request(world: &World) -> PruneRequest {
+pub(crate) fn request(world: &World) -> PruneRequest {
     PruneRequest {
         stack: world.request.stack.clone(),
         source: world.request.source.clone(),

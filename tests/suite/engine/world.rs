@@ -32,7 +32,15 @@ pub(crate) struct Time(Arc<Mutex<DateTime<Utc>>>);
 
 impl Time {
     fn at(text: &str) -> Self {
-        Self(Arc::new(Mutex::new(text.parse().unwrap())))
+        Self::new(text.parse().unwrap())
+    }
+
+    pub(crate) fn new(at: DateTime<Utc>) -> Self {
+        Self(Arc::new(Mutex::new(at)))
+    }
+
+    pub(crate) fn set(&self, at: DateTime<Utc>) {
+        *self.0.lock().unwrap() = at;
     }
 
     pub(crate) fn now(&self) -> DateTime<Utc> {
@@ -231,21 +239,7 @@ impl World {
 
     /// Opens and reads a snapshot to its end; its streams, or the first error with its causes.
     pub(crate) async fn read(&self, at: &(GenerationDir, SnapshotId)) -> Result<Vec<Vec<u8>>, String> {
-        let text = |error: &dyn std::error::Error| backup_core::verify::chain_text(error);
-        let path = at.0.snapshot(&at.1, ".json");
-        let signed = self.vault.get_signed::<SnapshotDoc>(&path, &self.signers).await.map_err(|e| text(&e))?;
-        self.vault.get_inventory(&signed.doc).await.map_err(|e| text(&e))?;
-        let snapshot = OpenSnapshot::open(&self.vault, &signed, &self.identities).await.map_err(|e| text(&e))?;
-        let mut streams = Vec::new();
-        for number in (1..).take(snapshot.manifest().streams.len()) {
-            let mut reader = snapshot.open(number).await.map_err(|e| text(&e))?;
-            let mut all = Vec::new();
-            while let Some(bytes) = reader.next().await.map_err(|e| text(&e))? {
-                all.extend_from_slice(&bytes);
-            }
-            streams.push(all);
-        }
-        Ok(streams)
+        read(&self.vault, &self.signers, &self.identities, at).await
     }
 
     /// Reads a committed snapshot.
@@ -277,6 +271,30 @@ impl World {
             None => memory.delete(path).await.unwrap(),
         }
     }
+}
+
+/// Opens and reads a snapshot to its end; its streams, or the first error with its causes.
+pub(crate) async fn read(
+    vault: &Vault,
+    signers: &Signers,
+    identities: &Identities,
+    at: &(GenerationDir, SnapshotId),
+) -> Result<Vec<Vec<u8>>, String> {
+    let text = |error: &dyn std::error::Error| backup_core::verify::chain_text(error);
+    let path = at.0.snapshot(&at.1, ".json");
+    let signed = vault.get_signed::<SnapshotDoc>(&path, signers).await.map_err(|e| text(&e))?;
+    vault.get_inventory(&signed.doc).await.map_err(|e| text(&e))?;
+    let snapshot = OpenSnapshot::open(vault, &signed, identities).await.map_err(|e| text(&e))?;
+    let mut streams = Vec::new();
+    for number in (1..).take(snapshot.manifest().streams.len()) {
+        let mut reader = snapshot.open(number).await.map_err(|e| text(&e))?;
+        let mut all = Vec::new();
+        while let Some(bytes) = reader.next().await.map_err(|e| text(&e))? {
+            all.extend_from_slice(&bytes);
+        }
+        streams.push(all);
+    }
+    Ok(streams)
 }
 
 pub(crate) async fn make_vault(name: &str, watch: &Watch, now: DateTime<Utc>) -> Vault {

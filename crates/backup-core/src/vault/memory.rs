@@ -20,7 +20,7 @@ pub struct MemoryStore {
     clock: Clock,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Body {
     bytes: Bytes,
     modified: DateTime<Utc>,
@@ -30,6 +30,13 @@ impl MemoryStore {
     /// An empty store whose own clock is `clock`.
     pub fn new(clock: Clock) -> Self {
         Self { bodies: Arc::default(), clock }
+    }
+
+    /// Another store, with the clock `clock`, that begins with what lies in this one: bodies and when they were written.
+    #[must_use]
+    pub fn copy(&self, clock: Clock) -> Self {
+        let bodies = self.lock().clone();
+        Self { bodies: Arc::new(Mutex::new(bodies)), clock }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<StorePath, Body>> {

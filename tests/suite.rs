@@ -12,6 +12,7 @@ mod suite {
     mod concurrency;
     mod engine;
     mod files_roundtrip;
+    mod guard;
     mod host;
     mod import;
     mod json;

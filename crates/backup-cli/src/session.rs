@@ -259,6 +259,7 @@ pub(crate) fn postgres(name: &SourceName, source: &config::PostgresSource) -> Re
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let name = |table: &config::TableName| format!("{}.{}", quoted(&table.schema), quoted(&table.table));
     options.exclude_data = source.exclude_data.iter().map(name).collect();
+    options.expect_drops.clone_from(&source.expect_drops);
     Ok(options)
 }
 

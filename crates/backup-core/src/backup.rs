@@ -1,13 +1,15 @@
 //! One capture of one source into one vault: the upper half of the data-flow picture.
 //!
 //! ```text
-//! open_generation -> confirm what is known -> capture (Source -> Pipeline) -> barrier
+//! open_generation -> confirm what is known -> capture (Source -> Pipeline) -> barrier -> judge (unusual?)
 //!   -> manifest objects -> barrier -> inventory -> signature -> snapshot.json   (the commit)
 //! ```
 //!
 //! What holds at any instant, also after a crash: `snapshot.json` appears only after everything that it names is durable
 //! in that vault and was confirmed in this run. A run that dies before that leaves objects that the journal and the next
 //! listing find again, and nothing that looks like a snapshot.
+
+mod guard;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -179,7 +181,7 @@ pub async fn backup(
     refuse_if_pruned(vault, host, &dir).await?;
     let journal: Arc<dyn Journal> = if import { Arc::new(Forgetful) } else { Arc::new(host.state.clone()) };
     let pipeline = start_pipeline(vault, host, request, &generation.doc, journal).await?;
-    let captured = match capture(&pipeline, host, request, source).await {
+    let mut captured = match capture(&pipeline, host, request, source).await {
         Ok(captured) => captured,
         Err(error) => {
             // What is on its way must have ended before another attempt begins with a budget of its own.
@@ -188,13 +190,16 @@ pub async fn backup(
         }
     };
     barrier(&pipeline, request).await?;
-    let draft = Draft { started, generation, captured, import };
+    let history = vault.history(&request.stack, &request.source).await?;
+    let judged = guard::judge(vault, host, request, source, (&history, &captured)).await?;
+    captured.suspect.extend_from_slice(&judged.reasons);
+    let draft = Draft { started, generation, captured, history, import };
     let committed = commit(vault, host, request, source.kind(), &pipeline, draft).await?;
     withdraw_if_pruned(vault, host, &dir, &committed).await?;
-    if import {
-        return Ok(committed);
+    if !import {
+        host.state.set_head(&request.source, committed.snapshot.doc.id.as_str(), committed.snapshot.hash()).await?;
+        guard::remember(host, request, &committed, &judged).await?;
     }
-    host.state.set_head(&request.source, committed.snapshot.doc.id.as_str(), committed.snapshot.hash()).await?;
     Ok(committed)
 }
 
@@ -360,6 +365,8 @@ struct Draft {
     started: DateTime<Utc>,
     generation: Signed<GenerationDoc>,
     captured: Captured,
+    /// What the vault listed of the source when everything was stored.
+    history: Vec<(GenerationDir, SnapshotId)>,
     import: bool,
 }
 
@@ -371,7 +378,7 @@ async fn commit(
     pipeline: &Pipeline,
     draft: Draft,
 ) -> Result<Committed, BackupError> {
-    let Draft { started, generation, captured, import } = draft;
+    let Draft { started, generation, captured, history, import } = draft;
     let (instant, suspect) = (captured.instant, captured.suspect.clone());
     let manifest = manifest(pipeline, request, source_type, captured)?;
     let text = text::write(&manifest);
@@ -388,7 +395,7 @@ async fn commit(
     let rows = manifest.tables.iter().map(|table| table.rows).sum();
     let plain_bytes = manifest.streams.iter().map(|stream| stream.bytes).sum();
     let volume = if manifest.tables.is_empty() { Volume::Bytes(plain_bytes) } else { Volume::Rows(rows) };
-    let named = second_of_its_own(vault, request, instant).await?;
+    let named = second_of_its_own(&history, instant);
     let id = SnapshotId::new(named, volume, random(), !suspect.is_empty());
     let id = if import { id.into_imported() } else { id };
     let needed =
@@ -428,7 +435,7 @@ async fn commit(
         recipients: generation.recipients,
         wrapped_key: generation.wrapped_key,
         // The chain tells whether captures are missing; files that people bring are no links of it.
-        previous: if import { None } else { previous(vault, host, request).await? },
+        previous: if import { None } else { previous(vault, host, request, &history).await? },
         signer: host.key.fingerprint(),
         tool: request.tool.clone(),
     };
@@ -437,17 +444,12 @@ async fn commit(
 
 /// The second for a snapshot's name: its instant, moved on past seconds that have a snapshot already. Names sort by time,
 /// and what is newest, and what follows on what, is read from that order.
-async fn second_of_its_own(
-    vault: &Vault,
-    request: &BackupRequest,
-    instant: DateTime<Utc>,
-) -> Result<DateTime<Utc>, BackupError> {
+fn second_of_its_own(history: &[(GenerationDir, SnapshotId)], instant: DateTime<Utc>) -> DateTime<Utc> {
     /// Somebody who plants names cannot move ours further than this.
     const MOST: u32 = 60;
-    let history = vault.history(&request.stack, &request.source).await?;
     let taken: HashSet<i64> = history.iter().map(|(_, id)| id.instant().timestamp()).collect();
     let mut seconds = (0..MOST).map(|seconds| instant + TimeDelta::seconds(seconds.into()));
-    Ok(seconds.find(|at| !taken.contains(&at.timestamp())).unwrap_or(instant))
+    seconds.find(|at| !taken.contains(&at.timestamp())).unwrap_or(instant)
 }
 
 fn files(manifest: &Manifest) -> u64 {
@@ -491,11 +493,15 @@ const LOST_HEADS: usize = 8;
 /// A run can end between its commit and its note in the state (a crash, a last answer that was lost). Its snapshot is
 /// whole and listed, so the chain must go through it: snapshots of ours that follow on the remembered head move it. What
 /// does not lead back to the remembered head does not replace it, so that a vault that was rolled back shows an open chain.
-async fn previous(vault: &Vault, host: Host<'_>, request: &BackupRequest) -> Result<Option<Hash256>, BackupError> {
+async fn previous(
+    vault: &Vault,
+    host: Host<'_>,
+    request: &BackupRequest,
+    history: &[(GenerationDir, SnapshotId)],
+) -> Result<Option<Hash256>, BackupError> {
     let head = host.state.head(&request.source).await?;
     let own = Signers::pin_fingerprint(&host.key.fingerprint());
     let (mut newest, mut link, mut seen) = (None, None, 0);
-    let history = vault.history(&request.stack, &request.source).await?;
     for at in history.iter().rev().filter(|(_, id)| !id.is_imported()) {
         // Names that prove nothing do not count, or eight planted ones would hide all of ours.
         let Some(found) = believed(vault, &own, at).await? else { continue };

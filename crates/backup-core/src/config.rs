@@ -38,7 +38,7 @@ pub use step::{Share, Step, StepError};
 pub use types::{
     Clients, CommandSource, Credentials, DvcSource, Expect, FilesSource, Globals, Job, Keep, Keys, Limits, Lock,
     ModelCard, Notify, Objective, Place, PostgresSource, Protects, RedisSource, Retry, S3, SecretRef, Service, Smtp,
-    Source, SourceKind, State, TableName, Vault, Waiver,
+    Source, SourceKind, State, TableName, TablePattern, Vault, Waiver,
 };
 
 use crate::id::StackName;

@@ -6,6 +6,7 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::id::{Hash256, SourceName, StackName};
 use crate::prune::notice::{self, Notice};
 use crate::signature::{HostKey, Signers};
 use crate::vault::document::{FORMAT, MarkDoc, MarkKind, PruneStage, SnapshotDoc};
@@ -34,12 +35,23 @@ pub async fn has(
     mark: MarkKind,
 ) -> Result<bool, VaultError> {
     let doc = &snapshot.doc;
-    let path = layout::mark(&doc.stack, &doc.source, &doc.id, mark);
+    is_set(vault, signers, (&doc.stack, &doc.source, &doc.id), snapshot.hash(), mark).await
+}
+
+/// [`has`], for the snapshot whose document has the SHA-256 `document`.
+pub async fn is_set(
+    vault: &Vault,
+    signers: &Signers,
+    (stack, source, id): (&StackName, &SourceName, &SnapshotId),
+    document: Hash256,
+    mark: MarkKind,
+) -> Result<bool, VaultError> {
+    let path = layout::mark(stack, source, id, mark);
     let read = async {
         if vault.exists(&path).await? { vault.get_signed::<MarkDoc>(&path, signers).await.map(Some) } else { Ok(None) }
     };
     match read.await {
-        Ok(there) => Ok(there.is_some_and(|there| there.doc.document == snapshot.hash())),
+        Ok(there) => Ok(there.is_some_and(|there| there.doc.document == document)),
         Err(error) if notice::is_foreign(vault, &error).await => Ok(false),
         Err(error) => Err(error),
     }

@@ -10,6 +10,7 @@
 //! What it never does: delete on the word of the host's clock, on a document that no pinned signer signed, or a file that it
 //! does not know. Whatever is not understood keeps its generation. Until `deleting.json` is written, [`undo`] takes it all back.
 
+pub mod frozen;
 pub mod history;
 pub(crate) mod notice;
 

@@ -33,6 +33,11 @@ pub trait Source: Send + Sync {
         false
     }
 
+    /// Whether the configuration says that this table is dropped on schedule: that it is gone is no anomaly then.
+    fn expects_drop(&self, _schema: &str, _name: &str) -> bool {
+        false
+    }
+
     /// Captures it into `sink`. Either everything that the configuration asks for is in what is returned, or this fails.
     async fn capture(&self, sink: &dyn Sink, clock: &Clock, monitor: &dyn Monitor) -> Result<Captured, SourceError>;
 }
@@ -56,6 +61,10 @@ pub enum SourceError {
 impl Source for PostgresOptions {
     fn kind(&self) -> &'static str {
         "postgres"
+    }
+
+    fn expects_drop(&self, schema: &str, name: &str) -> bool {
+        self.expect_drops.iter().any(|pattern| pattern.matches(schema, name))
     }
 
     async fn capture(&self, sink: &dyn Sink, clock: &Clock, monitor: &dyn Monitor) -> Result<Captured, SourceError> {

@@ -1,8 +1,11 @@
 //! What this host remembers between runs: SQLite through sqlx. All of it can be lost.
 //!
-//! Three things: the open generation of each source (lost: a new one is opened), which chunks lie in which object (lost
-//! with it), and the history of runs with the head of each source's chain (lost: the head is read from the vault again).
+//! Four things: the open generation of each source (lost: a new one is opened), which chunks lie in which object (lost
+//! with it), the history of runs with the head of each source's chain (lost: the head is read from the vault again), and how
+//! many rows the tables of the last snapshots held (`held`; lost: the next capture is compared by its totals only).
 //! Nothing here is a secret, and nothing here is needed for a restore.
+
+pub mod held;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -45,7 +48,7 @@ pub enum StateError {
 }
 
 /// Version of the tables.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS generation (
@@ -61,7 +64,18 @@ CREATE TABLE IF NOT EXISTS run (
 CREATE TABLE IF NOT EXISTS damage (
     vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, generation TEXT NOT NULL, item TEXT NOT NULL,
     deep INTEGER NOT NULL, PRIMARY KEY (vault, stack, source, generation, item)) WITHOUT ROWID;
-PRAGMA user_version = 3;
+CREATE TABLE IF NOT EXISTS held (
+    stack TEXT NOT NULL, source TEXT NOT NULL, snapshot TEXT NOT NULL, sha256 BLOB NOT NULL, anomalous INTEGER NOT NULL,
+    facts TEXT NOT NULL, PRIMARY KEY (stack, source, snapshot));
+PRAGMA user_version = 4;
+";
+
+/// Version 3 did not remember what snapshots held: the tables of the next one are not compared.
+const FROM_3: &str = "
+CREATE TABLE IF NOT EXISTS held (
+    stack TEXT NOT NULL, source TEXT NOT NULL, snapshot TEXT NOT NULL, sha256 BLOB NOT NULL, anomalous INTEGER NOT NULL,
+    facts TEXT NOT NULL, PRIMARY KEY (stack, source, snapshot));
+PRAGMA user_version = 4;
 ";
 
 /// Version 2 named chunks by another hash: none of them will be met again. Only a second upload is lost.
@@ -360,6 +374,9 @@ async fn migrate(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
     if version == 1 || version == 2 {
         sqlx::raw_sql(FROM_2).execute(&mut *all).await?;
     }
+    if (1..=3).contains(&version) {
+        sqlx::raw_sql(FROM_3).execute(&mut *all).await?;
+    }
     if version > 0 {
         all.commit().await?;
         return Ok((version > VERSION).then_some(version));
@@ -371,6 +388,7 @@ async fn migrate(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
     if old {
         sqlx::raw_sql(FROM_0[1]).execute(&mut *all).await?;
         sqlx::raw_sql(FROM_2).execute(&mut *all).await?;
+        sqlx::raw_sql(FROM_3).execute(&mut *all).await?;
     }
     all.commit().await?;
     Ok(None)
@@ -504,10 +522,10 @@ INSERT INTO run VALUES ('r', NULL, '2026-01-01T00:00:00Z', NULL, NULL, NULL);
 
     #[tokio::test]
     async fn a_newer_version_is_refused_by_name() {
-        let dir = made_by("PRAGMA user_version = 4;").await;
+        let dir = made_by("PRAGMA user_version = 5;").await;
         let error = State::open(dir.path(), &"one".parse().unwrap()).await.unwrap_err();
-        assert!(matches!(error, StateError::Newer { found: 4, .. }), "{error:?}");
-        assert!(error.to_string().ends_with("has version 4, and this program knows up to 3"), "{error}");
+        assert!(matches!(error, StateError::Newer { found: 5, .. }), "{error:?}");
+        assert!(error.to_string().ends_with("has version 5, and this program knows up to 4"), "{error}");
     }
 
     #[tokio::test]

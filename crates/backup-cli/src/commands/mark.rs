@@ -1,5 +1,7 @@
 //! `backup pin`, `backup unpin`, `backup accept`: what an operator says of one snapshot, signed, in every vault that has it.
 
+mod still;
+
 use backup_core::mark::{self, Change};
 use backup_core::vault::document::{MarkKind, SnapshotDoc};
 use backup_core::vault::{Vault, VaultError};
@@ -10,6 +12,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::find;
 use crate::session::{Session, TOOL};
+use still::Still;
 
 /// What is asked of a snapshot's marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,17 +139,22 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
             &format!("repeat `backup unpin {}` when all vaults answer", listed.id.short()),
         );
     }
+    let still = match wish {
+        Wish::Accept => Some(Still::look(&session, &found, &signers, (source, &listed.id)).await?),
+        Wish::Pin | Wish::Unpin => None,
+    };
     let word = |change: &Change| if *change == Change::Made { "made" } else { "none" };
     let listed_done = done.iter().map(|(vault, change)| json!({ "vault": vault, "change": word(change) }));
     let value = json!({
         "snapshot": listed.id, "source": source, "mark": kind.word(), "wish": wish.verb(),
         "dry_run": args.dry_run, "vaults": listed_done.collect::<Vec<_>>(), "silent": found.silent_json(),
+        "still": still.as_ref().map(Still::to_json),
     });
     cx.printer.result(wish.verb(), value, || {
         let line = |(vault, change): &(&str, Change)| {
             format!("{source} {}, vault {vault}: {}\n", listed.id, wish.done(*change, args.dry_run))
         };
-        done.iter().map(line).collect()
+        done.iter().map(line).chain(still.iter().map(|still| still.text(session.config.timezone))).collect()
     })?;
     Ok(exit)
 }

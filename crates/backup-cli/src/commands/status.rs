@@ -3,14 +3,17 @@
 //! A source's newest snapshot counts only if its signature is good: a name that anybody could have put into a vault
 //! must not turn a breach into `ok`.
 
+mod frozen;
 mod verdict;
 
 use backup_core::config::{Objective, Source};
 use backup_core::id::SourceName;
+use backup_core::prune::frozen::unaccepted;
 use backup_core::signature::Signers;
+use backup_core::state::RunRecord;
+use backup_core::vault::VaultError;
 use backup_core::vault::document::{ExpiredDoc, PruneStage, SnapshotDoc};
 use backup_core::vault::store::StoreError;
-use backup_core::vault::{Vault, VaultError};
 use backup_scheduler::Crontab;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -22,6 +25,7 @@ use crate::exit::Exit;
 use crate::find::{self, Found};
 use crate::session::Session;
 use crate::words;
+use frozen::Frozen;
 use verdict::{Lag, Verdict};
 
 /// Show each source's newest snapshot and its age against the objectives
@@ -46,18 +50,37 @@ struct Standing<'a> {
     overdue_since: Option<DateTime<Utc>>,
     lags: Vec<(String, Lag)>,
     pending: Vec<Pending>,
+    /// What keeps everything older from expiring until somebody looks.
+    frozen: Option<Frozen>,
 }
 
-/// Prints it: exit 5 if an objective is breached, 3 if a vault does not answer, 4 if a snapshot is not believed.
+/// So many runs are asked for the reasons of a suspect snapshot.
+const REMEMBERED: u32 = 100;
+
+/// Prints it: exit 5 if an objective is breached, 3 if a vault does not answer or a suspect snapshot waits for somebody, 4 if a
+/// snapshot is not believed.
 pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let signers = session.signers()?;
     let now = cx.clock.now();
     let mut found = find::snapshots(&session, &[], None).await?;
     let mut damage: Vec<CliError> = Vec::new();
+    let runs = match super::runs::remembered(&session, REMEMBERED).await {
+        Ok(records) => records,
+        Err(error) => {
+            cx.printer.warn(error.message(), error.advice().unwrap_or("check `state`"));
+            Vec::new()
+        }
+    };
+    let last = runs.first();
     let mut all = Vec::new();
     for source in &session.config.sources {
-        all.push(standing(&session, source, &mut found, &signers, now, &mut damage).await?);
+        all.push(standing(&session, source, &mut found, &signers, now, (&runs, &mut damage)).await?);
+    }
+    let stuck: Vec<&Source> = all.iter().filter(|one| one.frozen.is_some()).map(|one| one.source).collect();
+    let (fillings, quiet) = frozen::filling(&session, &found, &stuck, &signers, now).await;
+    for (name, error) in quiet {
+        failed(&mut found, &name, error, &mut damage);
     }
     let mut exit = found.warn(&session);
     for error in &damage {
@@ -68,6 +91,10 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
         exit = exit.worse(one.verdict.exit());
         if one.verdict == Verdict::Missing {
             cx.printer.warn(&format!("source `{}` has no snapshot", one.source.name), "make one with `backup run`");
+        }
+        if let Some(frozen) = &one.frozen {
+            cx.printer.warn(&frozen.warning(one.source.name.as_str(), session.config.timezone), &frozen.advice());
+            exit = exit.worse(Exit::Partial);
         }
         if one.newest.as_ref().is_some_and(|newest| verdict::is_ahead(newest.instant, now)) {
             cx.printer.warn(
@@ -94,13 +121,6 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
         })
         .collect();
     exit = services.iter().fold(exit, |exit, (.., verdict)| exit.worse(verdict.exit()));
-    let last = match super::runs::remembered(&session, 1).await {
-        Ok(records) => records.into_iter().next(),
-        Err(error) => {
-            cx.printer.warn(error.message(), error.advice().unwrap_or("check `state`"));
-            None
-        }
-    };
     let timezone = session.config.timezone;
     let value = json!({
         "stack": session.stack(),
@@ -115,7 +135,8 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
             "age_seconds": point.map(|point| (now - point).num_seconds()),
             "objective": service.objective.as_ref().map(objective_json),
         })).collect::<Vec<_>>(),
-        "last_run": last.as_ref().map(|run| json!({
+        "filling": fillings.iter().map(frozen::Filling::to_json).collect::<Vec<_>>(),
+        "last_run": last.map(|run| json!({
             "id": run.id,
             "job": run.job,
             "started": words::utc(run.started),
@@ -135,7 +156,8 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
             let objective = service.objective.as_ref().map(objective_text).unwrap_or_default();
             blocks.push(format!("service {name}: {}\n  {age}{objective}\n", verdict.word()));
         }
-        let run = last.as_ref().map_or_else(
+        blocks.extend(fillings.iter().map(|filling| filling.text(now, timezone)));
+        let run = last.map_or_else(
             || "last run: none is remembered on this host\n".to_owned(),
             |run| {
                 let (outcome, started) = (super::runs::outcome(run), words::local(run.started, timezone));
@@ -155,11 +177,16 @@ async fn standing<'a>(
     found: &mut Found,
     signers: &Signers,
     now: DateTime<Utc>,
-    damage: &mut Vec<CliError>,
+    (runs, damage): (&[RunRecord], &mut Vec<CliError>),
 ) -> Result<Standing<'a>, CliError> {
     let timezone = session.config.timezone;
     let newest = newest(found, &source.name, signers, damage).await;
     let pending = pending(session, source, found, signers, damage).await;
+    let unaccepted = unaccepted(&found.vaults, signers, &found.of(&source.name)).await;
+    for (name, error) in unaccepted.failed {
+        failed(found, &name, error, damage);
+    }
+    let frozen = Frozen::of(unaccepted.found, runs);
     let jobs = session.config.jobs.iter().filter(|job| job.sources.contains(&source.name));
     let schedules: Vec<(Crontab, Tz)> =
         jobs.filter_map(|job| Some((Crontab::parse(job.cron.as_deref()?).ok()?, job.timezone))).collect();
@@ -178,7 +205,7 @@ async fn standing<'a>(
             (vault.name().to_owned(), Lag { newest, missing: verdict::missing(&has) })
         })
         .collect();
-    Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending })
+    Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending, frozen })
 }
 
 fn judge(
@@ -212,7 +239,7 @@ async fn newest(
         for vault in &one.vaults {
             match vault.get_signed::<SnapshotDoc>(&path, signers).await {
                 Ok(signed) => return Some(signed.doc),
-                Err(error) => failed(found, vault, error, damage),
+                Err(error) => failed(found, vault.name(), error, damage),
             }
         }
     }
@@ -220,13 +247,13 @@ async fn newest(
 }
 
 /// Sorts a failure: a store that fails is silent, everything else is a document that is not believed.
-fn failed(found: &mut Found, vault: &Vault, error: VaultError, damage: &mut Vec<CliError>) {
+fn failed(found: &mut Found, vault: &str, error: VaultError, damage: &mut Vec<CliError>) {
     let is_away = matches!(&error, VaultError::Store { source, .. }
         if !matches!(source, StoreError::NotFound { .. } | StoreError::TooLarge { .. }));
     if !is_away {
         damage.push(error.into());
-    } else if !found.silent.iter().any(|(name, _)| name == vault.name()) {
-        found.silent.push((vault.name().to_owned(), error.into()));
+    } else if !found.silent.iter().any(|(name, _)| name == vault) {
+        found.silent.push((vault.to_owned(), error.into()));
     }
 }
 
@@ -258,11 +285,11 @@ async fn pending(
                 for path in paths {
                     match vault.get_signed::<ExpiredDoc>(&path, signers).await {
                         Ok(signed) => all.push(Pending { vault: vault.name().to_owned(), doc: signed.doc }),
-                        Err(error) => failed(found, &vault, error, damage),
+                        Err(error) => failed(found, vault.name(), error, damage),
                     }
                 }
             }
-            Err(error) => failed(found, &vault, error, damage),
+            Err(error) => failed(found, vault.name(), error, damage),
         }
     }
     all
@@ -312,6 +339,7 @@ impl Standing<'_> {
                 "since": words::utc(pending.doc.at),
                 "snapshots": pending.doc.snapshots.len(),
             })).collect::<Vec<_>>(),
+            "frozen": self.frozen.as_ref().map(Frozen::to_json),
         })
     }
 
@@ -341,6 +369,7 @@ impl Standing<'_> {
             let count = words::count(pending.doc.snapshots.len(), "snapshot");
             lines.push(format!("  {stage:<8}  {}: {}, {count}, since {since}", pending.vault, pending.doc.generation));
         }
+        lines.extend(self.frozen.iter().flat_map(|frozen| frozen.lines(timezone)));
         lines.join("\n") + "\n"
     }
 }

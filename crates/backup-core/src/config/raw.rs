@@ -129,6 +129,8 @@ pub(super) struct Source {
     #[serde(default)]
     pub(super) exclude_data: Vec<Text>,
     #[serde(default)]
+    pub(super) expect_drops: Vec<Text>,
+    #[serde(default)]
     pub(super) expect: Vec<Expect>,
     pub(super) paths: Option<Spanned<Vec<Text>>>,
     #[serde(default)]

@@ -275,6 +275,12 @@ static POSTGRES: Table = Table {
             Default("[]"),
             "tables whose rows are left out; named in every report",
         ),
+        key(
+            "expect_drops",
+            Texts("table names, with *"),
+            Default("[]"),
+            "tables that are dropped on schedule, as old partitions are: that one is gone makes no snapshot suspect",
+        ),
         key("expect", Tables(&EXPECT), Default("[]"), "queries that must be true after a restore"),
         key("generation", DURATION, Default("the stack's"), GENERATION_DOC),
         OBJECTIVE_KEY,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::types::{
     Clients, Credentials, Globals, Job, Keep, Lock, Notify, Objective, Place, Protects, S3, SecretRef, Service, Source,
-    SourceKind, State, TableName, Vault,
+    SourceKind, State, TableName, TablePattern, Vault,
 };
 use super::{Config, SCHEMA_VERSION, Span};
 
@@ -229,6 +229,7 @@ fn kind(kind: &SourceKind) -> Fields {
             };
             fields.push(("globals", text(globals)));
             fields.push(("exclude_data", texts(&postgres.exclude_data)));
+            fields.push(("expect_drops", texts(&postgres.expect_drops)));
             let expect = postgres.expect.iter();
             let expect = expect.map(|one| Node::Table(vec![("name", text(&one.name)), ("sql", text(&one.sql))]));
             fields.push(("expect", Node::List(expect.collect())));
@@ -262,12 +263,22 @@ fn kind(kind: &SourceKind) -> Fields {
 impl std::fmt::Display for TableName {
     /// Writes the name as the configuration reads it: a part that would be misread stands in double quotes.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let part = |part: &str| {
-            let plain = !part.contains(['.', '"', '*', '?', '[', ']']) && part.trim() == part;
-            if plain { part.to_owned() } else { format!("\"{}\"", part.replace('"', "\"\"")) }
-        };
+        let part = |part: &str| name_part(part, &['.', '"', '*', '?', '[', ']']);
         write!(f, "{}.{}", part(&self.schema), part(&self.table))
     }
+}
+
+impl std::fmt::Display for TablePattern {
+    /// The same; a `*` is itself, in quotes or not.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let part = |part: &str| name_part(part, &['.', '"', '?', '[', ']']);
+        write!(f, "{}.{}", part(&self.schema), part(&self.table))
+    }
+}
+
+fn name_part(part: &str, quoted: &[char]) -> String {
+    let plain = !part.contains(quoted) && part.trim() == part;
+    if plain { part.to_owned() } else { format!("\"{}\"", part.replace('"', "\"\"")) }
 }
 
 fn objective(objective: &Objective) -> Node {

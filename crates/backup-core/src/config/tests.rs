@@ -59,6 +59,8 @@ fn reads_the_whole_documented_example() {
     );
     let SourceKind::Postgres(postgres) = &config.source("trading-db").unwrap().kind else { panic!("a database") };
     assert_eq!(postgres.exclude_data, [TableName { schema: "public".into(), table: "scratch".into() }]);
+    let drops: Vec<String> = postgres.expect_drops.iter().map(ToString::to_string).collect();
+    assert_eq!(drops, ["public.inference_log_*", "\"a.b\".*"], "as they were written");
     assert_eq!(postgres.clients, Clients::Dir("/usr/lib/postgresql/16/bin".into()));
     let waiver = config.source("trading-db").unwrap().objective.clone().unwrap().waiver.unwrap();
     assert_eq!(waiver.until.to_string(), "2027-03-31");
@@ -137,7 +139,7 @@ const MISTAKES: &[Mistake] = &[
         "",
         "paths = [\"x\"]",
         " line 11: unknown key `source.db.paths`",
-        "known here: type, url, password, clients, globals, exclude_data, expect, generation, objective",
+        "known here: type, url, password, clients, globals, exclude_data, expect_drops, expect, generation, objective",
     ),
     Mistake("", "[vualt.x]", " line 11: unknown key `vualt`", "did you mean `vault`?"),
     Mistake(
@@ -323,6 +325,12 @@ const MISTAKES: &[Mistake] = &[
         "exclude_data = [\"public.*\"]",
         " line 11: `source.db.exclude_data`: `public.*` is not a table's name",
         "write the exact `schema.table`; there are no patterns, and a part with a dot needs \"quotes\"",
+    ),
+    Mistake(
+        "",
+        "expect_drops = [\"logs_*\"]",
+        " line 11: `source.db.expect_drops`: `logs_*` has no schema or too many parts",
+        "write `schema.table`, where `*` stands for any characters, and a part with a dot needs \"quotes\"",
     ),
     Mistake(
         "",

@@ -212,6 +212,8 @@ pub struct PostgresSource {
     pub globals: Globals,
     /// Tables whose rows are left out, in the order of the file.
     pub exclude_data: Vec<TableName>,
+    /// Tables that are dropped on schedule, in the order of the file.
+    pub expect_drops: Vec<TablePattern>,
     /// Queries that must be true after a restore.
     pub expect: Vec<Expect>,
 }
@@ -245,6 +247,35 @@ pub struct TableName {
     pub schema: String,
     /// The table.
     pub table: String,
+}
+
+/// Names of tables: `*` in either part stands for any run of characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablePattern {
+    /// The schema.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+}
+
+impl TablePattern {
+    /// Whether a table has such a name. Case counts.
+    pub fn matches(&self, schema: &str, table: &str) -> bool {
+        starred(&self.schema, schema) && starred(&self.table, table)
+    }
+}
+
+/// Whether `text` is `pattern`, with any run of characters for each `*`.
+fn starred(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
 }
 
 /// A query that must be true after a restore.
@@ -386,4 +417,32 @@ pub struct Smtp {
     pub host: String,
     /// Address of the reader.
     pub to: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_any_run_of_characters() {
+        for (pattern, name, expected) in [
+            ("log_*", "log_2026", true),
+            ("log_*", "log_", true),
+            ("log_*", "Log_2026", false),
+            ("log_*", "a_log_2026", false),
+            ("*", "", true),
+            ("**", "x", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("a*b*c", "a-c-b-c", true),
+            ("a*b*c", "a-c-c", false),
+            ("log", "log", true),
+            ("log", "log2", false),
+            ("_hyper_*_chunk", "_hyper_1_23_chunk", true),
+        ] {
+            let pattern = TablePattern { schema: "public".into(), table: pattern.into() };
+            assert_eq!(pattern.matches("public", name), expected, "{pattern:?} {name}");
+            assert!(!pattern.matches("other", name));
+        }
+    }
 }

@@ -24,7 +24,7 @@ mod formats;
 mod globals;
 pub mod import;
 mod instants;
-mod names;
+pub(crate) mod names;
 pub mod options;
 mod plan;
 pub mod preflight;

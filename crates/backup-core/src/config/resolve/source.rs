@@ -7,7 +7,7 @@ use super::super::raw;
 use super::super::span::Span;
 use super::super::types::{
     Clients, CommandSource, DvcSource, Expect, FilesSource, Globals, ModelCard, Objective, PostgresSource, RedisSource,
-    Source, SourceKind, TableName, Waiver,
+    Source, SourceKind, TableName, TablePattern, Waiver,
 };
 use super::text::{Resolved, filled, label, parse, path, refused, url, word};
 use super::{Context, Refused, argv, generation, secret};
@@ -102,12 +102,15 @@ fn postgres(cx: &Context, raw: &raw::Source, at: &str) -> Resolved<PostgresSourc
         };
     let exclude =
         raw.exclude_data.iter().map(|text| table_name(text, &key("exclude_data"))).collect::<Resolved<_>>()?;
+    let drops =
+        raw.expect_drops.iter().map(|text| table_pattern(text, &key("expect_drops"))).collect::<Resolved<_>>()?;
     Ok(PostgresSource {
         url: text.get_ref().clone(),
         password: password(cx, raw, at)?,
         clients,
         globals: raw.globals.as_ref().map_or(Ok(Globals::Passwords), |text| word(text, &key("globals"), &GLOBALS))?,
         exclude_data: exclude,
+        expect_drops: drops,
         expect: expects(&raw.expect, &key("expect"))?,
     })
 }
@@ -133,14 +136,24 @@ fn expects(raw: &[raw::Expect], key: &str) -> Resolved<Vec<Expect>> {
 
 /// Reads `schema.table`; a part with dots or quotes is written in double quotes, a quote inside doubled.
 fn table_name(text: &raw::Text, key: &str) -> Resolved<TableName> {
-    let fail = |why: &str| {
-        let hint = "write the exact `schema.table`; there are no patterns, and a part with a dot needs \"quotes\"";
-        Err(refused(text.span(), key, format!("`{}` {why}", text.get_ref()), Some(hint)))
-    };
+    let hint = "write the exact `schema.table`; there are no patterns, and a part with a dot needs \"quotes\"";
+    let [schema, table] = two_parts(text, key, (false, hint))?;
+    Ok(TableName { schema, table })
+}
+
+/// The same with `*` for any run of characters, in quotes too.
+fn table_pattern(text: &raw::Text, key: &str) -> Resolved<TablePattern> {
+    let hint = "write `schema.table`, where `*` stands for any characters, and a part with a dot needs \"quotes\"";
+    let [schema, table] = two_parts(text, key, (true, hint))?;
+    Ok(TablePattern { schema, table })
+}
+
+fn two_parts(text: &raw::Text, key: &str, (stars, hint): (bool, &'static str)) -> Resolved<[String; 2]> {
+    let fail = |why: &str| Err(refused(text.span(), key, format!("`{}` {why}", text.get_ref()), Some(hint)));
     let mut parts: Vec<String> = Vec::new();
     let mut rest = text.get_ref().as_str();
     loop {
-        let Some((part, after)) = name_part(rest) else { return fail("is not a table's name") };
+        let Some((part, after)) = name_part(rest, stars) else { return fail("is not a table's name") };
         parts.push(part);
         match after.strip_prefix('.') {
             Some(more) => rest = more,
@@ -148,18 +161,16 @@ fn table_name(text: &raw::Text, key: &str) -> Resolved<TableName> {
             None => return fail("is not a table's name"),
         }
     }
-    match <[String; 2]>::try_from(parts) {
-        Ok([schema, table]) => Ok(TableName { schema, table }),
-        Err(_) => fail("has no schema or too many parts"),
-    }
+    <[String; 2]>::try_from(parts).or_else(|_| fail("has no schema or too many parts"))
 }
 
 /// The first part of a dotted name, and what follows it.
-fn name_part(text: &str) -> Option<(String, &str)> {
+fn name_part(text: &str, stars: bool) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find('.').unwrap_or(text.len());
         let part = &text[..end];
-        let pattern = part.is_empty() || part.contains(['*', '?', '"', '[', ']']) || part.trim() != part;
+        let star = part.contains('*') && !stars;
+        let pattern = part.is_empty() || star || part.contains(['?', '"', '[', ']']) || part.trim() != part;
         return (!pattern).then(|| (part.to_owned(), &text[end..]));
     };
     let mut part = String::new();

@@ -138,7 +138,7 @@ pub(super) fn readable(text: &str) -> String {
 
 /// `schema.name` for people, and the form that `exclude_data` is written in: a part with a dot or a quote in it stands
 /// in double quotes.
-pub(super) fn shown(schema: &str, name: &str) -> String {
+pub(crate) fn shown(schema: &str, name: &str) -> String {
     let part = |text: &str| {
         let plain = readable(text);
         if plain.contains(['.', '"']) { format!("\"{}\"", plain.replace('"', "\"\"")) } else { plain }

@@ -12,6 +12,7 @@ use url::Url;
 
 use super::clients::ClientsOption;
 use super::error::PostgresError;
+use crate::config::TablePattern;
 use crate::secret::Secret;
 
 /// Where a database is and who asks. Its `Debug` shows no password.
@@ -252,6 +253,8 @@ pub struct PostgresOptions {
     pub globals: Globals,
     /// Tables whose rows are left out, as `schema.name`; a part with a dot or quote in it is written in double quotes.
     pub exclude_data: Vec<String>,
+    /// Tables that are dropped on schedule: that one is gone is no anomaly.
+    pub expect_drops: Vec<TablePattern>,
     /// Tables copied at the same time; at least 1.
     pub workers: usize,
     /// How many tables are also counted by `count(*)`.
@@ -276,6 +279,7 @@ impl PostgresOptions {
             clients: ClientsOption::Search,
             globals: Globals::Passwords,
             exclude_data: Vec::new(),
+            expect_drops: Vec::new(),
             workers: 2,
             part_blocks: PART_BLOCKS,
             count_check: CountCheck::One,

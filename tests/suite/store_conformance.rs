@@ -1,5 +1,5 @@
 //! The contract of `backup_core::vault::store`, sentence by sentence, for every store: memory, directory, S3 on a server
-//! in this process, and any endpoint that `BACKUP_TEST_S3_ENDPOINT` and its companions name.
+//! in this process and on moto (plain, with versions, with locks), and any endpoint that `BACKUP_TEST_S3_ENDPOINT` and its companions name.
 //!
 //! A fake that does not keep the contract must fail here: `a_store_that_breaks_the_contract_is_caught` runs the suite
 //! over stores that are wrong in one way each.
@@ -14,11 +14,13 @@ use backup_core::monitor::Silent;
 use backup_core::secret::Secret;
 use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::memory::MemoryStore;
+use backup_core::vault::protection::{LockMode, LockRule};
 use backup_core::vault::s3::{S3Credentials, S3Options, S3Store};
 use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt as _;
+use harness::moto::{Kind, Moto};
 use harness::s3::{Bucket, S3Server};
 
 pub(crate) fn path(text: &str) -> StorePath {
@@ -93,6 +95,18 @@ async fn s3_behind_tls_of_a_private_authority_keeps_the_contract() {
 }
 
 #[tokio::test]
+async fn moto_keeps_the_contract_but_for_emptied_folders() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    conform(&s3(&moto.bucket("plain", Kind::Plain).unwrap(), "v", 3).await, Place::GOOD).await;
+    let versioned = s3(&moto.bucket("versioned", Kind::Versioned).unwrap(), "v", 1000).await;
+    conform(&versioned.with_if_none_match(true), Place::MOTO_VERSIONED).await;
+    let lock =
+        LockRule { mode: LockMode::Governance, window: TimeDelta::days(1), period: TimeDelta::days(1), clock: wall() };
+    let locked = s3(&moto.bucket("locked", Kind::Locked).unwrap(), "v", 1000).await.with_lock(Some(lock));
+    conform(&locked, Place::MOTO_VERSIONED).await;
+}
+
+#[tokio::test]
 async fn an_endpoint_given_by_environment_keeps_the_contract() {
     let Some(bucket) = Bucket::from_env().unwrap() else {
         return harness::skip("s3-endpoint outside of the tests", "BACKUP_TEST_S3_ENDPOINT is not set");
@@ -113,13 +127,18 @@ async fn an_endpoint_given_by_environment_keeps_the_contract() {
 struct Place {
     longest_path_bytes: usize,
     folders_are_missing: bool,
+    emptied_folders_vanish: bool,
 }
 
 impl Place {
-    const GOOD: Self = Self { longest_path_bytes: StorePath::MAX_BYTES, folders_are_missing: true };
+    const GOOD: Self =
+        Self { longest_path_bytes: StorePath::MAX_BYTES, folders_are_missing: true, emptied_folders_vanish: true };
 
     /// s3s-fs answers 500 when a key is a directory on its disk.
     const S3S_FS: Self = Self { folders_are_missing: false, ..Self::GOOD };
+
+    /// Where moto keeps versions it lists the folder of a body that only a delete marker is left of. S3 does not.
+    const MOTO_VERSIONED: Self = Self { emptied_folders_vanish: false, ..Self::GOOD };
 }
 
 /// Runs every part of the suite. The store must be empty and is empty again afterwards.
@@ -132,7 +151,7 @@ async fn conform(store: &dyn Store, place: Place) {
     missing_is_missing(store, place).await;
     listings_are_whole_and_sorted(store).await;
     children_are_the_next_parts(store).await;
-    deletion_is_idempotent_and_narrow(store).await;
+    deletion_is_idempotent_and_narrow(store, place).await;
     long_paths_work(store, place.longest_path_bytes).await;
     readers_see_nothing_or_the_whole(store).await;
     many_writers_at_once(store).await;
@@ -142,7 +161,9 @@ async fn conform(store: &dyn Store, place: Place) {
         store.delete(&entry.path).await.unwrap();
     }
     assert_eq!(store.list(None).await.unwrap(), [], "not empty at the end");
-    assert_eq!(store.children(None).await.unwrap(), Vec::<String>::new());
+    if place.emptied_folders_vanish {
+        assert_eq!(store.children(None).await.unwrap(), Vec::<String>::new());
+    }
     store.sync().await.unwrap();
 }
 
@@ -233,7 +254,7 @@ async fn children_are_the_next_parts(store: &dyn Store) {
     assert!(store.children(None).await.unwrap().contains(&"list".to_owned()));
 }
 
-async fn deletion_is_idempotent_and_narrow(store: &dyn Store) {
+async fn deletion_is_idempotent_and_narrow(store: &dyn Store, place: Place) {
     put(store, "delete/one/a", b"x").await;
     put(store, "delete/two/a", b"x").await;
     put(store, "delete/two/ab", b"x").await;
@@ -243,7 +264,9 @@ async fn deletion_is_idempotent_and_narrow(store: &dyn Store) {
     store.delete(&path("delete/one/a")).await.unwrap();
     store.delete(&path("delete/two/a")).await.unwrap();
     // A folder without bodies does not exist.
-    assert_eq!(store.children(Some(&path("delete"))).await.unwrap(), ["two"]);
+    if place.emptied_folders_vanish {
+        assert_eq!(store.children(Some(&path("delete"))).await.unwrap(), ["two"]);
+    }
     assert_eq!(store.children(Some(&path("delete/two"))).await.unwrap(), ["ab"]);
     // And its name can be used again.
     put(store, "delete/one/b", b"x").await;

@@ -13,6 +13,7 @@ mod exit;
 mod find;
 mod identity;
 mod lock;
+mod locks;
 mod printer;
 mod pruning;
 mod replication;

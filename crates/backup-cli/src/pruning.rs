@@ -122,7 +122,9 @@ pub(crate) fn word(action: &Action) -> &'static str {
 
 /// How a run ends that did this.
 pub(crate) fn exit(prunings: &[Pruning]) -> Exit {
-    prunings.iter().filter_map(|pruning| pruning.error.as_ref()).fold(Exit::Done, |end, e| end.worse(e.as_part()))
+    let locked = prunings.iter().filter_map(|pruning| pruning.plan.as_ref()).any(|plan| !plan.locked.is_empty());
+    let end = if locked { Exit::Partial } else { Exit::Done };
+    prunings.iter().filter_map(|pruning| pruning.error.as_ref()).fold(end, |end, e| end.worse(e.as_part()))
 }
 
 /// Plans, and with a key also acts, for each of `sources` in those of `vaults` that `acts` names.

@@ -25,7 +25,7 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::printer::Printer;
-use crate::{secrets, terminal};
+use crate::{locks, secrets, terminal};
 
 /// Name and version of this program, as it stands in documents.
 pub(crate) const TOOL: &str = concat!("backup ", env!("CARGO_PKG_VERSION"));
@@ -148,6 +148,7 @@ impl<'a> Session<'a> {
             Place::Path(path) => Ok(Arc::new(LocalStore::open(path, LocalOptions::default())?)),
             Place::S3(s3) => {
                 let store = self.s3(&vault.name, s3).await?;
+                let store = store.with_lock(locks::rule(&self.config, vault, &self.cx.clock));
                 let store = if writing {
                     let probe = store.probe().await?;
                     store.with_readback(!probe.checksums_verified).with_if_none_match(probe.if_none_match)

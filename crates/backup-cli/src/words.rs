@@ -1,5 +1,6 @@
 //! Numbers, times and states as people read them. Pure: now and the time zone are arguments.
 
+use backup_core::vault::Vault;
 use backup_core::vault::layout::Volume;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -27,6 +28,19 @@ pub(crate) fn local(at: DateTime<Utc>, timezone: Tz) -> String {
 /// An instant for programs: UTC, RFC 3339.
 pub(crate) fn utc(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+}
+
+/// What had to be read from older versions, if anything: somebody was at the vault.
+pub(crate) fn older_reads(vault: &Vault) -> Option<String> {
+    let files = match vault.older_reads().len() {
+        0 => return None,
+        1 => "1 file was".to_owned(),
+        count => format!("{count} files were"),
+    };
+    Some(format!(
+        "vault `{}`: {files} read from older versions: somebody deleted or wrote over what is there",
+        vault.name()
+    ))
 }
 
 /// Bytes in the largest unit that leaves at least one of it: `0 B`, `1023 B`, `1.5 MiB`.

@@ -4,6 +4,8 @@
 //! A mark is signed and is about the very bytes of the snapshot's document; whoever can write to a vault but has no key
 //! cannot lift a freeze with one. It is put where the snapshot is, and replicated with it.
 
+pub mod hold;
+
 use chrono::{DateTime, Utc};
 
 use crate::id::{Hash256, SourceName, StackName};

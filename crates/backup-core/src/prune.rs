@@ -12,6 +12,7 @@
 
 pub mod frozen;
 pub mod history;
+pub(crate) mod locked;
 pub(crate) mod notice;
 
 use std::collections::BTreeSet;
@@ -99,6 +100,8 @@ pub struct PrunePlan {
     pub steps: Vec<Step>,
     /// What lies where an announcement belongs and is not believed, in words: it is not obeyed.
     pub foreign: Vec<String>,
+    /// What a lock or a legal hold still keeps from being deleted, in words.
+    pub locked: Vec<String>,
     newest: Option<SnapshotId>,
     store_now: DateTime<Utc>,
     request: PruneRequest,
@@ -134,7 +137,7 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
     let clocks = Clocks { store: store_now, host: request.host_now };
     let plan = retention::plan(&request.policy, &seen.history, clocks, request.timezone);
     let newest = seen.newest;
-    let (mut steps, mut foreign) = (Vec::new(), seen.foreign);
+    let (mut steps, mut foreign, mut locks) = (Vec::new(), seen.foreign, Vec::new());
     for dir in seen.generations {
         let decision = plan.generations.iter().find(|decision| decision.id == dir.id.as_str());
         let snapshots: Vec<(SnapshotId, String)> = plan
@@ -180,10 +183,20 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
             None if snapshots.is_empty() && delete && is_fresh(&files, store_now) => Action::Keep,
             None => action(announced.as_ref(), delete, &snapshots, newest.as_ref(), store_now),
         };
+        let action = match action {
+            Action::Delete | Action::Resume => match locked::reason(vault, &files, store_now).await? {
+                Some(reason) => {
+                    locks.push(format!("generation {}: {reason}", dir.id));
+                    Action::Wait { reason }
+                }
+                None => action,
+            },
+            other => other,
+        };
         steps.push(Step { dir, action, reason, snapshots });
     }
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
-    Ok(PrunePlan { frozen, steps, foreign, newest, store_now, request: request.clone() })
+    Ok(PrunePlan { frozen, steps, foreign, locked: locks, newest, store_now, request: request.clone() })
 }
 
 /// Whether anything in a generation is younger than three days.

@@ -9,6 +9,8 @@ pub mod inventory;
 pub mod layout;
 pub mod local;
 pub mod memory;
+mod older;
+pub mod protection;
 pub mod retry;
 pub mod s3;
 pub mod store;
@@ -26,6 +28,8 @@ use crate::signature::{HostKey, Namespace, SignatureError, SignedBy, Signers};
 use document::{FORMAT, InventoryRef, PublicDocument, SnapshotDoc, VaultDoc};
 use inventory::{InventoryError, InventoryLine};
 use layout::{GenerationDir, GenerationId, SnapshotId};
+use older::OlderReads;
+use protection::{Lifecycle, Retention};
 use store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 
 /// Largest JSON document that is read. A snapshot of a huge source names some thousand manifest objects.
@@ -169,6 +173,8 @@ pub struct Vault {
     name: String,
     id: VaultId,
     store: Arc<dyn Store>,
+    /// Set where older versions are read, see [`Vault::reading_older`].
+    older: Option<Arc<OlderReads>>,
 }
 
 impl Vault {
@@ -180,7 +186,7 @@ impl Vault {
         now: DateTime<Utc>,
         tool: &str,
     ) -> Result<Self, VaultError> {
-        let vault = Self { name: name.to_owned(), id: id.clone(), store };
+        let vault = Self { name: name.to_owned(), id: id.clone(), store, older: None };
         if let Some(found) = vault.read_vault_doc().await? {
             return Err(VaultError::Occupied { store: vault.store.describe(), found: found.id });
         }
@@ -193,7 +199,7 @@ impl Vault {
 
     /// Opens the vault that lies in `store`. With `pinned`, any other is refused.
     pub async fn open(name: &str, store: Arc<dyn Store>, pinned: Option<&VaultId>) -> Result<Self, VaultError> {
-        let mut vault = Self { name: name.to_owned(), id: zero_id(), store };
+        let mut vault = Self { name: name.to_owned(), id: zero_id(), store, older: None };
         let found = vault.read_vault_doc().await?;
         let found = found.ok_or_else(|| VaultError::NoVault { store: vault.store.describe() })?.id;
         if let Some(pinned) = pinned.filter(|pinned| **pinned != found) {
@@ -246,15 +252,22 @@ impl Vault {
     /// The stored bytes of an object, checked against its name.
     pub async fn get_object(&self, dir: &GenerationDir, name: &ObjectName) -> Result<Bytes, VaultError> {
         let path = dir.object(name);
-        let bytes = self.get(&path, MAX_STORED_BYTES).await?;
+        match self.get_current_object(&path, name).await {
+            Err(wrong) => self.older_object(&path, name, wrong).await,
+            good => good,
+        }
+    }
+
+    async fn get_current_object(&self, path: &StorePath, name: &ObjectName) -> Result<Bytes, VaultError> {
+        let bytes = self.get(path, MAX_STORED_BYTES).await?;
         let found = tokio::task::spawn_blocking({
             let bytes = bytes.clone();
             move || Hash256::of(&bytes)
         });
         match found.await {
             Ok(found) if found == *name => Ok(bytes),
-            Ok(found) => Err(self.damaged(&path, format!("its bytes have the SHA-256 {found}"))),
-            Err(e) => Err(self.damaged(&path, e.to_string())),
+            Ok(found) => Err(self.damaged(path, format!("its bytes have the SHA-256 {found}"))),
+            Err(e) => Err(self.damaged(path, e.to_string())),
         }
     }
 
@@ -324,9 +337,33 @@ impl Vault {
         signers: &Signers,
         limit_bytes: u64,
     ) -> Result<Signed<T>, VaultError> {
+        match self.get_current_signed(path, signers, limit_bytes).await {
+            Err(wrong) => self.older_signed(path, signers, limit_bytes, wrong).await,
+            good => good,
+        }
+    }
+
+    async fn get_current_signed<T: PublicDocument>(
+        &self,
+        path: &StorePath,
+        signers: &Signers,
+        limit_bytes: u64,
+    ) -> Result<Signed<T>, VaultError> {
         let bytes = self.get_existing(path, limit_bytes).await?;
+        // Before its signature is asked for: what is no document needs none.
         let doc: T = json::from_slice(&bytes, FORMAT).map_err(|source| self.unreadable(path, source))?;
         let signature = self.get_existing(&layout::signature_of(path), MAX_SIGNATURE_BYTES).await?;
+        self.believe(path, (doc, bytes), signature, signers)
+    }
+
+    /// Checks a document that was read from these bytes: its signature, and that it belongs to `path`.
+    fn believe<T: PublicDocument>(
+        &self,
+        path: &StorePath,
+        (doc, bytes): (T, Bytes),
+        signature: Bytes,
+        signers: &Signers,
+    ) -> Result<Signed<T>, VaultError> {
         let by = signers.check(T::NAMESPACE, &bytes, &signature, doc.at()).map_err(|source| VaultError::Signature {
             path: path.to_string(),
             vault: self.name.clone(),
@@ -375,11 +412,15 @@ impl Vault {
     /// The inventory of a snapshot and its stored bytes, checked against what the snapshot says of it.
     pub async fn get_inventory(&self, doc: &SnapshotDoc) -> Result<(Vec<InventoryLine>, Bytes), VaultError> {
         let path = doc.dir().snapshot(&doc.id, ".inventory.zst");
-        let stored = self.get_existing(&path, MAX_INVENTORY_BYTES).await?;
-        let found = Hash256::of(&stored);
-        if found != doc.inventory.sha256 {
-            return Err(self.damaged(&path, format!("its bytes have the SHA-256 {found}")));
-        }
+        let stored = match self.get_existing(&path, MAX_INVENTORY_BYTES).await {
+            Ok(stored) if Hash256::of(&stored) == doc.inventory.sha256 => Ok(stored),
+            Ok(stored) => Err(self.damaged(&path, format!("its bytes have the SHA-256 {}", Hash256::of(&stored)))),
+            Err(error) => Err(error),
+        };
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(wrong) => self.older_body(&path, &doc.inventory.sha256, MAX_INVENTORY_BYTES, wrong).await?,
+        };
         let lines = inventory::read(&stored).map_err(|source| VaultError::Inventory {
             path: path.to_string(),
             vault: self.name.clone(),
@@ -455,6 +496,26 @@ impl Vault {
     /// Everything below a path.
     pub async fn list(&self, prefix: &StorePath) -> Result<Vec<Entry>, VaultError> {
         self.store.list(Some(prefix)).await.map_err(|e| self.failed(e))
+    }
+
+    /// Whether what is stored is locked, so that a deletion may have to wait.
+    pub fn locks(&self) -> bool {
+        self.store.locks()
+    }
+
+    /// What keeps the file at `path` from being deleted, as the store shows it: `None` where nothing does.
+    pub async fn protection(&self, path: &StorePath) -> Result<Option<Retention>, VaultError> {
+        self.store.protection(path).await.map_err(|e| self.failed(e))
+    }
+
+    /// Sets or lifts a legal hold on the file at `path`, where the store has locks.
+    pub async fn hold(&self, path: &StorePath, on: bool) -> Result<(), VaultError> {
+        self.store.hold(path, on).await.map_err(|e| self.failed(e))
+    }
+
+    /// The rules by which the store itself deletes.
+    pub async fn lifecycle(&self) -> Result<Lifecycle, VaultError> {
+        self.store.lifecycle().await.map_err(|e| self.failed(e))
     }
 
     /// Removes a path: for prune and for a writer that withdraws its own commit.

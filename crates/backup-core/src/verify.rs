@@ -68,11 +68,17 @@ pub struct Verified {
     pub chain: Vec<String>,
     /// Marks, receipts and documents of a prune that were read and believed.
     pub documents: u64,
+    /// Of how many damaged objects and documents an older version is good: somebody deleted them or wrote over them, and a
+    /// restore reads the older version. Looked for among the first [`OLDER_LOOKED_FOR`].
+    pub older: u64,
     /// Those that are damaged, unsigned, wrongly signed or misplaced, in words.
     pub unbelieved: Vec<String>,
     /// Documents other than snapshots' whose signer is not pinned, in words: no damage, and no proof either.
     pub foreign: Vec<String>,
 }
+
+/// Among so many damaged objects and as many documents of a source it is looked for good older versions: each is read.
+pub const OLDER_LOOKED_FOR: usize = 1000;
 
 /// What was found of one snapshot.
 #[derive(Debug)]
@@ -193,6 +199,7 @@ pub async fn verify(
             documents.extend(signed.map(|signed| (dir.clone(), signed)));
         }
     }
+    verified.older = older(vault, signers, &verified).await;
     if only.is_none() {
         for path in vault.marks(stack, source).await? {
             verified.document(vault.get_signed::<MarkDoc>(&path, signers).await)?;
@@ -206,6 +213,20 @@ pub async fn verify(
         verified.chain.extend(chain(&documents, &removed));
     }
     Ok(verified)
+}
+
+/// Counts what is damaged and good in an older version. Asks nothing where nothing is damaged.
+async fn older(vault: &Vault, signers: &Signers, verified: &Verified) -> u64 {
+    let mut found = 0;
+    for (dir, name) in verified.objects.keys().filter(|at| !verified.unopened.contains(at)).take(OLDER_LOOKED_FOR) {
+        found += u64::from(vault.has_older_object(dir, name).await);
+    }
+    let tolerant = vault.reading_older();
+    for verdict in verified.snapshots.iter().filter(|verdict| verdict.document.is_none()).take(OLDER_LOOKED_FOR) {
+        let path = verdict.dir.snapshot(&verdict.id, ".json");
+        found += u64::from(tolerant.get_signed::<SnapshotDoc>(&path, signers).await.is_ok());
+    }
+    found
 }
 
 /// Writes down what was found of a source in a vault. Damaged objects are not built upon again: their chunks will be sealed

@@ -4,6 +4,7 @@
 //! its `If-None-Match` is not atomic; a body refused for its checksum stays on its disk; there is no versioning and no
 //! object lock. Keys of more than about 150 bytes are made to work by the module `long_keys`.
 
+mod lax;
 mod long_keys;
 
 use std::io;
@@ -75,20 +76,25 @@ pub struct S3Server {
 impl S3Server {
     /// Starts with one empty bucket and random keys.
     pub fn start() -> io::Result<Self> {
-        Self::start_with(None, "http")
+        Self::start_with(None, "http", false)
+    }
+
+    /// As [`S3Server::start`], but one that promises what it does not do: see the module `lax`.
+    pub fn start_lax() -> io::Result<Self> {
+        Self::start_with(None, "http", true)
     }
 
     /// As [`S3Server::start`], behind TLS with a certificate for 127.0.0.1 that [`CA_PEM`] signed.
     pub fn start_tls() -> io::Result<Self> {
-        Self::start_with(Some(acceptor()?), "https")
+        Self::start_with(Some(acceptor()?), "https", false)
     }
 
-    fn start_with(tls: Option<TlsAcceptor>, scheme: &str) -> io::Result<Self> {
+    fn start_with(tls: Option<TlsAcceptor>, scheme: &str, lax: bool) -> io::Result<Self> {
         let root = tempfile::Builder::new().prefix("backup-test-s3-").tempdir()?;
         // Random by the same source that names the directory: the keys differ between servers, that is all they must.
         let unique = root.path().to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "");
         let (access_key, secret_key) = (format!("AK{unique}"), format!("SK{unique}c4n4ry"));
-        let service = service(root.path(), "vault", &access_key, &secret_key)?;
+        let service = make(root.path(), "vault", &access_key, &secret_key, lax)?;
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
@@ -136,9 +142,14 @@ impl Drop for S3Server {
 
 /// The S3 service over `root`, in which the directory of `bucket` is made if missing.
 pub fn service(root: &Path, bucket: &str, access_key: &str, secret_key: &str) -> io::Result<S3Service> {
+    make(root, bucket, access_key, secret_key, false)
+}
+
+fn make(root: &Path, bucket: &str, access_key: &str, secret_key: &str, lax: bool) -> io::Result<S3Service> {
     std::fs::create_dir_all(root.join(bucket))?;
     let files = s3s_fs::FileSystem::new(root).map_err(|error| io::Error::other(format!("{error:?}")))?;
-    let mut builder = S3ServiceBuilder::new(long_keys::LongKeys::new(files, root));
+    let files = long_keys::LongKeys::new(files, root);
+    let mut builder = if lax { S3ServiceBuilder::new(lax::Lax::new(files)) } else { S3ServiceBuilder::new(files) };
     builder.set_auth(SimpleAuth::from_single(access_key, secret_key));
     Ok(builder.build())
 }

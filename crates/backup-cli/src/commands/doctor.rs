@@ -1,6 +1,7 @@
 //! `backup doctor`.
 
 mod checks;
+mod protection;
 mod vaults;
 
 use serde_json::json;
@@ -22,6 +23,8 @@ enum Level {
     Good,
     /// A run works, and somebody should know this.
     Warn,
+    /// What is promised would not be kept.
+    Breach,
     /// A run would fail.
     Fail,
 }
@@ -31,6 +34,7 @@ impl Level {
         match self {
             Self::Good => "ok",
             Self::Warn => "warn",
+            Self::Breach => "BREACH",
             Self::Fail => "FAIL",
         }
     }
@@ -83,19 +87,23 @@ impl Checks {
             }
         }
         let (warned, failed) = (self.count(Level::Warn), self.count(Level::Fail));
-        format!("{}\n{} checks, {warned} warnings, {failed} would fail\n", table.render(), self.0.len())
+        let breached = match self.count(Level::Breach) {
+            0 => String::new(),
+            breached => format!(", {breached} break the policy"),
+        };
+        format!("{}\n{} checks, {warned} warnings, {failed} would fail{breached}\n", table.render(), self.0.len())
     }
 }
 
-/// Looks at everything, in the order in which a run needs it. Exit 1 when something would fail; warnings are printed and
-/// change nothing.
+/// Looks at everything, in the order in which a run needs it. Exit 1 when something would fail, 5 when a bucket's own rules
+/// would delete what is promised; warnings are printed and change nothing.
 pub(crate) async fn run(cx: &Context, _args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let mut checks = Checks::default();
     checks::configuration(&session, &mut checks);
     checks::keys(&session, &mut checks);
     checks::state(&session, &mut checks).await;
-    vaults::look(&session, &mut checks).await;
+    let protection = vaults::look(&session, &mut checks).await;
     checks::sources(&session, &mut checks).await;
     let listed: Vec<_> = checks
         .0
@@ -107,9 +115,17 @@ pub(crate) async fn run(cx: &Context, _args: &Args) -> Result<Exit, CliError> {
         })
         .collect();
     let failed = checks.count(Level::Fail);
-    let value = json!({ "checks": listed, "warnings": checks.count(Level::Warn), "failures": failed });
+    let breached = checks.count(Level::Breach);
+    let value = json!({
+        "checks": listed, "protection": protection, "warnings": checks.count(Level::Warn), "failures": failed,
+        "breaches": breached,
+    });
     cx.printer.result("doctor", value, || checks.text())?;
-    Ok(if failed == 0 { Exit::Done } else { Exit::Failed })
+    Ok(match (failed, breached) {
+        (0, 0) => Exit::Done,
+        (0, _) => Exit::Breach,
+        _ => Exit::Failed,
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::address::Address;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::locks;
 use crate::session::{Session, TOOL};
 use crate::sheet::Sheet;
 
@@ -86,6 +87,7 @@ async fn one(
     if let Place::Path(path) = &vault.place {
         make_folder(path)?;
     }
+    locks::require(session, vault).await?;
     let store = session.store(vault, true).await?;
     let (open, done) = if adopt {
         (Vault::open(&vault.name, store, None).await?, "adopted")

@@ -94,12 +94,14 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
     for vault in vaults {
         let one = async {
             let Some(key) = &key else {
-                return if args.dry_run {
+                if args.dry_run {
                     let there = mark::is_there(vault, &listed.dir, &listed.id, kind).await?;
-                    Ok(if there { Change::Made } else { Change::None })
-                } else {
-                    mark::remove(vault, &listed.dir, &listed.id, kind).await
-                };
+                    return Ok(if there { Change::Made } else { Change::None });
+                }
+                let change = mark::remove(vault, &listed.dir, &listed.id, kind).await?;
+                // Also where there was no mark: a call that died may have left the hold.
+                mark::hold::lift(vault, &signers, &listed.dir, &listed.id).await?;
+                return Ok(change);
             };
             let path = listed.dir.snapshot(&listed.id, ".json");
             let snapshot = vault.get_signed::<SnapshotDoc>(&path, &signers).await?;
@@ -107,7 +109,11 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
                 let there = mark::has(vault, &signers, &snapshot, kind).await?;
                 return Ok(if there { Change::None } else { Change::Made });
             }
-            mark::set(vault, (key, &signers), &snapshot, kind, (now, TOOL)).await
+            let change = mark::set(vault, (key, &signers), &snapshot, kind, (now, TOOL)).await?;
+            if wish == Wish::Pin && matches!(change, Change::Made | Change::None) {
+                mark::hold::set(vault, &snapshot).await?;
+            }
+            Ok(change)
         };
         let result: Result<Change, VaultError> = one.await;
         match result {

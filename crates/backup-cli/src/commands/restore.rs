@@ -23,8 +23,7 @@ use super::silent;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::session;
-use crate::terminal;
+use crate::{session, terminal, words};
 use proof::Proof;
 use scene::Scene;
 use work::Work;
@@ -184,6 +183,11 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         proofs.push(work.execute(&scene).await.unwrap_or_else(|error| failed(&name, error)));
     }
     proofs.extend(missing.into_iter().map(|(name, error)| failed(&name, error)));
+    for vault in &scene.vaults {
+        if let Some(text) = words::older_reads(vault) {
+            cx.printer.warn(&text, "see them with `backup verify`, and who may delete there with `backup doctor`");
+        }
+    }
     proof::print(&cx.printer, &proofs, &silent)?;
     Ok(exit)
 }

@@ -62,14 +62,25 @@ impl Config {
     /// The longest time that prune may leave a snapshot of `vault` after it was taken, while backups go on:
     /// window + period + deadline + grace. `None`: nothing expires.
     pub fn kept_at_most(&self, vault: &Vault) -> Option<Span> {
+        let window = self.window(vault)?.as_seconds();
+        let period = self.longest_period().as_seconds();
+        // The deadline is one period after the generation's end, closed a day later; prune waits 24 hours more.
+        Some(Span::seconds(window + period + period + Span::days(2).as_seconds()))
+    }
+
+    /// The longest that `vault` promises anything: its window, or a longer tier. `None`: for ever.
+    pub fn window(&self, vault: &Vault) -> Option<Span> {
         let keep = vault.keep?;
         let within = keep.within.map_or(0, Span::as_seconds);
         let tiers = [(keep.weekly, 7), (keep.monthly, 31), (keep.yearly, 366)];
         let window =
             tiers.iter().map(|(count, days)| Span::days(u64::from(*count) * days).as_seconds()).fold(within, u64::max);
-        let period = self.sources.iter().map(|source| source.generation).max().unwrap_or(self.generation).as_seconds();
-        // The deadline is one period after the generation's end, closed a day later; prune waits 24 hours more.
-        Some(Span::seconds(window + period + period + Span::days(2).as_seconds()))
+        Some(Span::seconds(window))
+    }
+
+    /// The longest period of a source's generations.
+    pub fn longest_period(&self) -> Span {
+        self.sources.iter().map(|source| source.generation).max().unwrap_or(self.generation)
     }
 
     fn nodes(&self, view: View) -> Fields {

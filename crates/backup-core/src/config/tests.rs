@@ -376,6 +376,12 @@ const MISTAKES: &[Mistake] = &[
     ),
     Mistake(
         "path = \"vault/\"",
+        "s3 = { bucket = \"b\" }\ncredentials = \"aws-chain\"\nlock = \"compliance\"",
+        " line 9: `vault.local.lock`: a lock must end, and without `keep` nothing does",
+        "add `keep = { within = \"30d\", min = 7 }`",
+    ),
+    Mistake(
+        "path = \"vault/\"",
         "s3 = { bucket = \"b\" }",
         " line 5: `vault.local.credentials` is missing",
         "add `credentials = { file = \"s3.env\" }`, or `credentials = \"aws-chain\"`",
@@ -526,14 +532,14 @@ fn warns_of_what_is_allowed_and_unwise() {
 fn warns_of_each_key_that_nothing_acts_on_yet() {
     let warned = |text: &str| parse(text).unwrap().warnings;
     let keys = |text: &str| warned(text).into_iter().map(|warning| warning.key).collect::<Vec<_>>();
-    let all = minimal()
-        .replace("[keys]", "state = { postgres = \"postgres://b@h/fleet\" }\n[keys]")
-        .replace("path = \"vault/\"", "s3 = { bucket = \"b\" }\ncredentials = \"aws-chain\"\nlock = \"governance\"")
-        + "expect = [{ name = \"a\", sql = \"SELECT true\" }, { name = \"b\", sql = \"SELECT true\" }]\n\
+    let all = minimal().replace("[keys]", "state = { postgres = \"postgres://b@h/fleet\" }\n[keys]").replace(
+        "path = \"vault/\"",
+        "s3 = { bucket = \"b\" }\ncredentials = \"aws-chain\"\nlock = \"governance\"\nkeep = { min = 1 }",
+    ) + "expect = [{ name = \"a\", sql = \"SELECT true\" }, { name = \"b\", sql = \"SELECT true\" }]\n\
            [source.c]\ntype = \"command\"\ncommand = [\"true\"]\n\
            [job.j]\ncatch_up = \"1h\"\n\
            [notify.n]\nsmtp = { host = \"h\", to = \"a@b\" }\non = [\"failed\"]\n";
-    let expected = ["state.postgres", "vault.local.lock", "source.c.type", "job.j.catch_up", "notify.n"];
+    let expected = ["state.postgres", "source.c.type", "job.j.catch_up", "notify.n"];
     assert_eq!(keys(&all), expected);
     assert!(warned(&all).iter().all(|warning| !warning.hint.is_empty() && warning.text.contains("not")));
     // The same tables with what is acted on warn of nothing.

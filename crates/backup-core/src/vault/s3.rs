@@ -13,6 +13,11 @@
 //! and a look would take it for a finished one. A name that turns out to be taken then is read and compared, and where a
 //! body was refused and nothing good came after it, what lies there is deleted, for the same reason.
 //!
+//! With [`S3Store::with_lock`] each body is stored under Object Lock (the checksum that S3 demands then is sent anyway), and the
+//! first one of a process is looked at: an endpoint that answers 200 to a lock and sets none is told of. Older versions are
+//! asked for by readers only, and only where the bucket says that it keeps them: some endpoints answer with version ids, keep
+//! no versions, and delete the only body when an id is named.
+//!
 //! What it never does: go to an endpoint that was not named, through a proxy that the environment names, or delete in
 //! batches (some servers answer 200 and delete nothing). All repetition is [`super::retry`]'s; the SDK's own is off.
 //! Requests are signed with the system's time, which is a matter of the wire, not of any decision here.
@@ -20,8 +25,12 @@
 mod client;
 mod credentials;
 mod error;
+mod lifecycle;
+mod lock;
 mod probe;
 mod sending;
+mod shield;
+mod versions;
 
 use std::fmt;
 use std::future::Future;
@@ -36,14 +45,17 @@ use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 
 pub use self::client::S3OpenError;
 pub use self::credentials::{CredentialsError, S3Credentials, parse_credentials};
 pub use self::probe::{Probe, Versioning};
+pub use self::shield::{LockSeen, Shield};
 
 use self::client::DateHeader;
 use self::error::{Kind, Refusal, judge, judge_body};
 use self::sending::Sending;
+use super::protection::{Lifecycle, LockMode, LockRule, Older, Retention};
 use super::retry::{Failure, GaveUp, Jitter, Progress, Retry, RetryPolicy};
 use super::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 use crate::monitor::Monitor;
@@ -112,6 +124,12 @@ pub struct S3Store {
     if_none_match: bool,
     /// A missing key and a missing bucket look the same in a HEAD; once the bucket was seen it is not asked for again.
     bucket_seen: AtomicBool,
+    lock: Option<LockRule>,
+    /// Whether the first locked body was looked at.
+    lock_looked_at: AtomicBool,
+    /// Whether the bucket keeps versions, once it was asked.
+    versioned: OnceCell<bool>,
+    monitor: Arc<dyn Monitor>,
 }
 
 impl fmt::Debug for S3Store {
@@ -138,10 +156,14 @@ impl S3Store {
             name: name.replace("/ at ", " at "),
             prefix,
             page_names: options.page_names.clamp(1, 1000),
-            retry: Retry::new(options.retry, Jitter::random(), monitor),
+            retry: Retry::new(options.retry, Jitter::random(), Arc::clone(&monitor)),
             readback: false,
             if_none_match: false,
             bucket_seen: AtomicBool::new(false),
+            lock: None,
+            lock_looked_at: AtomicBool::new(false),
+            versioned: OnceCell::new(),
+            monitor,
         })
     }
 
@@ -156,6 +178,13 @@ impl S3Store {
     #[must_use]
     pub fn with_if_none_match(mut self, if_none_match: bool) -> Self {
         self.if_none_match = if_none_match;
+        self
+    }
+
+    /// Stores every body under Object Lock: for buckets that were seen to enforce it.
+    #[must_use]
+    pub fn with_lock(mut self, lock: Option<LockRule>) -> Self {
+        self.lock = lock;
         self
     }
 
@@ -250,6 +279,7 @@ impl S3Store {
         body: Bytes,
         sha256_base64: &str,
         if_none_match: bool,
+        lock: Option<(LockMode, DateTime<Utc>)>,
         progress: &Arc<Progress>,
     ) -> Result<(), Failure<Refusal>> {
         let sending = Sending::new(body.clone(), Arc::clone(progress));
@@ -260,6 +290,8 @@ impl S3Store {
             .key(key)
             .checksum_sha256(sha256_base64)
             .set_if_none_match(if_none_match.then(|| "*".to_owned()))
+            .set_object_lock_mode(lock.map(|(mode, _)| lock::mode(mode)))
+            .set_object_lock_retain_until_date(lock.map(|(_, until)| lock::date(until)))
             .body(ByteStream::from(body))
             .customize()
             .interceptor(sending)
@@ -278,7 +310,8 @@ impl S3Store {
         sha256_base64: &str,
         progress: &Arc<Progress>,
     ) -> Result<(), Failure<Refusal>> {
-        let denied = match self.put_once(key, body.clone(), sha256_base64, false, progress).await {
+        let lock = self.lock_for(path);
+        let denied = match self.put_once(key, body.clone(), sha256_base64, false, lock, progress).await {
             Err(Failure::Final(refusal)) if matches!(refusal.kind, Kind::Denied { .. }) => refusal,
             other => return other,
         };
@@ -299,7 +332,18 @@ impl S3Store {
     }
 
     async fn get_once(&self, path: &str, limit_bytes: u64, progress: &Progress) -> Result<Bytes, Failure<Refusal>> {
-        let asked = self.client.get_object().bucket(&self.bucket).key(self.key(path)).send();
+        self.get_version_once(path, None, limit_bytes, progress).await
+    }
+
+    async fn get_version_once(
+        &self,
+        path: &str,
+        version: Option<&str>,
+        limit_bytes: u64,
+        progress: &Progress,
+    ) -> Result<Bytes, Failure<Refusal>> {
+        let asked = self.client.get_object().bucket(&self.bucket).key(self.key(path));
+        let asked = asked.set_version_id(version.map(str::to_owned)).send();
         let mut answer = match Box::pin(asked).await.map_err(judge) {
             Err(Failure::Final(refusal)) if matches!(refusal.kind, Kind::NoKey) => {
                 self.missing().await?;
@@ -411,6 +455,7 @@ impl Store for S3Store {
         let (key, checksum) = (self.key(path.as_str()), sha256_base64(&body));
         let (sent, digest_refused) = (AtomicBool::new(false), AtomicBool::new(false));
         let (create, progress) = (mode == PutMode::CreateOnly, Arc::new(Progress::default()));
+        let lock = self.lock_for(path);
         let attempt = async |_| {
             let earlier = sent.load(Ordering::Relaxed);
             if create
@@ -420,7 +465,8 @@ impl Store for S3Store {
                 return Ok(Put::There { bytes: there.bytes });
             }
             sent.store(true, Ordering::Relaxed);
-            let written = match self.put_once(&key, body.clone(), &checksum, self.if_none_match, &progress).await {
+            let written = match self.put_once(&key, body.clone(), &checksum, self.if_none_match, lock, &progress).await
+            {
                 Err(Failure::Final(taken)) if matches!(taken.kind, Kind::Taken) => {
                     if create && !earlier {
                         let there = self.head_once(path).await?;
@@ -448,7 +494,12 @@ impl Store for S3Store {
             Ok(Put::Created)
         };
         match self.call_moving("write", path.as_str(), &progress, attempt).await {
-            Ok(Put::Created) => Ok(PutOutcome::Created),
+            Ok(Put::Created) => {
+                if lock.is_some() && !self.lock_looked_at.swap(true, Ordering::Relaxed) {
+                    self.look_at_lock(path).await;
+                }
+                Ok(PutOutcome::Created)
+            }
             Ok(Put::There { bytes }) if bytes == body.len() as u64 => Ok(PutOutcome::AlreadyThere),
             Ok(Put::There { bytes }) => Err(StoreError::Exists {
                 path: path.to_string(),
@@ -535,5 +586,32 @@ impl Store for S3Store {
             date.instant().ok_or_else(|| Failure::Final(Refusal::other("answer without a readable `Date`")))
         };
         self.call("read", "the clock", attempt).await.map_err(|gave_up| self.error("read", "the clock", gave_up))
+    }
+
+    fn locks(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    async fn protection(&self, path: &StorePath) -> Result<Option<Retention>, StoreError> {
+        self.retention(path).await
+    }
+
+    async fn hold(&self, path: &StorePath, on: bool) -> Result<(), StoreError> {
+        if self.lock.is_some() { self.set_hold(path, on).await } else { Ok(()) }
+    }
+
+    async fn older(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
+        if self.is_versioned().await { self.older_versions(path).await } else { Ok(Vec::new()) }
+    }
+
+    async fn get_older(&self, older: &Older, limit_bytes: u64) -> Result<Bytes, StoreError> {
+        let (path, progress) = (older.path.as_str(), Progress::default());
+        let attempt = |_| self.get_version_once(path, Some(&older.version), limit_bytes, &progress);
+        let answer = self.call_moving("read", path, &progress, attempt).await;
+        answer.map_err(|gave_up| self.error("read", path, gave_up))
+    }
+
+    async fn lifecycle(&self) -> Result<Lifecycle, StoreError> {
+        self.bucket_rules().await
     }
 }

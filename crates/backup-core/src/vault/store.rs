@@ -28,6 +28,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use super::protection::{Lifecycle, Older, Retention};
+
 /// A checked path inside a store.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StorePath(String);
@@ -215,4 +217,39 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The store's own clock (deadlines and prune's grace are measured by it, not by the host's).
     async fn now(&self) -> Result<DateTime<Utc>, StoreError>;
+
+    /// Whether what is put is locked here. Then a deletion may have to wait, and [`Store::hold`] does something.
+    fn locks(&self) -> bool {
+        false
+    }
+
+    /// What keeps the body at `path` from being deleted, as the store shows it; `None` where nothing does. A missing path is
+    /// [`StoreError::NotFound`] in a store that has locks.
+    async fn protection(&self, path: &StorePath) -> Result<Option<Retention>, StoreError> {
+        let _ = path;
+        Ok(None)
+    }
+
+    /// Sets or lifts a legal hold on the body at `path`. Does nothing in a store without locks.
+    async fn hold(&self, path: &StorePath, on: bool) -> Result<(), StoreError> {
+        let _ = (path, on);
+        Ok(())
+    }
+
+    /// The versions of a body that a plain read does not give, newest first; none where the store was not seen to keep them.
+    async fn older(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
+        let _ = path;
+        Ok(Vec::new())
+    }
+
+    /// The bytes of one of them, refused when it has more than `limit_bytes`.
+    async fn get_older(&self, older: &Older, limit_bytes: u64) -> Result<Bytes, StoreError> {
+        let _ = limit_bytes;
+        Err(StoreError::NotFound { path: older.path.to_string(), store: self.describe() })
+    }
+
+    /// The rules by which the store itself deletes; none where it has no such rules.
+    async fn lifecycle(&self) -> Result<Lifecycle, StoreError> {
+        Ok(Lifecycle::Rules(Vec::new()))
+    }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 
+use super::protection::{Lifecycle, Older, Retention};
 use super::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 
 /// Limits the bytes per second that are put.
@@ -72,5 +73,29 @@ impl<S: Store> Store for Throttled<S> {
 
     async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
         self.inner.now().await
+    }
+
+    fn locks(&self) -> bool {
+        self.inner.locks()
+    }
+
+    async fn protection(&self, path: &StorePath) -> Result<Option<Retention>, StoreError> {
+        self.inner.protection(path).await
+    }
+
+    async fn hold(&self, path: &StorePath, on: bool) -> Result<(), StoreError> {
+        self.inner.hold(path, on).await
+    }
+
+    async fn older(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
+        self.inner.older(path).await
+    }
+
+    async fn get_older(&self, older: &Older, limit_bytes: u64) -> Result<Bytes, StoreError> {
+        self.inner.get_older(older, limit_bytes).await
+    }
+
+    async fn lifecycle(&self) -> Result<Lifecycle, StoreError> {
+        self.inner.lifecycle().await
     }
 }

@@ -1,24 +1,23 @@
-//! What can be seen of the vaults: identity, clock, what the endpoint really does, room, and what protects them from us.
+//! What can be seen of the vaults: identity, clock, what the endpoint really does, room.
 
-use backup_core::config::{self, Lock, Place, Protects};
+use backup_core::config::{self, Place};
 use backup_core::vault::local::{FreeSpace, LocalOptions, LocalStore};
 use backup_core::vault::s3::{Probe, Versioning};
 use chrono::TimeDelta;
+use serde_json::Value;
 
+use super::protection::{self, Protection};
 use super::{Checks, Level};
 use crate::error::CliError;
 use crate::session::Session;
-use crate::words;
+use crate::{locks, words};
 
-/// What must not be trusted to be protected.
-const NONE: &str = "protection: none: deletable by this host";
-
-/// All configured vaults.
-pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) {
+/// All configured vaults; gives what protects each, for programs.
+pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) -> Vec<Value> {
     if session.config.vaults.is_empty() {
         checks.warn("vaults", "none is configured", "add a `[vault.NAME]` to the configuration");
     }
-    let mut protections = Vec::new();
+    let mut protections: Vec<(&config::Vault, Protection)> = Vec::new();
     for vault in &session.config.vaults {
         let about = format!("vault {}", vault.name);
         match session.vault(vault, false).await {
@@ -34,7 +33,7 @@ pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) {
                 continue;
             }
         }
-        let probe = match &vault.place {
+        let seen = match &vault.place {
             Place::Path(path) => {
                 match room(path).await {
                     Ok(space) => reserve(&about, space, session.config.limits.reserve, checks),
@@ -42,10 +41,11 @@ pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) {
                 }
                 None
             }
-            Place::S3(s3) => match probe(session, &vault.name, s3).await {
-                Ok(probe) => {
-                    endpoint(&about, &probe, checks);
-                    Some(probe)
+            Place::S3(s3) => match protection::look(session, vault, s3).await {
+                Ok(seen) => {
+                    endpoint(&about, &seen.probe, checks);
+                    protection::report(session, &about, vault, &seen, checks);
+                    Some(seen)
                 }
                 Err(error) => {
                     checks.fail(&about, &error);
@@ -53,29 +53,28 @@ pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) {
                 }
             },
         };
-        protections.push((about, protection(vault, probe.as_ref())));
+        let until = locks::rule(&session.config, vault, &session.cx.clock).map(|rule| locks::ends(&rule));
+        protections.push((vault, protection::protection(vault, seen.as_ref(), until)));
     }
     // One protected vault is what is needed; that the others are not is worth a line and no warning.
-    let protected = protections.iter().any(|(_, (good, _))| *good);
-    for (about, (good, text)) in protections {
-        if good || protected {
-            checks.good(&about, text);
+    let protected = protections.iter().any(|(_, protection)| protection.good);
+    for (vault, protection) in &protections {
+        let about = format!("vault {}", vault.name);
+        if protection.good || protected {
+            checks.good(&about, &protection.text);
         } else {
             checks.warn(
                 &about,
-                text,
+                &protection.text,
                 "let another machine pull a copy, or turn on versioning beyond this host's rights, and say so in `protects`",
             );
         }
     }
+    protections.iter().map(|(vault, protection)| protection.to_json(&vault.name)).collect()
 }
 
 async fn room(path: &std::path::Path) -> Result<FreeSpace, CliError> {
     Ok(LocalStore::open(path, LocalOptions::default())?.free_space().await?)
-}
-
-async fn probe(session: &Session<'_>, name: &str, s3: &config::S3) -> Result<Probe, CliError> {
-    Ok(session.s3(name, s3).await?.probe().await?)
 }
 
 /// Expiry freezes and commits are refused by clocks that are far apart; five minutes are worth a look.
@@ -137,29 +136,6 @@ fn endpoint(about: &str, probe: &Probe, checks: &mut Checks) {
     checks.good(about, format!("the endpoint {conditional} If-None-Match; versioning is {versioning}"));
 }
 
-/// What protects the vault from this host, as far as it was seen or an operator says so.
-fn protection(vault: &config::Vault, probe: Option<&Probe>) -> (bool, String) {
-    let versioned = probe.is_some_and(|probe| probe.versioning == Versioning::Enabled);
-    let conditional = probe.is_some_and(|probe| probe.if_none_match);
-    match vault.protects {
-        Protects::Pulled => {
-            (true, "protection: pulled by another machine, as configured; not seen from here".to_owned())
-        }
-        Protects::Versioning if versioned => {
-            (true, "protection: versioning is on; that this host cannot delete versions is as configured".to_owned())
-        }
-        Protects::Versioning => (false, format!("{NONE}; `protects` says versioning, and it was not seen to be on")),
-        Protects::ConditionalPut if conditional => {
-            (true, "protection: If-None-Match is honoured; the policy that demands it is as configured".to_owned())
-        }
-        Protects::ConditionalPut => (false, format!("{NONE}; `protects` says conditional-put, and it was not seen")),
-        Protects::None if vault.lock != Lock::None => {
-            (false, format!("{NONE}; `lock` is configured, and this version does not set locks yet"))
-        }
-        Protects::None => (false, NONE.to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,36 +165,5 @@ mod tests {
             let space = FreeSpace { free_bytes, total_bytes: 2000 };
             assert_eq!(one(|checks| reserve("v", space, reserved, checks)).0, level, "{free_bytes}");
         }
-    }
-
-    #[test]
-    fn protection_is_none_unless_seen_or_told() {
-        let mut vault = config::Vault {
-            name: "v".into(),
-            id: None,
-            place: Place::Path("/v".into()),
-            keep: None,
-            lock: Lock::None,
-            protects: Protects::None,
-        };
-        let mut probe = Probe {
-            checksums_verified: true,
-            refused_body_kept: false,
-            if_none_match: false,
-            versioning: Versioning::Off,
-        };
-        assert_eq!(protection(&vault, Some(&probe)), (false, NONE.to_owned()));
-        vault.lock = Lock::Compliance;
-        assert!(!protection(&vault, Some(&probe)).0, "a lock that is not set protects nothing");
-        vault.protects = Protects::Versioning;
-        assert!(!protection(&vault, Some(&probe)).0, "said, and seen to be off");
-        probe.versioning = Versioning::Enabled;
-        assert!(protection(&vault, Some(&probe)).0);
-        vault.protects = Protects::ConditionalPut;
-        assert!(!protection(&vault, Some(&probe)).0);
-        probe.if_none_match = true;
-        assert!(protection(&vault, Some(&probe)).0);
-        vault.protects = Protects::Pulled;
-        assert!(protection(&vault, None).0);
     }
 }

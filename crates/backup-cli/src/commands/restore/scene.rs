@@ -55,6 +55,7 @@ impl<'a> Scene<'a> {
             None => session.signers()?,
         };
         let (vaults, silent) = session.vaults(args.vault.as_deref(), false).await?;
+        let vaults: Vec<Vault> = vaults.iter().map(Vault::reading_older).collect();
         if vaults.is_empty() {
             return Err(silent.into_iter().next().map_or_else(
                 || CliError::new(Exit::NoVault, "no vault is configured").hint("name one with `--vault ADDRESS`"),
@@ -92,7 +93,7 @@ impl<'a> Scene<'a> {
         let monitor = session::monitor(cx);
         let store = store(address, monitor.clone()).await?;
         let pinned = config.as_ref().and_then(|config| pinned(config, address));
-        let vault = Vault::open(&address.to_string(), store, pinned).await?;
+        let vault = Vault::open(&address.to_string(), store, pinned).await?.reading_older();
         let timezone = config.as_ref().map_or(chrono_tz::UTC, |config| config.timezone);
         Ok(Self { cx, monitor, config, stack, vaults: vec![vault], silent: Vec::new(), signers, timezone })
     }

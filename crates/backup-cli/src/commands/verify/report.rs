@@ -94,7 +94,7 @@ impl Report {
             .collect();
         json!({
             "vault": self.vault, "source": self.source, "depth": self.depth, "snapshots": snapshots,
-            "damaged": damaged, "chain": self.verified.chain, "documents": self.verified.documents, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
+            "damaged": damaged, "chain": self.verified.chain, "documents": self.verified.documents, "good_in_older_versions": self.verified.older, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
             "objects_read": self.verified.objects_read, "bytes_read": self.verified.bytes_read,
             "errors": self.errors.iter().map(CliError::to_json).collect::<Vec<_>>(),
         })
@@ -181,6 +181,14 @@ fn damage_text(report: &Report) -> String {
         if copies.whole.is_empty() && copies.partly.is_empty() {
             text.push_str("  no other vault that answers holds a good copy\n");
         }
+    }
+    if report.verified.older > 0 {
+        let _ = writeln!(
+            text,
+            "\nvault `{}`: of {} damaged files an older version is good: somebody deleted them or wrote over them\n  \
+             `backup restore` reads the older versions",
+            report.vault, report.verified.older
+        );
     }
     for unbelieved in &report.verified.unbelieved {
         let _ = writeln!(text, "\nforeign or unsigned mark: {unbelieved}");

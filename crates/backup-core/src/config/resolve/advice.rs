@@ -1,7 +1,7 @@
 //! Warnings: what is allowed, and what the operator should know before relying on it.
 
 use super::super::error::ConfigWarning;
-use super::super::types::{Lock, SourceKind, State};
+use super::super::types::{SourceKind, State};
 use super::super::{Config, cron};
 use super::clock_words;
 
@@ -79,13 +79,6 @@ fn unused(config: &Config, warn: &mut impl FnMut(String, String, &str)) {
             "state.postgres".to_owned(),
             "a state in PostgreSQL is not supported yet: verbs that need the state refuse it".to_owned(),
             "name a folder instead, as in `state = \"/var/lib/backup/NAME\"`",
-        );
-    }
-    for vault in config.vaults.iter().filter(|vault| vault.lock != Lock::None) {
-        warn(
-            format!("vault.{}.lock", vault.name),
-            "not acted on yet: no object is locked by it".to_owned(),
-            "set a default retention at the bucket meanwhile",
         );
     }
     for source in &config.sources {

@@ -57,6 +57,10 @@ pub(super) fn vault(cx: &Context, name: &raw::Text, raw: &raw::Vault) -> Resolve
             Some("use an S3 vault with Object Lock, or remove the line"),
         ));
     }
+    if let (Lock::Governance | Lock::Compliance, None, Some(text)) = (vault.lock, &vault.keep, &raw.lock) {
+        let why = "a lock must end, and without `keep` nothing does".to_owned();
+        return Err(refused(text.span(), &key("lock"), why, Some("add `keep = { within = \"30d\", min = 7 }`")));
+    }
     Ok(vault)
 }
 

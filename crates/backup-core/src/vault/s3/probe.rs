@@ -49,7 +49,7 @@ pub enum Versioning {
 
 /// What an endpoint said to a PUT of the probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Stored,
     /// There is a body, and the condition was honoured.
     Taken,
@@ -124,7 +124,7 @@ impl S3Store {
         Ok((matches!(answer, Answer::Digest), self.probe_kept(path, &refused).await?))
     }
 
-    async fn probe_put(
+    pub(super) async fn probe_put(
         &self,
         path: &str,
         key: &str,
@@ -134,7 +134,7 @@ impl S3Store {
     ) -> Result<Answer, StoreError> {
         let progress = Arc::new(Progress::default());
         self.call("write", path, async |_| {
-            match self.put_once(key, body.clone(), sha256_base64, if_none_match, &progress).await {
+            match self.put_once(key, body.clone(), sha256_base64, if_none_match, None, &progress).await {
                 Ok(()) => Ok(Answer::Stored),
                 Err(Failure::Final(Refusal { kind: Kind::Taken, .. })) => Ok(Answer::Taken),
                 Err(Failure::Again(Refusal { kind: Kind::Digest, .. })) => Ok(Answer::Digest),
@@ -157,7 +157,7 @@ impl S3Store {
         .map_err(|gave_up| self.error("read", path, gave_up))
     }
 
-    async fn versioning(&self) -> Result<Versioning, StoreError> {
+    pub(super) async fn versioning(&self) -> Result<Versioning, StoreError> {
         let attempt = async |_| {
             let asked = self.client.get_bucket_versioning().bucket(&self.bucket).send();
             match Box::pin(asked).await.map_err(judge) {

@@ -1,0 +1,64 @@
+//! Object Lock as the configuration wishes it, and whether the bucket grants it.
+
+use backup_core::config::{Config, Lock, Place, Vault};
+use backup_core::vault::protection::{LockMode, LockRule};
+use backup_core::vault::s3::{LockSeen, Versioning};
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::session::Session;
+
+/// What to do about a bucket that does not lock.
+const HINT: &str = "make a bucket with Object Lock (it cannot be turned on by this program), or set `lock = \"none\"`";
+
+/// The mode that is configured for a vault.
+pub(crate) fn mode(vault: &Vault) -> Option<LockMode> {
+    match vault.lock {
+        Lock::None => None,
+        Lock::Governance => Some(LockMode::Governance),
+        Lock::Compliance => Some(LockMode::Compliance),
+    }
+}
+
+/// How long what is stored in a vault is locked. A policy that promises only a number of snapshots has the window that prune
+/// counts with: one generation and a day.
+pub(crate) fn rule(config: &Config, vault: &Vault, clock: &backup_core::clock::Clock) -> Option<LockRule> {
+    let seconds = |span: backup_core::config::Span| {
+        TimeDelta::try_seconds(i64::try_from(span.as_seconds()).unwrap_or(i64::MAX)).unwrap_or(TimeDelta::MAX)
+    };
+    let period = seconds(config.longest_period());
+    let window = seconds(config.window(vault)?);
+    let window = if window.is_zero() { period + TimeDelta::days(1) } else { window };
+    Some(LockRule { mode: mode(vault)?, window, period, clock: clock.clone() })
+}
+
+/// When the lock of something ends that is stored now, at the latest.
+pub(crate) fn ends(rule: &LockRule) -> DateTime<Utc> {
+    let anywhere = backup_core::vault::store::StorePath::new("vault.json").expect("a path of checked parts");
+    rule.until(&anywhere)
+}
+
+/// Refuses a vault whose `lock` its bucket was not seen to enforce.
+pub(crate) fn check(vault: &Vault, seen: Option<&LockSeen>) -> Result<(), CliError> {
+    match (mode(vault), seen) {
+        (None, _) | (Some(_), Some(LockSeen::Enforced)) => Ok(()),
+        (Some(mode), seen) => {
+            let why = match seen {
+                Some(LockSeen::NotEnforced(why)) => why,
+                _ => "it was not tried",
+            };
+            let text =
+                format!("vault `{}`: `lock = \"{mode}\"` is configured, and no lock holds there: {why}", vault.name);
+            Err(CliError::new(Exit::Usage, text).hint(HINT))
+        }
+    }
+}
+
+/// Tries the lock of a vault that is about to be made.
+pub(crate) async fn require(session: &Session<'_>, vault: &Vault) -> Result<(), CliError> {
+    let (Place::S3(s3), Some(mode)) = (&vault.place, mode(vault)) else { return Ok(()) };
+    let store = session.s3(&vault.name, s3).await?;
+    let versioning: Versioning = store.probe().await?.versioning;
+    check(vault, store.shield(&versioning, Some(mode)).await?.lock.as_ref())
+}

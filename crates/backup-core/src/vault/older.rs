@@ -1,0 +1,193 @@
+//! Reading what somebody deleted or wrote over, where the store keeps older versions.
+//!
+//! Off unless asked for ([`Vault::reading_older`]): a run or a replication that silently read older versions would take for
+//! held what the bucket's owner may let go any day, and would ask questions that its key need not be allowed to ask. A
+//! restore turns it on, and says afterwards what it had to read that way ([`Vault::older_reads`]).
+//!
+//! Why it is safe: an older version is believed for the same reasons as a current body, an object by its name, a document by
+//! its signature and its path. Only what is written once is looked for: what lies below a generation, without prune's two
+//! documents. A mark or a notice that was taken back must stay so, and an older version of it would be a replay.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::document::{FORMAT, PruneStage, PublicDocument};
+use super::layout::{GenerationDir, GenerationId};
+use super::protection::Older;
+use super::store::{StoreError, StorePath};
+use super::{MAX_DOCUMENT_BYTES, MAX_SIGNATURE_BYTES, Signed, Vault, VaultError, layout};
+use crate::id::{Hash256, ObjectName};
+use crate::json;
+use crate::seal::MAX_STORED_BYTES;
+use crate::signature::Signers;
+
+/// So many versions of one body are tried: somebody who writes over it a million times must not keep a restore busy.
+const TRIED: usize = 20;
+
+/// Paths that were read from an older version.
+#[derive(Debug, Default)]
+pub(super) struct OlderReads(Mutex<BTreeSet<String>>);
+
+impl OlderReads {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Vault {
+    /// The same vault, whose reads try older versions where the current one is gone or wrong.
+    #[must_use]
+    pub fn reading_older(&self) -> Self {
+        let older = Some(self.older.clone().unwrap_or_else(|| Arc::new(OlderReads::default())));
+        Self { older, ..self.clone() }
+    }
+
+    /// Paths of what was read from an older version since [`Vault::reading_older`], sorted.
+    pub fn older_reads(&self) -> Vec<String> {
+        self.older.as_ref().map_or_else(Vec::new, |reads| reads.lock().iter().cloned().collect())
+    }
+
+    fn note(&self, path: &StorePath) {
+        if let Some(reads) = &self.older {
+            reads.lock().insert(path.to_string());
+        }
+    }
+
+    /// Whether an older version of an object has the bytes of its name. Errors of the store count as no.
+    pub async fn has_older_object(&self, dir: &GenerationDir, name: &ObjectName) -> bool {
+        self.find_object(&dir.object(name), name).await.is_some()
+    }
+
+    /// The good older version of an object whose current one is `wrong`, which is given back where there is none.
+    pub(super) async fn older_object(
+        &self,
+        path: &StorePath,
+        name: &Hash256,
+        wrong: VaultError,
+    ) -> Result<Bytes, VaultError> {
+        if self.older.is_none() || !is_recoverable(path, &wrong) {
+            return Err(wrong);
+        }
+        let found = self.find_object(path, name).await.ok_or(wrong)?;
+        self.note(path);
+        Ok(found)
+    }
+
+    async fn find_object(&self, path: &StorePath, name: &Hash256) -> Option<Bytes> {
+        for version in self.store.older(path).await.ok()?.iter().take(TRIED) {
+            let Ok(bytes) = self.store.get_older(version, MAX_STORED_BYTES).await else { continue };
+            let body = bytes.clone();
+            if tokio::task::spawn_blocking(move || Hash256::of(&body)).await.ok()? == *name {
+                return Some(bytes);
+            }
+        }
+        None
+    }
+
+    /// The first older version of a body with this hash, for what is named by a signed document.
+    pub(super) async fn older_body(
+        &self,
+        path: &StorePath,
+        sha256: &Hash256,
+        limit_bytes: u64,
+        wrong: VaultError,
+    ) -> Result<Bytes, VaultError> {
+        if self.older.is_none() || !is_recoverable(path, &wrong) {
+            return Err(wrong);
+        }
+        for version in self.store.older(path).await.unwrap_or_default().iter().take(TRIED) {
+            match self.store.get_older(version, limit_bytes).await {
+                Ok(bytes) if Hash256::of(&bytes) == *sha256 => {
+                    self.note(path);
+                    return Ok(bytes);
+                }
+                _ => {}
+            }
+        }
+        Err(wrong)
+    }
+
+    /// A document that is believed together with its signature, of which either may be an older version.
+    pub(super) async fn older_signed<T: PublicDocument>(
+        &self,
+        path: &StorePath,
+        signers: &Signers,
+        limit_bytes: u64,
+        wrong: VaultError,
+    ) -> Result<Signed<T>, VaultError> {
+        if self.older.is_none() || !is_recoverable(path, &wrong) {
+            return Err(wrong);
+        }
+        let signature = layout::signature_of(path);
+        let documents = self.every(path, limit_bytes.min(MAX_DOCUMENT_BYTES)).await;
+        let signatures = self.every(&signature, MAX_SIGNATURE_BYTES).await;
+        for (document, old_document) in &documents {
+            for (signed, old_signature) in &signatures {
+                let Ok(doc) = json::from_slice::<T>(document, FORMAT) else { continue };
+                let believed = self.believe(path, (doc, document.clone()), signed.clone(), signers);
+                let Ok(believed) = believed else { continue };
+                for (path, old) in [(path, *old_document), (&signature, *old_signature)] {
+                    if old {
+                        self.note(path);
+                    }
+                }
+                return Ok(believed);
+            }
+        }
+        Err(wrong)
+    }
+
+    /// The current body and the older ones, newest first, each with whether it is an older one.
+    async fn every(&self, path: &StorePath, limit_bytes: u64) -> Vec<(Bytes, bool)> {
+        let mut all = Vec::new();
+        all.extend(self.store.get(path, limit_bytes).await.ok().map(|bytes| (bytes, false)));
+        let older: Vec<Older> = self.store.older(path).await.unwrap_or_default();
+        for version in older.iter().take(TRIED) {
+            all.extend(self.store.get_older(version, limit_bytes).await.ok().map(|bytes| (bytes, true)));
+        }
+        all
+    }
+}
+
+/// Whether an older version may take the place of what is wrong: the store answered, and the path is written only once.
+fn is_recoverable(path: &StorePath, wrong: &VaultError) -> bool {
+    let answered = match wrong {
+        VaultError::Store { source, .. } => {
+            matches!(source, StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Unusable { .. })
+        }
+        VaultError::NoVault { .. }
+        | VaultError::OtherVault { .. }
+        | VaultError::Occupied { .. }
+        | VaultError::Sign { .. } => false,
+        _ => true,
+    };
+    let mut parts = path.as_str().split('/').skip(2);
+    let in_generation = parts.next().is_some_and(|part| part.parse::<GenerationId>().is_ok());
+    let name = parts.next().unwrap_or_default();
+    let notice = [PruneStage::Expired, PruneStage::Deleting].iter().any(|stage| name.starts_with(stage.file()));
+    answered && in_generation && !notice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_written_once_is_looked_for() {
+        let gone = |path: &str| VaultError::MissingDocument { path: path.to_owned(), vault: "v".to_owned() };
+        let generation = "s/db/2026-11-01--7d--0123abcd";
+        for (path, looked) in [
+            (format!("{generation}/objects/ab/ab"), true),
+            (format!("{generation}/snapshots/20261101T000000Z-1r-abcdef.json"), true),
+            (format!("{generation}/generation.json.sig"), true),
+            (format!("{generation}/expired.json"), false),
+            (format!("{generation}/deleting.json.sig"), false),
+            ("s/db/marks/20261101T000000Z-1r-abcdef.pin.json".to_owned(), false),
+            ("s/db/receipts/x.json".to_owned(), false),
+        ] {
+            assert_eq!(is_recoverable(&StorePath::new(path.as_str()).unwrap(), &gone(&path)), looked, "{path}");
+        }
+    }
+}

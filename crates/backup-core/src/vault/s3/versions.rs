@@ -1,0 +1,106 @@
+//! Older versions and delete markers, in buckets that say that they keep them.
+//!
+//! Only `GetBucketVersioning` counts. Version ids in answers prove nothing: an endpoint was seen that gives one for each PUT,
+//! keeps no versions, answers a GET of any of them with the current body, and deletes that when one is named in a DELETE.
+
+use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
+
+use super::error::{Refusal, judge};
+use super::probe::Versioning;
+use super::{S3Store, to_chrono, to_u64};
+use crate::vault::protection::{Hidden, Older};
+use crate::vault::retry::GaveUp;
+use crate::vault::store::{StoreError, StorePath};
+
+impl S3Store {
+    /// Whether the bucket says that it keeps versions, or has kept them. Asked once; that it cannot be asked is a no.
+    pub(super) async fn is_versioned(&self) -> bool {
+        let ask = async || matches!(self.versioning().await, Ok(Versioning::Enabled | Versioning::Suspended));
+        *self.versioned.get_or_init(ask).await
+    }
+
+    /// The versions of one body that are not its current one, newest first.
+    pub(super) async fn older_versions(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
+        let key = self.key(path.as_str());
+        let mut found = Vec::new();
+        self.version_pages(&key, path.as_str(), |page| {
+            for version in page.versions().iter().filter(|version| version.key() == Some(&key)) {
+                if let (Some(id), Some(bytes), Some(modified), Some(false)) =
+                    (version.version_id(), version.size(), version.last_modified(), version.is_latest())
+                {
+                    found.push(Older {
+                        path: path.clone(),
+                        version: id.to_owned(),
+                        bytes: to_u64(bytes),
+                        modified: to_chrono(modified),
+                    });
+                }
+            }
+            // Keys come in order: this one first, then those that begin with it.
+            page.versions().iter().all(|version| version.key() == Some(&key))
+        })
+        .await?;
+        found.sort_by(|a, b| b.modified.cmp(&a.modified));
+        Ok(found)
+    }
+
+    /// What lies behind the current bodies below the vault's prefix; `None` where the bucket does not say that it keeps
+    /// versions. One request for each thousand versions: for `doctor` and `audit`, not for every day.
+    pub async fn hidden(&self) -> Result<Option<Hidden>, StoreError> {
+        if !self.is_versioned().await {
+            return Ok(None);
+        }
+        let (mut hidden, probe) = (Hidden::default(), format!("{}_probe/", self.prefix));
+        let own = |key: Option<&str>| key.is_some_and(|key| !key.starts_with(&probe));
+        self.version_pages(&self.prefix, ".", |page| {
+            for version in page.versions().iter().filter(|version| own(version.key())) {
+                if version.is_latest() == Some(false) {
+                    hidden.older += 1;
+                    hidden.older_bytes += version.size().map_or(0, to_u64);
+                }
+            }
+            let markers = page.delete_markers().iter().filter(|marker| own(marker.key()));
+            hidden.deleted += markers.filter(|marker| marker.is_latest() == Some(true)).count() as u64;
+            true
+        })
+        .await?;
+        Ok(Some(hidden))
+    }
+
+    /// Every page of versions whose keys begin with `prefix`, while `take` wants more.
+    pub(super) async fn version_pages(
+        &self,
+        prefix: &str,
+        shown: &str,
+        mut take: impl FnMut(&ListObjectVersionsOutput) -> bool + Send,
+    ) -> Result<(), StoreError> {
+        let (mut key, mut version): (Option<String>, Option<String>) = (None, None);
+        loop {
+            let page = self
+                .call("list", shown, async |_| {
+                    let asked = self
+                        .client
+                        .list_object_versions()
+                        .bucket(&self.bucket)
+                        .set_prefix((!prefix.is_empty()).then(|| prefix.to_owned()))
+                        .set_key_marker(key.clone())
+                        .set_version_id_marker(version.clone())
+                        .max_keys(i32::from(self.page_names))
+                        .send();
+                    Box::pin(asked).await.map_err(judge)
+                })
+                .await
+                .map_err(|gave_up| self.error("list", shown, gave_up))?;
+            let more = take(&page);
+            if !more || !page.is_truncated().unwrap_or(false) {
+                return Ok(());
+            }
+            let next = (page.next_key_marker().map(str::to_owned), page.next_version_id_marker().map(str::to_owned));
+            if next.0.is_none() || next == (key.clone(), version.clone()) {
+                let error = Refusal::other("listing of versions is cut off without a new place to go on");
+                return Err(self.error("list", shown, GaveUp { attempts: 1, error }));
+            }
+            (key, version) = next;
+        }
+    }
+}

@@ -116,6 +116,9 @@ tests() {
     refuse_required_skips
 }
 
+# Real processes that are killed, for a minute; `scripts/chaos.sh` alone takes fifteen.
+chaos() { scripts/chaos.sh --seconds 60; }
+
 doctests() {
     local log="$SCRATCH/doctests"
     cargo test --doc --workspace --locked --quiet 2>&1 | tee "$log"
@@ -166,6 +169,7 @@ step "format" format
 step "lints" lints
 step "tests" tests
 if [ -z "$QUICK" ]; then
+    step "chaos" chaos
     step "doctests" doctests
     step "documentation" documentation
     step "dependencies" dependencies

@@ -5,10 +5,12 @@
 mod suite {
     mod bad_input;
     mod canary;
+    mod chaos;
     mod cli_config;
     mod cli_inspect;
     mod cli_marks;
     mod cli_vaults;
+    mod compat;
     mod concurrency;
     mod engine;
     mod files_roundtrip;
@@ -18,6 +20,7 @@ mod suite {
     mod json;
     mod kills;
     mod memory;
+    mod past;
     mod pg_capture;
     mod pg_complete;
     mod pg_restore;

@@ -57,6 +57,11 @@ impl Host {
         host
     }
 
+    /// Recipients of [`OPERATORS`].
+    pub(super) fn recipients(&self) -> &[String] {
+        &self.recipients
+    }
+
     /// Writes the configuration: what every host has, then `rest` (vaults, sources, jobs).
     pub(super) fn configure(&self, rest: &str) {
         let recipients: Vec<String> = self.recipients.iter().map(|one| format!("\"{one}\"")).collect();

@@ -9,6 +9,7 @@ mod dedup;
 mod generation;
 mod planted;
 mod prune;
+mod repair;
 mod replicate;
 mod watch;
 mod world;

@@ -4,6 +4,8 @@
 //! with it), and the history of runs with the head of each source's chain (lost: the head is read from the vault again).
 //! Nothing here is a secret, and nothing here is needed for a restore.
 
+mod reads;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;

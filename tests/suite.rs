@@ -9,6 +9,7 @@ mod suite {
     mod cli_config;
     mod cli_inspect;
     mod cli_marks;
+    mod cli_repair;
     mod cli_vaults;
     mod compat;
     mod concurrency;

@@ -12,6 +12,7 @@ mod guard;
 mod planted;
 mod promise;
 mod prune;
+mod repair;
 mod replicate;
 mod site;
 mod watch;

@@ -20,6 +20,7 @@ pub mod monitor;
 pub mod pipeline;
 pub mod prune;
 pub mod recover;
+pub mod repair;
 pub mod replicate;
 pub mod seal;
 pub mod secret;

@@ -6,6 +6,7 @@
 //! Nothing here is a secret, and nothing here is needed for a restore.
 
 pub mod held;
+mod reads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

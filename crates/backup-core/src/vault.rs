@@ -39,6 +39,9 @@ const MAX_SIGNATURE_BYTES: u64 = 16 << 10;
 /// Largest stored inventory that is read.
 const MAX_INVENTORY_BYTES: u64 = 256 << 20;
 
+/// How often one file is moved aside at one instant.
+const MAX_ASIDE: u32 = 9;
+
 /// Why a vault cannot be used, or what is wrong in it.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
@@ -447,6 +450,57 @@ impl Vault {
         self.put(&path, text.to_owned().into(), PutMode::Replace).await?;
         self.sync().await?;
         Ok(Hash256::of(text.as_bytes()))
+    }
+
+    /// The recovery document of this vault, believed at `now`: its text and its signature's, as stored.
+    pub async fn get_recover(&self, signers: &Signers, now: DateTime<Utc>) -> Result<(Bytes, Bytes), VaultError> {
+        let path = layout::recover();
+        let bytes = self.get_existing(&path, MAX_DOCUMENT_BYTES).await?;
+        let signature = self.get_existing(&layout::signature_of(&path), MAX_SIGNATURE_BYTES).await?;
+        // It states no instant for itself.
+        signers.check(Namespace::Recover, &bytes, &signature, now).map_err(|source| VaultError::Signature {
+            path: path.to_string(),
+            vault: self.name.clone(),
+            source,
+        })?;
+        Ok((bytes, signature))
+    }
+
+    /// Stores a recovery document that was read (and so checked) from another vault, as [`Vault::get_recover`] gives it.
+    pub async fn put_recover_verbatim(&self, (text, signature): (Bytes, Bytes)) -> Result<(), VaultError> {
+        let path = layout::recover();
+        self.put(&layout::signature_of(&path), signature, PutMode::Replace).await?;
+        self.sync().await?;
+        self.put(&path, text, PutMode::Replace).await?;
+        self.sync().await
+    }
+
+    /// Puts an object's checked bytes where damaged ones lay or none, and makes them durable.
+    pub(crate) async fn replace_object(
+        &self,
+        dir: &GenerationDir,
+        name: &ObjectName,
+        bytes: Bytes,
+    ) -> Result<(), VaultError> {
+        self.put(&dir.object(name), bytes, PutMode::Replace).await?;
+        self.sync().await
+    }
+
+    /// Keeps what lies at `path` in [`layout::DAMAGED`], durably, and gives where; `None` where nothing lies.
+    pub(crate) async fn set_aside(&self, path: &StorePath, at: DateTime<Utc>) -> Result<Option<StorePath>, VaultError> {
+        for nth in 0..MAX_ASIDE {
+            let Some(aside) = layout::damaged(path, at, nth) else { break };
+            match self.store.stat(&aside).await {
+                Ok(None) => {}
+                // Something of an earlier repair, whatever it is.
+                Ok(Some(_)) | Err(StoreError::Unusable { .. }) => continue,
+                Err(error) => return Err(self.failed(error)),
+            }
+            let moved = self.store.set_aside(path, &aside).await.map_err(|e| self.failed(e))?;
+            self.sync().await?;
+            return Ok(moved.then_some(aside));
+        }
+        Err(self.damaged(path, format!("it has no free place in `{}`", layout::DAMAGED)))
     }
 
     /// Stacks in this vault.

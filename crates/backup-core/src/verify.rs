@@ -5,11 +5,16 @@
 //! 2. *Hashing* (`read`): stored bytes of objects against their names; a fraction per call, rotating. No key.
 //! 3. *Checking* (`identities`): decrypted, decompressed, every stream's SHA-256. Gives the state `checked`.
 //!
-//! (The fourth, `restored`, is a restore.) Damage is collected, not thrown: one bad object must not hide another.
+//! (The fourth, `restored`, is a restore.) Damage is collected, not thrown: one bad object must not hide another. What a
+//! repair could mend is named as a [`Place`], what the damage costs in words of the source ([`Verified::costs`]).
+
+mod cost;
+mod pace;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
+use futures::{StreamExt, stream};
 
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
 use crate::seal::key::{Identities, IdentityError};
@@ -21,6 +26,11 @@ use crate::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, PruneStage, Rec
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
+
+pub use pace::{Coverage, Pace, Reads};
+
+/// Objects that are read and hashed at once: 4 MiB each.
+const READS: usize = 6;
 
 /// A fraction of all objects: those whose name falls into part `part` of `of`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +56,47 @@ pub struct Depth<'a> {
     pub read: Option<Fraction>,
     /// Decrypt and hash everything.
     pub identities: Option<&'a Identities>,
+}
+
+/// A file of a vault that should be there and be good, in the order in which files are mended.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// `generation.json` and its signature.
+    Generation(GenerationDir),
+    /// An object.
+    Object(GenerationDir, ObjectName),
+    /// A snapshot's inventory.
+    Inventory(GenerationDir, SnapshotId),
+    /// A snapshot's document and its signature.
+    Snapshot(GenerationDir, SnapshotId),
+    /// A mark and its signature.
+    Mark(StorePath),
+    /// The recovery document and its signature.
+    Recover,
+}
+
+impl Place {
+    /// Path of the file; of a document, not of its signature.
+    pub fn path(&self) -> StorePath {
+        match self {
+            Self::Generation(dir) => dir.file("generation.json"),
+            Self::Object(dir, name) => dir.object(name),
+            Self::Inventory(dir, id) => dir.snapshot(id, ".inventory.zst"),
+            Self::Snapshot(dir, id) => dir.snapshot(id, ".json"),
+            Self::Mark(path) => path.clone(),
+            Self::Recover => layout::recover(),
+        }
+    }
+
+    /// Its generation; none of a mark and of the recovery document.
+    pub fn dir(&self) -> Option<&GenerationDir> {
+        match self {
+            Self::Generation(dir) | Self::Object(dir, _) | Self::Inventory(dir, _) | Self::Snapshot(dir, _) => {
+                Some(dir)
+            }
+            Self::Mark(_) | Self::Recover => None,
+        }
+    }
 }
 
 /// What was found of one source in one vault.
@@ -75,6 +126,15 @@ pub struct Verified {
     pub unbelieved: Vec<String>,
     /// Documents other than snapshots' whose signer is not pinned, in words: no damage, and no proof either.
     pub foreign: Vec<String>,
+    /// What a good copy of another vault would mend, and what is wrong there.
+    pub places: BTreeMap<Place, String>,
+    /// What cannot be restored from this vault, by snapshot: tables, files, or what else its damaged streams hold. Known
+    /// only where identities opened the manifest; names are as the source gave them.
+    pub costs: BTreeMap<SnapshotId, Vec<String>>,
+    /// How much was read, now and before.
+    pub coverage: Coverage,
+    /// Objects whose bytes were read and found good in this call.
+    pub good: BTreeMap<GenerationDir, Vec<ObjectName>>,
 }
 
 /// Among so many damaged objects and as many documents of a source it is looked for good older versions: each is read.
@@ -117,16 +177,40 @@ impl Verified {
         !self.foreign.is_empty() || self.snapshots.iter().any(|verdict| verdict.foreign.is_some())
     }
 
-    /// Judges a mark, a receipt or a document of a prune.
-    fn document<T>(&mut self, read: Result<Signed<T>, VaultError>) -> Result<(), VaultError> {
-        match read.map_err(finding) {
-            Ok(_) => self.documents += 1,
-            Err(found) => match found? {
-                Finding::Damage(text) => self.unbelieved.push(text),
-                Finding::Foreign(text) => self.foreign.push(text),
-            },
+    /// Judges a mark, a receipt or a document of a prune; `place`: where another vault's copy may mend it.
+    async fn document<T>(
+        &mut self,
+        vault: &Vault,
+        read: Result<Signed<T>, VaultError>,
+        place: Option<Place>,
+    ) -> Result<(), VaultError> {
+        let Err(error) = read else {
+            self.documents += 1;
+            return Ok(());
+        };
+        match finding(vault, error).await? {
+            Finding::Damage(text) => {
+                self.places.extend(place.map(|place| (place, text.clone())));
+                self.unbelieved.push(text);
+            }
+            Finding::Foreign(text) => self.foreign.push(text),
         }
         Ok(())
+    }
+
+    /// Paths of a folder, of which none is known where the folder itself is none: that is damage, and no failure to look.
+    async fn listed(
+        &mut self,
+        vault: &Vault,
+        listed: Result<Vec<StorePath>, VaultError>,
+    ) -> Result<Vec<StorePath>, VaultError> {
+        match listed {
+            Ok(paths) => Ok(paths),
+            Err(error) => {
+                self.unbelieved.push(damage_or(vault, error).await?);
+                Ok(Vec::new())
+            }
+        }
     }
 }
 
@@ -137,9 +221,9 @@ enum Finding {
     Foreign(String),
 }
 
-fn finding(error: VaultError) -> Result<Finding, VaultError> {
+async fn finding(vault: &Vault, error: VaultError) -> Result<Finding, VaultError> {
     let unknown = matches!(&error, VaultError::Signature { source: SignatureError::UnknownSigner { .. }, .. });
-    let text = damage_or(error)?;
+    let text = damage_or(vault, error).await?;
     Ok(if unknown { Finding::Foreign(text) } else { Finding::Damage(text) })
 }
 
@@ -152,9 +236,22 @@ pub async fn verify(
     only: Option<&SnapshotId>,
     depth: Depth<'_>,
 ) -> Result<Verified, VaultError> {
+    verify_at(vault, signers, (stack, source), only, depth, &Pace::default()).await
+}
+
+/// [`verify`], reading no longer than `pace` allows and what was read longest ago first.
+pub async fn verify_at(
+    vault: &Vault,
+    signers: &Signers,
+    (stack, source): (&StackName, &SourceName),
+    only: Option<&SnapshotId>,
+    depth: Depth<'_>,
+    pace: &Pace<'_>,
+) -> Result<Verified, VaultError> {
     let mut verified = Verified::default();
     let mut documents: Vec<(GenerationDir, Signed<SnapshotDoc>)> = Vec::new();
-    for dir in vault.generations(stack, source).await? {
+    let generations = vault.generations(stack, source).await?;
+    for dir in pace.oldest_first(vault, generations, depth.read).await? {
         let ids = vault.snapshots(&dir).await?;
         if !only.is_none_or(|only| ids.contains(only)) {
             continue;
@@ -166,28 +263,38 @@ pub async fn verify(
         if !ids.is_empty()
             && let Err(error) = vault.get_signed::<GenerationDoc>(&dir.file("generation.json"), signers).await
         {
-            match finding(error)? {
-                Finding::Damage(text) => verified.chain.push(text),
-                Finding::Foreign(text) => verified.foreign.push(text),
+            match finding(vault, error).await? {
+                Finding::Damage(text) => {
+                    verified.places.insert(Place::Generation(dir.clone()), text.clone());
+                    verified.chain.push(text);
+                }
+                Finding::Foreign(text) => {
+                    verified.places.insert(Place::Generation(dir.clone()), text.clone());
+                    verified.foreign.push(text);
+                }
             }
         }
         if only.is_none() {
             for stage in [PruneStage::Expired, PruneStage::Deleting] {
                 let path = dir.file(stage.file());
-                if vault.exists(&path).await? {
-                    verified.document(vault.get_signed::<ExpiredDoc>(&path, signers).await)?;
-                }
+                let read = match vault.exists(&path).await {
+                    Ok(false) => continue,
+                    Ok(true) => vault.get_signed::<ExpiredDoc>(&path, signers).await,
+                    Err(error) => Err(error),
+                };
+                verified.document(vault, read, None).await?;
             }
         }
         // A stream's reader stops at its first bad object; with identities each object is hashed as well.
         let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
-        let bad = hash_objects(vault, &dir, &objects, read, &mut verified).await?;
+        let bad = hash_objects(vault, &dir, &objects, (read, pace), &mut verified).await?;
         verified.objects.extend(bad.iter().map(|(name, text)| ((dir.clone(), *name), text.clone())));
         for id in ids {
             if only.is_some_and(|only| *only != id) {
                 continue;
             }
-            let (verdict, signed) = verify_snapshot(vault, signers, &dir, id, &objects, &bad, depth).await?;
+            let (verdict, looked) = verify_snapshot(vault, signers, &dir, id, &objects, &bad, depth).await?;
+            let signed = looked.signed;
             for name in &verdict.objects {
                 let text = bad.get(name).cloned().unwrap_or_else(|| format!("object `{name}` is missing or damaged"));
                 verified.objects.insert((dir.clone(), *name), text);
@@ -195,18 +302,30 @@ pub async fn verify(
                     verified.unopened.insert((dir.clone(), *name));
                 }
             }
+            verified.places.extend(looked.places);
+            if !looked.costs.is_empty() {
+                verified.costs.insert(verdict.id.clone(), looked.costs);
+            }
             verified.snapshots.push(verdict);
             documents.extend(signed.map(|signed| (dir.clone(), signed)));
         }
     }
     verified.older = older(vault, signers, &verified).await;
+    verified.snapshots.sort_by(|a, b| a.id.cmp(&b.id));
+    let objects = verified.objects.iter().filter(|(at, _)| !verified.unopened.contains(*at));
+    let objects = objects.map(|((dir, name), text)| (Place::Object(dir.clone(), *name), text.clone()));
+    verified.places.extend(objects);
     if only.is_none() {
-        for path in vault.marks(stack, source).await? {
-            verified.document(vault.get_signed::<MarkDoc>(&path, signers).await)?;
+        let marks = vault.marks(stack, source).await;
+        for path in verified.listed(vault, marks).await? {
+            let read = vault.get_signed::<MarkDoc>(&path, signers).await;
+            verified.document(vault, read, Some(Place::Mark(path))).await?;
         }
-        for entry in vault.list(&layout::receipts(stack, source)).await? {
-            if entry.path.as_str().ends_with(".json") {
-                verified.document(vault.get_signed::<ReceiptDoc>(&entry.path, signers).await)?;
+        let receipts = vault.list(&layout::receipts(stack, source)).await;
+        let receipts = receipts.map(|all| all.into_iter().map(|entry| entry.path).collect());
+        for path in verified.listed(vault, receipts).await? {
+            if path.as_str().ends_with(".json") {
+                verified.document(vault, vault.get_signed::<ReceiptDoc>(&path, signers).await, None).await?;
             }
         }
         let removed = crate::prune::history::removed(vault, signers, stack, source).await?;
@@ -227,6 +346,20 @@ async fn older(vault: &Vault, signers: &Signers, verified: &Verified) -> u64 {
         found += u64::from(tolerant.get_signed::<SnapshotDoc>(&path, signers).await.is_ok());
     }
     found
+}
+
+/// What is wrong with a vault's recovery document at `now`, in words, and whether it is only that its signer is not pinned;
+/// `None`: it is good.
+pub async fn judge_recover(
+    vault: &Vault,
+    signers: &Signers,
+    now: DateTime<Utc>,
+) -> Result<Option<(String, bool)>, VaultError> {
+    let Err(error) = vault.get_recover(signers, now).await else { return Ok(None) };
+    Ok(Some(match finding(vault, error).await? {
+        Finding::Damage(text) => (text, false),
+        Finding::Foreign(text) => (text, true),
+    }))
 }
 
 /// Writes down what was found of a source in a vault. Damaged objects are not built upon again: their chunks will be sealed
@@ -284,27 +417,48 @@ async fn is_good_again(
         && vault.get_object(dir, &object).await.is_ok()
 }
 
-/// Hashes the chosen fraction of a generation's objects and gives the bad ones with what is wrong.
+/// Hashes the chosen fraction of a generation's objects, as long as the pace allows, and gives the bad ones with what is
+/// wrong.
 async fn hash_objects(
     vault: &Vault,
     dir: &GenerationDir,
     objects: &HashMap<ObjectName, u64>,
-    fraction: Option<Fraction>,
+    (fraction, pace): (Option<Fraction>, &Pace<'_>),
     verified: &mut Verified,
 ) -> Result<BTreeMap<ObjectName, String>, VaultError> {
     let mut bad = BTreeMap::new();
-    let Some(fraction) = fraction else { return Ok(bad) };
-    let names: BTreeSet<&ObjectName> = objects.keys().filter(|name| fraction.holds(name)).collect();
-    for name in names {
-        match vault.get_object(dir, name).await {
+    let names = fraction.map(|fraction| pace.order(dir, objects.keys().filter(|name| fraction.holds(name))));
+    let mut read: HashMap<ObjectName, bool> = HashMap::new();
+    let mut going = stream::iter(names.iter().flatten().copied())
+        .take_while(|_| std::future::ready(!pace.is_over()))
+        .map(|name| async move { (name, vault.get_object(dir, &name).await) })
+        .buffered(READS);
+    while let Some((name, found)) = going.next().await {
+        verified.objects_read += 1;
+        read.insert(name, found.is_ok());
+        match found {
             Ok(bytes) => verified.bytes_read += bytes.len() as u64,
             Err(error) => {
-                bad.insert(*name, damage_or(error)?);
+                bad.insert(name, damage_or(vault, error).await?);
             }
         }
-        verified.objects_read += 1;
+    }
+    let left = names.iter().flatten().filter(|name| !read.contains_key(*name));
+    verified.coverage.left_bytes += left.filter_map(|name| objects.get(name)).sum::<u64>();
+    read.retain(|_, good| *good);
+    verified.coverage.count(pace, dir, objects, &read);
+    if !read.is_empty() {
+        verified.good.entry(dir.clone()).or_default().extend(read.into_keys());
     }
     Ok(bad)
+}
+
+/// What was learnt of a snapshot besides the verdict.
+#[derive(Default)]
+struct Looked {
+    signed: Option<Signed<SnapshotDoc>>,
+    places: Vec<(Place, String)>,
+    costs: Vec<String>,
 }
 
 async fn verify_snapshot(
@@ -315,7 +469,7 @@ async fn verify_snapshot(
     objects: &HashMap<ObjectName, u64>,
     bad: &BTreeMap<ObjectName, String>,
     depth: Depth<'_>,
-) -> Result<(Verdict, Option<Signed<SnapshotDoc>>), VaultError> {
+) -> Result<(Verdict, Looked), VaultError> {
     let path = dir.snapshot(&id, ".json");
     let mut verdict = Verdict {
         id,
@@ -328,15 +482,19 @@ async fn verify_snapshot(
         unproved: None,
         locked: None,
     };
+    let mut looked = Looked::default();
     let signed = match vault.get_signed::<SnapshotDoc>(&path, signers).await {
         Ok(signed) => signed,
         Err(error) => {
             verdict.unproved = unproved(vault, &path, &error).await;
-            match finding(error)? {
+            let found = finding(vault, error).await?;
+            let (Finding::Damage(text) | Finding::Foreign(text)) = &found;
+            looked.places.push((Place::Snapshot(dir.clone(), verdict.id.clone()), text.clone()));
+            match found {
                 Finding::Damage(text) => verdict.damage.push(text),
                 Finding::Foreign(text) => verdict.foreign = Some(text),
             }
-            return Ok((verdict, None));
+            return Ok((verdict, looked));
         }
     };
     verdict.document = Some(signed.hash());
@@ -356,11 +514,16 @@ async fn verify_snapshot(
                 }
             }
         }
-        Err(error) => verdict.damage.push(damage_or(error)?),
+        Err(error) => {
+            let text = damage_or(vault, error).await?;
+            looked.places.push((Place::Inventory(dir.clone(), verdict.id.clone()), text.clone()));
+            verdict.damage.push(text);
+        }
     }
     if let Some(identities) = depth.identities {
         match check_streams(vault, &signed, identities).await {
-            Ok(damage) => {
+            Ok((damage, costs)) => {
+                looked.costs = costs;
                 verdict.checked = damage.is_empty() && verdict.damage.is_empty();
                 for (text, object) in damage {
                     verdict.damage.push(text);
@@ -373,13 +536,15 @@ async fn verify_snapshot(
             Err(error) => {
                 verdict.objects.extend(object_of(&error));
                 verdict.damage.push(match error {
-                    SnapshotError::Vault(error) => damage_or(error)?,
+                    SnapshotError::Vault(error) => damage_or(vault, error).await?,
                     error => chain_text(&error),
                 });
+                looked.costs = vec![cost::EVERYTHING.to_owned()];
             }
         }
     }
-    Ok((verdict, Some(signed)))
+    looked.signed = Some(signed);
+    Ok((verdict, looked))
 }
 
 /// SHA-256 of a document that is in order but for its signer not being pinned. One that somebody else signed than it names
@@ -403,20 +568,28 @@ fn object_of(error: &SnapshotError) -> Option<ObjectName> {
         SnapshotError::Object { name, .. } => Some(*name),
         SnapshotError::Vault(
             VaultError::Damaged { path, .. }
-            | VaultError::Store { source: StoreError::NotFound { path, .. } | StoreError::TooLarge { path, .. }, .. },
+            | VaultError::Store {
+                source:
+                    StoreError::NotFound { path, .. }
+                    | StoreError::TooLarge { path, .. }
+                    | StoreError::Unusable { path, .. }
+                    | StoreError::Denied { action: "read", path, .. },
+                ..
+            },
         ) => path.rsplit('/').next()?.parse().ok(),
         _ => None,
     }
 }
 
-/// Reads every stream to its end. A vault that fails ends it; damage is collected, with the object that is damaged.
+/// Reads every stream to its end. A vault that fails ends it; damage is collected, with the object that is damaged, and what
+/// the damaged streams hold.
 async fn check_streams(
     vault: &Vault,
     signed: &Signed<SnapshotDoc>,
     identities: &Identities,
-) -> Result<Vec<(String, Option<ObjectName>)>, SnapshotError> {
+) -> Result<(Vec<(String, Option<ObjectName>)>, Vec<String>), SnapshotError> {
     let snapshot = OpenSnapshot::open(vault, signed, identities).await?;
-    let mut damage = Vec::new();
+    let (mut damage, mut bad) = (Vec::new(), BTreeSet::new());
     for number in 1..=u32::try_from(snapshot.manifest().streams.len()).unwrap_or(u32::MAX) {
         let read = async {
             let mut reader = Streams::open(&snapshot, number).await?;
@@ -424,13 +597,14 @@ async fn check_streams(
             Ok::<(), crate::source::StreamError>(())
         };
         if let Err(error) = read.await {
+            bad.insert(number);
             let text = chain_text(&error);
             match error.0.downcast::<SnapshotError>().map(|error| *error) {
                 // A vault that failed says nothing about the stream.
                 Ok(error) => {
                     let object = object_of(&error);
                     if let SnapshotError::Vault(error) = error {
-                        damage_or(error)?;
+                        damage_or(vault, error).await?;
                     }
                     damage.push((text, object));
                 }
@@ -438,7 +612,7 @@ async fn check_streams(
             }
         }
     }
-    Ok(damage)
+    Ok((damage, cost::of(snapshot.manifest(), &bad)))
 }
 
 /// Each signer's snapshots form a chain by `previous`. It does not close where two follow on the same one, where one that
@@ -477,13 +651,15 @@ pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)], removed:
     broken
 }
 
-/// Damage as text; anything that is a failure to look is an error.
-fn damage_or(error: VaultError) -> Result<String, VaultError> {
+/// Damage as text; anything that is a failure to look is an error. What lies in a file's place and can be read by nobody is
+/// damage of that file: whoever plants a link or a body that the store gives to nobody must not keep the rest from being
+/// looked at.
+pub(crate) async fn damage_or(vault: &Vault, error: VaultError) -> Result<String, VaultError> {
     match &error {
         VaultError::Store { source: StoreError::NotFound { .. } | StoreError::TooLarge { .. }, .. } => {
             Ok(chain_text(&error))
         }
-        VaultError::Store { .. } => Err(error),
+        VaultError::Store { .. } if !vault.refuses_only_that(&error).await => Err(error),
         _ => Ok(chain_text(&error)),
     }
 }

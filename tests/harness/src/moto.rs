@@ -17,7 +17,7 @@ use crate::s3::Bucket;
 use crate::tools;
 
 /// How long it may take to start: an interpreter and many modules, on a busy machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// What a bucket is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Moto {
     /// One request without a signature, as anybody may make here: status and body.
     pub fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.addr)?;
-        let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let more = headers.iter().fold(String::new(), |all, (name, value)| all + name + ": " + value + "\r\n");
         write!(
             stream,
             "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n{more}\r\n{body}",

@@ -75,7 +75,8 @@ impl std::fmt::Debug for Watch {
 
 /// Whether the path is a snapshot's document: its presence is a commit.
 pub(crate) fn is_commit(path: &str) -> bool {
-    path.contains("/snapshots/") && path.strip_suffix(".json").is_some()
+    // What a repair moved aside is no part of the vault.
+    path.contains("/snapshots/") && path.strip_suffix(".json").is_some() && !path.starts_with("_damaged/")
 }
 
 impl Watch {

@@ -174,7 +174,9 @@ async fn everything(
             // It widened what was copied.
             Step::Replicate => continue,
             Step::Prune => pruning::follow(session, &work.sources, &work.filled()).await,
-            Step::Verify { read_data, full } => verify::follow(session, read_data, full).await,
+            Step::Verify { read_data, full } => {
+                verify::follow(session, read_data, full, (&work.sources, &work.filled())).await
+            }
         };
         report.followed(*step, end);
     }

@@ -1,19 +1,21 @@
 //! `backup verify`.
 
+mod mend;
+mod reading;
 mod report;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use backup_core::catalogue;
-use backup_core::config::{Share, Source, Step};
+use backup_core::config::{self, Share, Source, Span, Step};
 use backup_core::id::Hash256;
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
 use backup_core::vault::document::{FORMAT, MarkDoc, MarkKind, PublicDocument, SnapshotDoc};
 use backup_core::vault::layout::SnapshotId;
-use backup_core::verify::{Depth, Fraction, Verdict, Verified, remember, verify};
+use backup_core::verify::{Depth, Fraction, Verdict, Verified, remember};
 use chrono::{DateTime, NaiveDate, Utc};
 use serde_json::{Value, json};
 
@@ -23,6 +25,8 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::report::{StepReport, told};
 use crate::session::{self, Session, TOOL};
+use mend::Recover;
+use reading::{Reading, Time};
 use report::{Elsewhere, Report};
 
 /// Damaged objects of one snapshot that are looked for in other vaults; each is read whole.
@@ -37,6 +41,9 @@ pub(crate) struct Args {
     /// Read and hash this share of the objects, another one each day: 1/30 reads all in a month
     #[arg(long, value_name = "n/m")]
     pub(crate) read_data: Option<Share>,
+    /// Stop reading after this time (`30m`); the next call of the day goes on there. Alone: of all objects
+    #[arg(long, value_name = "DURATION", conflicts_with_all = ["full", "identity"])]
+    pub(crate) max_time: Option<Span>,
     /// Decrypt and hash everything, with the identity that `keys.identity` names
     #[arg(long)]
     pub(crate) full: bool,
@@ -52,27 +59,47 @@ pub(crate) struct Args {
     /// Only these sources
     #[arg(long, value_name = "S")]
     pub(crate) source: Vec<backup_core::id::SourceName>,
+    /// Replace what is damaged or missing by another vault's good copy; damaged files are kept in `_damaged`
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// With --repair: only show what would be repaired, and from where
+    #[arg(long, requires = "repair")]
+    pub(crate) dry_run: bool,
 }
 
-/// Looks, as deep as asked. Exit 4 on damage, 12 where only the signer is unknown (as `restore` ends), 3 when a vault did not
-/// answer.
+/// Looks, as deep as asked, and repairs where asked. Exit 4 on damage that is (still) there, 12 where only the signer is
+/// unknown (as `restore` ends), 3 when a vault did not answer.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
-    let found = look(&session, args).await?;
-    cx.printer.result("verify", found.to_json(), || report::text(&found.reports, &found.lost))?;
+    let found = look(&session, args, None).await?;
+    cx.printer.result("verify", found.to_json(), || report::text(&found.reports, &found.recover, &found.lost))?;
     Ok(found.end)
 }
 
-/// The same as a step of a run.
+/// The same as a step of a run: of what the run captured and the vaults that it filled, and of nothing else.
 pub(crate) async fn follow(
     session: &Session<'_>,
     read_data: Option<Share>,
     full: bool,
+    (sources, filled): (&[&Source], &[&config::Vault]),
 ) -> Result<StepReport, CliError> {
-    let args =
-        Args { id: None, read_data, full, identity: None, passphrase_file: None, vault: None, source: Vec::new() };
-    let found = look(session, &args).await?;
+    let args = Args {
+        id: None,
+        read_data,
+        max_time: None,
+        full,
+        identity: None,
+        passphrase_file: None,
+        vault: None,
+        source: sources.iter().map(|source| source.name.clone()).collect(),
+        repair: false,
+        dry_run: false,
+    };
+    let found = look(session, &args, Some(filled)).await?;
     let mut problems = report::problems(&found.reports, &found.lost);
+    problems.extend(
+        found.recover.iter().filter_map(|one| Some(format!("vault `{}`: {}", one.vault, one.wrong.as_ref()?.0))),
+    );
     problems.extend(found.locked.iter().flat_map(|error| told("not all was checked", error)));
     problems.extend(silent::lines(&found.quiet));
     // A key that is missing ends the verb; of a run it is a part that was not proved.
@@ -83,6 +110,8 @@ pub(crate) async fn follow(
 /// Everything that was found.
 struct Found {
     reports: Vec<Report>,
+    /// Recovery documents that are not good, or were not.
+    recover: Vec<Recover>,
     lost: Vec<String>,
     share: Option<Fraction>,
     /// Vaults that did not answer.
@@ -96,6 +125,7 @@ impl Found {
     fn to_json(&self) -> Value {
         json!({
             "vaults": self.reports.iter().map(Report::to_json).collect::<Vec<_>>(),
+            "recover": self.recover.iter().map(report::recover_json).collect::<Vec<_>>(),
             "read": self.share.map(|share| format!("{}/{}", share.part, share.of)),
             "lost": self.lost, "silent": silent::to_json(&self.quiet),
         })
@@ -110,15 +140,17 @@ fn share_of_day(share: Share, now: DateTime<Utc>) -> Fraction {
     Fraction { part: u32::try_from(turned + 1).unwrap_or(share.part), of: share.parts }
 }
 
-async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
+/// `within`: only these vaults; without, those that `args` names, or all.
+async fn look(session: &Session<'_>, args: &Args, within: Option<&[&config::Vault]>) -> Result<Found, CliError> {
     let sources = session.sources(&args.source)?;
     let signers = session.signers()?;
     session.check_vault(args.vault.as_deref())?;
     let identities = identities(session, args)?;
     let key = identities.is_some().then(|| marker(session)).flatten();
     // All vaults are opened, also with `--vault`: another one may hold a good copy of what is damaged.
-    let (vaults, mut quiet) = session.vaults(None, key.is_some()).await?;
-    let chosen = |name: &str| args.vault.as_deref().is_none_or(|only| only == name);
+    let (vaults, mut quiet) = session.vaults(None, key.is_some() || (args.repair && !args.dry_run)).await?;
+    let among = |name: &str| within.is_none_or(|within| within.iter().any(|vault| vault.name == name));
+    let chosen = |name: &str| args.vault.as_deref().is_none_or(|only| only == name) && among(name);
     quiet.retain(|(name, _)| chosen(name));
     let targets: Vec<Vault> = vaults.iter().filter(|vault| chosen(vault.name())).cloned().collect();
     let mut end = silent::report(session.cx, &targets, &quiet)?;
@@ -126,15 +158,33 @@ async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
         Some(text) => Some(find(session, &targets, &sources, text).await?),
         None => None,
     };
-    let look = Look { session, signers: &signers, vaults: &vaults, key: key.as_ref() };
-    let share = args.read_data.map(|share| share_of_day(share, session.cx.clock.now()));
+    let (repair, dry_run) = (args.repair, args.dry_run);
+    let look = Look { session, signers: &signers, vaults: &vaults, key: key.as_ref(), repair, dry_run };
+    let share = args.read_data.or(args.max_time.map(|_| Share { part: 1, parts: 1 }));
+    let share = share.map(|share| share_of_day(share, session.cx.clock.now()));
     let depth = Depth { read: share, identities: identities.as_ref() };
-    let mut reports = Vec::new();
+    let (mut reports, mut recover) = (Vec::new(), Vec::new());
+    let wanted = |source: &&&Source| only.as_ref().is_none_or(|(name, _)| *name == source.name);
+    let parts = targets.len() * sources.iter().filter(wanted).count();
+    let mut time = args.max_time.map(|span| Time::new(span.as_std(), parts));
     for vault in &targets {
-        for source in sources.iter().filter(|source| only.as_ref().is_none_or(|(name, _)| *name == source.name)) {
-            let report = look.at(vault, source, only.as_ref().map(|(_, id)| id), depth).await;
+        for source in sources.iter().filter(wanted) {
+            let until = time.as_mut().map(Time::next);
+            let report = look.at((vault, source), only.as_ref().map(|(_, id)| id), depth, until).await;
             end = end.worse(report.exit());
             reports.push(report);
+        }
+        if only.is_none() {
+            match look.recover(vault).await {
+                Ok(found) => {
+                    end = end.worse(report::recover_exit(&found));
+                    recover.extend((found.wrong.is_some() || !found.mends.is_empty()).then_some(found));
+                }
+                Err(error) => {
+                    session.cx.printer.warn(error.message(), error.advice().unwrap_or_default());
+                    end = end.worse(error.as_part());
+                }
+            }
         }
     }
     let snapshots = || reports.iter().flat_map(|report| &report.verified.snapshots);
@@ -146,12 +196,12 @@ async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
         session.cx.printer.warn(error.message(), error.advice().unwrap_or_default());
         end = end.worse(Exit::Partial);
     }
-    let whole = only.is_none() && args.vault.is_none() && quiet.is_empty();
+    let whole = only.is_none() && targets.len() == session.config.vaults.len() && quiet.is_empty();
     let lost = look.lost_heads(&sources, &reports, whole).await;
     if !lost.is_empty() {
         end = end.worse(Exit::Damage);
     }
-    Ok(Found { reports, lost, share, quiet, locked, end })
+    Ok(Found { reports, recover, lost, share, quiet, locked, end })
 }
 
 /// The identities for the full check, if one is wanted.
@@ -173,7 +223,8 @@ fn marker(session: &Session<'_>) -> Option<HostKey> {
     match session.host_key() {
         Ok(key) => Some(key),
         Err(error) => {
-            session.cx.printer.detail(&format!("no `checked` mark is written: {}", error.message()));
+            let text = format!("what is checked is not marked `checked` in the vault: {}", error.message());
+            session.cx.printer.talk(&text);
             None
         }
     }
@@ -210,14 +261,43 @@ struct Look<'a> {
     signers: &'a Signers,
     vaults: &'a [Vault],
     key: Option<&'a HostKey>,
+    repair: bool,
+    dry_run: bool,
 }
 
 impl Look<'_> {
-    async fn at(&self, vault: &Vault, source: &Source, only: Option<&SnapshotId>, depth: Depth<'_>) -> Report {
+    async fn at(
+        &self,
+        (vault, source): (&Vault, &Source),
+        only: Option<&SnapshotId>,
+        depth: Depth<'_>,
+        until: Option<std::time::Instant>,
+    ) -> Report {
         let mut report = Report::new(vault.name(), &source.name, depth);
-        let found = verify(vault, self.signers, self.session.stack(), &source.name, only, depth).await;
-        match found {
-            Ok(verified) => {
+        let reads = depth.read.is_some() || depth.identities.is_some();
+        // A call that is to go on where another stopped needs a memory, another one uses it where it is.
+        let state =
+            if reads && (self.has_state() || until.is_some()) { self.session.state().await } else { Err(none()) };
+        let state = match state {
+            Ok(state) => Some(state),
+            Err(error) => {
+                report.errors.extend((until.is_some()).then_some(error));
+                None
+            }
+        };
+        let now = self.session.cx.clock.now();
+        let found = async {
+            let mut reading = Reading::new((vault, source), (only, depth), until, state.as_ref(), now).await?;
+            let verified = reading.look(self, vault, source).await?;
+            let (verified, mends) = self.mended(vault, source, verified, &mut reading).await?;
+            if let Some(state) = &state {
+                reading.remember(state, vault, &verified).await?;
+            }
+            Ok::<_, CliError>((verified, mends))
+        };
+        match found.await {
+            Ok((verified, mends)) => {
+                report.mends = mends;
                 for verdict in &verified.snapshots {
                     if !verdict.damage.is_empty() {
                         report.elsewhere.push(self.elsewhere(vault, verdict).await);
@@ -230,7 +310,7 @@ impl Look<'_> {
                 remembered.unwrap_or_else(|error| report.errors.push(error));
                 report.verified = verified;
             }
-            Err(error) => report.errors.push(error.into()),
+            Err(error) => report.errors.push(error),
         }
         for error in &report.errors {
             let text = format!("vault `{}`, source `{}`: {}", report.vault, report.source, error.message());
@@ -291,6 +371,9 @@ impl Look<'_> {
     ) -> Result<(), CliError> {
         if self.has_state() {
             let state = self.session.state().await?;
+            if let Ok(there) = vault.generations(self.session.stack(), &source.name).await {
+                state.keep_reads(vault.id(), &source.name, &there).await?;
+            }
             remember(&state, vault, (self.session.stack(), &source.name), verified, depth, whole).await?;
         }
         Ok(())
@@ -315,6 +398,11 @@ impl Look<'_> {
         }
         lost
     }
+}
+
+/// Nothing is remembered here.
+fn none() -> CliError {
+    CliError::new(Exit::Failed, "there is no state")
 }
 
 /// Compares the newest snapshot of a source that this host made, name and head, with what the vaults have: another document

@@ -14,6 +14,9 @@ use crate::id::{Hash256, IdError, ObjectName, SourceName, StackName};
 pub const VAULT_JSON: &str = "vault.json";
 /// Path of the recovery script's document.
 pub const RECOVER: &str = "RECOVER-1.md";
+/// Folder at the vault's root for what a repair moved aside. No stack can be called so: `_` is in no stack's name, so
+/// nothing that lists stacks, sources or generations ever sees what lies there.
+pub const DAMAGED: &str = "_damaged";
 
 /// Length of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -312,6 +315,17 @@ pub fn receipt(dir: &GenerationDir, at: DateTime<Utc>) -> StorePath {
 /// A mark on a snapshot.
 pub fn mark(stack: &StackName, source: &SourceName, snapshot: &SnapshotId, mark: MarkKind) -> StorePath {
     path(format!("{stack}/{source}/marks/{snapshot}.{}.json", mark.word()))
+}
+
+/// Path of the recovery document.
+pub fn recover() -> StorePath {
+    path(RECOVER.to_owned())
+}
+
+/// Where a repair at `at` keeps what lay at `file` and was damaged; `nth`, from 0, where that is taken. `None`: too long.
+pub fn damaged(file: &StorePath, at: DateTime<Utc>, nth: u32) -> Option<StorePath> {
+    let again = if nth == 0 { String::new() } else { format!("-{nth}") };
+    StorePath::new(format!("{DAMAGED}/{}{again}/{file}", at.format("%Y%m%dT%H%M%SZ")))
 }
 
 /// The signature that belongs to a document.

@@ -314,6 +314,21 @@ impl Store for LocalStore {
         .await
     }
 
+    async fn set_aside(&self, path: &StorePath, aside: &StorePath) -> Result<bool, StoreError> {
+        let (from, to) = (path.clone(), aside.clone());
+        let no_barrier = Arc::clone(&self.barrier).read_owned().await;
+        self.blocking("write", aside.as_str(), move |inner| {
+            let _no_barrier = no_barrier;
+            inner.whole("write", to.as_str())?;
+            let moved = inner.tree.set_aside(&from, &to).map_err(|e| inner.error("write", to.as_str(), &e))?;
+            let mut touched = lock(&inner.touched);
+            touched.written.extend(with_parents(tree::parent(&to)));
+            touched.seen.extend(with_parents(tree::parent(&from)));
+            Ok(moved)
+        })
+        .await
+    }
+
     async fn delete(&self, path: &StorePath) -> Result<(), StoreError> {
         let wanted = path.clone();
         let no_barrier = Arc::clone(&self.barrier).read_owned().await;

@@ -19,6 +19,8 @@
 //!   began. Foreign files whose names are no paths are left out and left alone. A missing prefix is an empty list.
 //! - `children` shows a folder only while there is a body below it: empty folders do not exist.
 //! - `delete` of a missing path is a success.
+//! - `set_aside` keeps what lies at a path under another one where nothing is, before it is replaced: `false` where nothing
+//!   lies there. The first path may keep it or lose it; at no instant is it in neither place.
 //! - An implementation retries what is worth it within its deadline; an error that comes out is final for this run.
 //! - An error names the path and never holds a credential.
 
@@ -29,6 +31,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::protection::{Lifecycle, Older, Retention};
+/// Largest body that [`Store::set_aside`] takes through this process.
+pub const MAX_ASIDE_BYTES: u64 = 256 << 20;
 
 /// A checked path inside a store.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -207,6 +211,17 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The names directly below `prefix`, sorted: folders and files alike, without what lies deeper.
     async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError>;
+
+    /// Keeps what lies at `path` at `aside` as well or instead, where nothing may be yet; `false`: nothing lies at `path`.
+    /// This form reads and writes up to [`MAX_ASIDE_BYTES`]; a store that can do without the way through this process
+    /// (also for what [`Store::get`] refuses) has its own.
+    async fn set_aside(&self, path: &StorePath, aside: &StorePath) -> Result<bool, StoreError> {
+        match self.get(path, MAX_ASIDE_BYTES).await {
+            Ok(body) => self.put(aside, body, PutMode::CreateOnly).await.map(|_| true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 
     /// Removes `path`.
     async fn delete(&self, path: &StorePath) -> Result<(), StoreError>;

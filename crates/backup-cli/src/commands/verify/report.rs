@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 use backup_core::id::SourceName;
+use backup_core::repair::Mend;
 use backup_core::vault::layout::SnapshotId;
-use backup_core::verify::{Depth, Verdict, Verified};
+use backup_core::verify::{Coverage, Depth, Verdict, Verified};
 use serde_json::{Value, json};
 
+use super::mend::{self, Recover};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::report::told;
@@ -28,6 +30,8 @@ pub(super) struct Report {
     pub(super) verified: Verified,
     /// Good copies of what is damaged.
     pub(super) elsewhere: Vec<Elsewhere>,
+    /// What was to be repaired.
+    pub(super) mends: Vec<Mend>,
     /// What could not be looked at, or not be written down.
     pub(super) errors: Vec<CliError>,
 }
@@ -55,13 +59,15 @@ impl Report {
             depth,
             verified: Verified::default(),
             elsewhere: Vec::new(),
+            mends: Vec::new(),
             errors: Vec::new(),
         }
     }
 
     /// How a verb ends that found this.
     pub(super) fn exit(&self) -> Exit {
-        let end = match (self.verified.is_damaged(), self.verified.is_foreign()) {
+        let damaged = self.verified.is_damaged() || mend::is_left(&self.mends);
+        let end = match (damaged, self.verified.is_foreign()) {
             (true, _) => Exit::Damage,
             (false, true) => Exit::WrongKey,
             (false, false) => Exit::Done,
@@ -81,6 +87,7 @@ impl Report {
                 json!({
                     "snapshot": verdict.id, "generation": verdict.dir.id, "damage": verdict.damage,
                     "objects": verdict.objects,
+                    "costs": self.verified.costs.get(&verdict.id),
                     "good_copies": copies.map(|copies| &copies.whole),
                     "partly_good": copies.map(|copies| copies.partly.iter().map(|(vault, _)| vault).collect::<Vec<_>>()),
                 })
@@ -96,6 +103,8 @@ impl Report {
             "vault": self.vault, "source": self.source, "depth": self.depth, "snapshots": snapshots,
             "damaged": damaged, "chain": self.verified.chain, "documents": self.verified.documents, "good_in_older_versions": self.verified.older, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
             "objects_read": self.verified.objects_read, "bytes_read": self.verified.bytes_read,
+            "coverage": coverage_json(&self.verified.coverage),
+            "repairs": self.mends.iter().map(mend::to_json).collect::<Vec<_>>(),
             "errors": self.errors.iter().map(CliError::to_json).collect::<Vec<_>>(),
         })
     }
@@ -118,8 +127,77 @@ impl Report {
     }
 }
 
+/// How a verb ends that found a recovery document so.
+pub(super) fn recover_exit(recover: &Recover) -> Exit {
+    match &recover.wrong {
+        Some((_, true)) => Exit::WrongKey,
+        Some((_, false)) => Exit::Damage,
+        None => Exit::Done,
+    }
+}
+
+pub(super) fn recover_json(recover: &Recover) -> Value {
+    let wrong = recover.wrong.as_ref();
+    json!({
+        "vault": recover.vault, "wrong": wrong.map(|(text, _)| text), "foreign": wrong.is_some_and(|(_, foreign)| *foreign),
+        "repairs": recover.mends.iter().map(mend::to_json).collect::<Vec<_>>(),
+    })
+}
+
+fn coverage_json(coverage: &Coverage) -> Value {
+    json!({
+        "listed_bytes": coverage.listed_bytes, "covered_bytes": coverage.covered_bytes,
+        "left_bytes": coverage.left_bytes, "since": coverage.since.map(words::utc),
+    })
+}
+
+/// A line for each vault of which something was read: how much, and how much ever.
+fn coverage_text(reports: &[Report]) -> String {
+    let mut vaults: Vec<(&str, u64, Coverage)> = Vec::new();
+    for report in reports.iter().filter(|report| report.depth != "listed") {
+        let (read, coverage) = (report.verified.bytes_read, report.verified.coverage);
+        match vaults.iter_mut().find(|(vault, ..)| *vault == report.vault) {
+            Some((_, sum, all)) => (*sum, *all) = (*sum + read, all.and(coverage)),
+            None => vaults.push((&report.vault, read, coverage)),
+        }
+    }
+    let percent = |part: u64, whole: u64| u128::from(part) * 100 / u128::from(whole.max(1));
+    let mut text = String::new();
+    for (vault, read, coverage) in vaults.iter().filter(|(.., coverage)| coverage.listed_bytes > 0) {
+        let whole = coverage.listed_bytes;
+        let _ = write!(text, "\n{vault}: read {} % of {}", percent(*read, whole), words::bytes(whole));
+        let day = coverage.since.map(|since| since.format("%Y-%m-%d").to_string());
+        let _ = match day {
+            Some(day) if coverage.is_whole() => write!(text, "; everything once since {day}"),
+            Some(day) => write!(text, "; {} % once since {day}", percent(coverage.covered_bytes, whole)),
+            None => Ok(()),
+        };
+        if coverage.left_bytes > 0 {
+            let left = words::bytes(coverage.left_bytes);
+            let _ = write!(text, "; time was up with {left} left: the next call of today goes on there");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What was repaired, what was not, and how many of each.
+fn mends_text(mends: &[(&str, &Mend)]) -> String {
+    let mut text = String::new();
+    for (vault, mend) in mends {
+        let _ = writeln!(text, "\nvault {vault}: {}", mend::line(mend));
+    }
+    let made = mends.iter().filter(|(_, mend)| mend.is_made()).count();
+    let left = mends.len() - made;
+    if made > 0 {
+        let rest = if left > 0 { format!("; {left} could not be") } else { String::new() };
+        let _ = writeln!(text, "\nrepaired {}{rest}", words::count(made, "file"));
+    }
+    text
+}
+
 /// The table, then what is wrong, then what to do.
-pub(super) fn text(reports: &[Report], lost: &[String]) -> String {
+pub(super) fn text(reports: &[Report], recover: &[Recover], lost: &[String]) -> String {
     let mut table = Table::new(&["VAULT", "SOURCE", "SNAPSHOTS", "CHECKED", "OBJECTS", "READ", "RESULT"]);
     for report in reports {
         let found = &report.verified;
@@ -139,9 +217,17 @@ pub(super) fn text(reports: &[Report], lost: &[String]) -> String {
         ]);
     }
     let mut text = table.render();
+    text.push_str(&coverage_text(reports));
     for report in reports {
         text.push_str(&damage_text(report));
     }
+    for (recover, (wrong, foreign)) in recover.iter().filter_map(|one| Some((one, one.wrong.as_ref()?))) {
+        let what = if *foreign { "\n  pin the signer if you know it, or write it anew with `backup init`" } else { "" };
+        let _ = writeln!(text, "\n{wrong} (vault {}){what}", recover.vault);
+    }
+    let of_reports = reports.iter().flat_map(|one| one.mends.iter().map(|mend| (one.vault.as_str(), mend)));
+    let of_vaults = recover.iter().flat_map(|one| one.mends.iter().map(|mend| (one.vault.as_str(), mend)));
+    text.push_str(&mends_text(&of_reports.chain(of_vaults).collect::<Vec<_>>()));
     for line in lost {
         let _ = writeln!(text, "\n{line}");
     }
@@ -168,6 +254,16 @@ fn damage_text(report: &Report) -> String {
         }
         if verdict.damage.len() > SHOWN {
             let _ = writeln!(text, "  and {} more; `--json` has all", verdict.damage.len() - SHOWN);
+        }
+        let costs = report.verified.costs.get(&verdict.id).map(Vec::as_slice).unwrap_or_default();
+        for cost in costs.iter().take(SHOWN) {
+            let _ = writeln!(text, "  costs {cost}");
+        }
+        if costs.len() > SHOWN {
+            let _ = writeln!(text, "  and {} more; `--json` has all", costs.len() - SHOWN);
+        }
+        if costs.is_empty() && report.depth != "checked" {
+            text.push_str("  which tables or files that costs: `backup verify --identity FILE` tells\n");
         }
         let Some(copies) = report.elsewhere.iter().find(|copies| copies.snapshot == verdict.id) else { continue };
         for vault in &copies.whole {
@@ -246,13 +342,13 @@ pub(super) mod tests {
         let good = report(vec![]);
         assert_eq!(good.exit(), Exit::Done);
         assert_eq!(problems(std::slice::from_ref(&good), &[]), [""; 0]);
-        assert!(text(&[good], &[]).contains("good\n"));
+        assert!(text(&[good], &[], &[]).contains("good\n"));
         let bad = report(vec!["object `aa` is missing".into()]);
         assert_eq!(bad.exit(), Exit::Damage);
         let mut lines = problems(std::slice::from_ref(&bad), &["lost".into()]);
         assert_eq!(lines.pop().as_deref(), Some("lost"));
         assert_eq!(lines[..2], ["20260101T000000Z-1r-abcdef in vault local, source db", "  object `aa` is missing"]);
-        let shown = text(&[bad], &[]);
+        let shown = text(&[bad], &[], &[]);
         for part in ["DAMAGED: 1 of 1", "object `aa` is missing", "vault `offsite` holds a good copy"] {
             assert!(shown.contains(part), "{shown}");
         }
@@ -264,7 +360,7 @@ pub(super) mod tests {
         found.verified.snapshots[0].foreign = Some("it is signed by SHA256:x".into());
         assert_eq!((found.exit(), found.result().as_str()), (Exit::WrongKey, "NOT BELIEVED: unknown signer"));
         assert_eq!(found.to_json()["snapshots"][0]["good"], false);
-        assert!(text(std::slice::from_ref(&found), &[]).contains("pin the signer"));
+        assert!(text(std::slice::from_ref(&found), &[], &[]).contains("pin the signer"));
         found.verified.unbelieved.push("`m` is not believed".into());
         assert_eq!(found.exit(), Exit::Damage);
     }

@@ -304,6 +304,33 @@ impl Tree {
         Ok(dir.to_owned())
     }
 
+    /// Gives what lies at `path` (a body, a link, a folder: anything) the name `aside`; `false` when nothing lies there. By
+    /// a second name where that can be, so that `path` is never without; what can have one name only is renamed.
+    pub(super) fn set_aside(&self, path: &StorePath, aside: &StorePath) -> io::Result<bool> {
+        let ((parent, name), (above, new)) = (split(path), split(aside));
+        let from = match self.dir(parent) {
+            Err(Errno::NOENT) => return Ok(false),
+            other => other?,
+        };
+        match fs::statat(&from, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(false),
+            other => other?,
+        };
+        let to = self.make_dir(above)?;
+        match fs::linkat(&from, name, &to, new, AtFlags::empty()) {
+            Ok(()) => return Ok(true),
+            Err(Errno::NOENT) => return Ok(false),
+            Err(Errno::EXIST) => return Err(Errno::EXIST.into()),
+            // A folder, or a file system without second names.
+            Err(_) => {}
+        }
+        match rename_new(&from, name, &to, new) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     pub(super) fn sync_dir(&self, dir: &str) -> io::Result<()> {
         match fs::fsync(self.dir(dir)?) {
             // Some network file systems refuse to sync a directory because its names are durable at once.

@@ -91,7 +91,8 @@ pub(super) async fn set(
         }
         // What nobody is known to use may be used inside of functions.
         let exact = !present.users.is_empty() && present.users.is_subset(loaded) && (*only == Selection::All || ours);
-        if !exact && !(is_behind(conn, &present, one).await? && is_behind_for_good(conn, &present, one).await?) {
+        let goes = exact || is_behind(conn, &present, one).await? && is_behind_for_good(conn, &present, one).await?;
+        if !goes {
             notes.push(format!("sequence {} is used by others too and was left where it is", one.name));
             continue;
         }

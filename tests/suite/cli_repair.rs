@@ -1,0 +1,184 @@
+//! `verify --repair` by the real binary: over two directories, over a directory and a bucket.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use harness::s3::S3Server;
+
+use super::host::Host;
+use super::stack::{files_below, noise};
+
+const SOURCE: &str = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
+
+/// A host with a file to capture, one run, and the vaults `local` and `offsite`.
+fn host(offsite: &str) -> Host {
+    let host = Host::new();
+    for name in ["data", "local", "offsite"] {
+        fs::create_dir(host.path(name)).unwrap();
+    }
+    fs::write(host.path("data/a.bin"), noise(1_200_000)).unwrap();
+    fs::write(host.path("data/small.txt"), "hello").unwrap();
+    host.configure(&format!("{}{offsite}{SOURCE}", Host::local("local")));
+    host.good(&["init"]);
+    host.good(&["run"]);
+    host
+}
+
+/// A file of the vault whose path has this in it.
+fn one(vault: &Path, part: &str, end: &str) -> PathBuf {
+    let mut found = files_below(vault);
+    found.retain(|path| {
+        let text = path.to_str().unwrap();
+        text.contains(part) && text.ends_with(end) && !text.contains("_damaged")
+    });
+    found.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).unwrap().len()));
+    found.into_iter().next().unwrap_or_else(|| panic!("nothing like `{part}…{end}`"))
+}
+
+fn replace(path: &Path, body: &[u8]) {
+    fs::remove_file(path).unwrap();
+    fs::write(path, body).unwrap();
+}
+
+fn content(vault: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = files_below(vault);
+    files.retain(|path| !path.starts_with(vault.join("_damaged")));
+    files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn everything_that_another_vault_has_is_repaired_and_what_was_bad_is_kept() {
+    let host = host(&Host::local("offsite"));
+    let local = host.path("local");
+    let good = content(&local);
+    let victims = [
+        one(&local, "/objects/", ""),
+        one(&local, "/snapshots/", ".inventory.zst"),
+        one(&local, "/snapshots/", ".json"),
+        one(&local, "generation.json", ".sig"),
+        one(&local, "RECOVER-1.md", ".md"),
+    ];
+    for victim in &victims {
+        let mut bad = fs::read(victim).unwrap();
+        let middle = bad.len() / 2;
+        bad[middle] ^= 1;
+        replace(victim, &bad);
+    }
+    let dry = host.run(&["verify", "--vault", "local", "--read-data", "1/1", "--repair", "--dry-run"]);
+    assert_eq!(dry.code, 4, "{}{}", dry.out, dry.err);
+    assert!(dry.out.contains("would be repaired from vault `offsite`"), "{}", dry.out);
+    assert!(!local.join("_damaged").exists() && content(&local) != good);
+    let said = host.good(&["verify", "--vault", "local", "--read-data", "1/1", "--repair"]);
+    assert!(said.out.contains("repaired 5 files\n") && said.out.contains("kept as `_damaged/"), "{}", said.out);
+    assert_eq!(content(&local), good);
+    let kept = files_below(&local.join("_damaged"));
+    // The bad one of each, and of three documents the other half.
+    assert_eq!(kept.len(), 8, "{kept:?}");
+    // Nothing takes what was moved aside for a part of the vault.
+    for args in [
+        &["verify", "--identity", "ops.txt"][..],
+        &["list"],
+        &["status"],
+        &["prune"],
+        &["replicate"],
+        &["run"],
+        &["doctor"],
+    ] {
+        let ended = host.run(args);
+        assert!(ended.code == 0 && !format!("{}{}", ended.out, ended.err).contains("_damaged"), "{args:?} {ended:?}");
+    }
+    assert_eq!(files_below(&local.join("_damaged")), kept);
+}
+
+#[test]
+fn what_an_earlier_call_found_is_repaired_without_reading_everything_again() {
+    let host = host(&Host::local("offsite"));
+    let object = one(&host.path("local"), "/objects/", "");
+    let good = fs::read(&object).unwrap();
+    let mut bad = good.clone();
+    bad[40] ^= 1;
+    replace(&object, &bad);
+    assert_eq!(host.run(&["verify", "--read-data", "1/1"]).code, 4);
+    // Fails where only what this call found is mended: a listing shows nothing.
+    assert!(host.good(&["verify", "--repair"]).out.contains("repaired 1 file\n"));
+    assert_eq!(fs::read(&object).unwrap(), good);
+    assert!(!host.good(&["verify", "--repair"]).out.contains("repaired"), "the damage is forgotten");
+}
+
+#[test]
+fn what_cannot_be_repaired_is_named() {
+    let host = host(&Host::local("offsite"));
+    let object = one(&host.path("local"), "/objects/", "");
+    let name = object.file_name().unwrap().to_str().unwrap().to_owned();
+    for vault in ["local", "offsite"] {
+        replace(&one(&host.path(vault), &name, ""), b"bad");
+    }
+    let ended = host.run(&["verify", "--vault", "local", "--repair"]);
+    assert!(ended.code == 4 && ended.out.contains("NOT repaired: no other vault that answers"), "{ended:?}");
+    assert_eq!(fs::read(&object).unwrap(), b"bad", "it stays where it is");
+    // With a file that nobody can read in its place as well: a link is damage of one file, not of the vault.
+    let host = self::host(&Host::local("offsite"));
+    let object = one(&host.path("local"), "/objects/", "");
+    let good = fs::read(&object).unwrap();
+    fs::remove_file(&object).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &object).unwrap();
+    let ended = host.good(&["verify", "--vault", "local", "--repair"]);
+    assert!(ended.out.contains("repaired 1 file\n"), "{ended:?}");
+    assert_eq!(fs::read(&object).unwrap(), good);
+    let kept = files_below(&host.path("local/_damaged"));
+    assert!(kept[0].is_symlink(), "{kept:?}");
+}
+
+#[test]
+fn damage_costs_files_that_an_identity_names() {
+    let host = host(&Host::local("offsite"));
+    let object = one(&host.path("local"), "/objects/", "");
+    let bad = vec![0; usize::try_from(fs::metadata(&object).unwrap().len()).unwrap()];
+    replace(&object, &bad);
+    let ended = host.run(&["verify", "--vault", "local", "--identity", "ops.txt"]);
+    assert!(ended.code == 4 && ended.out.contains("  costs file ") && ended.out.contains("a.bin"), "{ended:?}");
+    assert!(!ended.out.contains("small.txt"), "another file, another stream: {}", ended.out);
+    let ended = host.run(&["verify", "--vault", "local", "--read-data", "1/1"]);
+    assert!(ended.out.contains("`backup verify --identity FILE` tells"), "{ended:?}");
+}
+
+#[test]
+fn a_bucket_is_repaired_from_a_directory_and_the_other_way_round() {
+    let s3 = S3Server::start().unwrap();
+    let bucket = &s3.bucket;
+    let offsite = format!(
+        "[vault.offsite]\ns3 = {{ endpoint = \"{}\", bucket = \"{}\", prefix = \"v\", region = \"{}\", path_style = true }}\n\
+         credentials = {{ file = \"s3.env\" }}\nkeep = {{ within = \"7d\", min = 2 }}\n",
+        bucket.endpoint, bucket.bucket, bucket.region
+    );
+    let host = {
+        let host = Host::new();
+        let keys = format!("AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}\n", bucket.access_key, bucket.secret_key);
+        fs::write(host.path("s3.env"), keys).unwrap();
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(host.path("s3.env"), fs::Permissions::from_mode(0o600)).unwrap();
+        for name in ["data", "local"] {
+            fs::create_dir(host.path(name)).unwrap();
+        }
+        fs::write(host.path("data/a.bin"), noise(1_200_000)).unwrap();
+        host.configure(&format!("{}{offsite}{SOURCE}", Host::local("local")));
+        host.good(&["init"]);
+        host.good(&["run"]);
+        host
+    };
+    for vault in [s3.files().join("v"), host.path("local")] {
+        let [object, document] = [one(&vault, "/objects/", ""), one(&vault, "/snapshots/", ".json")];
+        let good = [fs::read(&object).unwrap(), fs::read(&document).unwrap()];
+        let mut bad = good[0].clone();
+        bad[40] ^= 1;
+        replace(&object, &bad);
+        replace(&document, b"{}");
+        let said = host.good(&["verify", "--read-data", "1/1", "--repair"]);
+        assert!(said.out.contains("repaired 2 files\n"), "{}", said.out);
+        assert_eq!([fs::read(&object).unwrap(), fs::read(&document).unwrap()], good);
+        let kept: Vec<Vec<u8>> =
+            files_below(&vault.join("_damaged")).iter().map(|path| fs::read(path).unwrap()).collect();
+        assert!(kept.contains(&bad) && kept.contains(&b"{}".to_vec()));
+        host.good(&["verify", "--identity", "ops.txt"]);
+    }
+}

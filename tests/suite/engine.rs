@@ -8,6 +8,7 @@ mod crash_points;
 mod damage;
 mod dedup;
 mod generation;
+mod histories;
 mod planted;
 mod promise;
 mod prune;

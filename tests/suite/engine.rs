@@ -9,6 +9,7 @@ mod damage;
 mod dedup;
 mod generation;
 mod guard;
+mod histories;
 mod planted;
 mod promise;
 mod prune;

@@ -329,7 +329,7 @@ pub async fn verify_at(
             }
         }
         let removed = crate::prune::history::removed(vault, signers, stack, source).await?;
-        verified.chain.extend(chain(&documents, &removed));
+        verified.chain.extend(chain(&documents, &removed).into_iter().map(|open| open.text));
     }
     Ok(verified)
 }
@@ -615,10 +615,18 @@ async fn check_streams(
     Ok((damage, cost::of(snapshot.manifest(), &bad)))
 }
 
+/// A place where a chain does not close.
+pub(crate) struct Open {
+    /// The document of the snapshot that shows it: the later one.
+    pub(crate) after: Hash256,
+    /// What is wrong, in words.
+    pub(crate) text: String,
+}
+
 /// Each signer's snapshots form a chain by `previous`. It does not close where two follow on the same one, where one that
 /// has older ones beside it follows on none, or where the one that it follows on is missing and no receipt of a prune
 /// (`removed`: instants of what was removed) accounts for it. What the oldest follows on may be gone. Imports are no links.
-pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)], removed: &[DateTime<Utc>]) -> Vec<String> {
+pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)], removed: &[DateTime<Utc>]) -> Vec<Open> {
     let mut by_signer: BTreeMap<&str, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
     for (_, signed) in documents.iter().filter(|(_, signed)| !signed.doc.id.is_imported()) {
         by_signer.entry(&signed.by.fingerprint).or_default().push(signed);
@@ -633,18 +641,21 @@ pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)], removed:
             let before = at.checked_sub(1).map(|before| &chain[before].doc.id);
             match (signed.doc.previous, before) {
                 (None, Some(before)) => {
-                    broken.push(format!("snapshot `{id}` by {signer} does not follow on `{before}`"));
+                    let text = format!("snapshot `{id}` by {signer} does not follow on `{before}`");
+                    broken.push(Open { after: signed.hash(), text });
                 }
                 (Some(previous), Some(before)) if !there.contains_key(&previous) => {
                     let gone = removed.iter().any(|at| *at >= before.instant() && *at <= id.instant());
                     if !gone {
-                        broken.push(format!("a snapshot by {signer} between `{before}` and `{id}` is missing"));
+                        let text = format!("a snapshot by {signer} between `{before}` and `{id}` is missing");
+                        broken.push(Open { after: signed.hash(), text });
                     }
                 }
                 _ => {}
             }
             if let Some(other) = signed.doc.previous.and_then(|previous| followed.insert(previous, signed)) {
-                broken.push(format!("`{}` and `{id}` by {signer} follow on the same snapshot", other.doc.id));
+                let text = format!("`{}` and `{id}` by {signer} follow on the same snapshot", other.doc.id);
+                broken.push(Open { after: signed.hash(), text });
             }
         }
     }

@@ -243,7 +243,7 @@ async fn at_each_point(operation: Operation) {
     let all = |cuts| {
         [Fault::DiesBefore, Fault::DiesAfter].into_iter().flat_map(move |how| (0..=cuts).map(move |cut| (how, cut)))
     };
-    let one = |nth: usize| if nth % 2 == 0 { (Fault::DiesBefore, 0) } else { (Fault::DiesAfter, 1) };
+    let one = |nth: usize| (if nth % 2 == 0 { Fault::DiesBefore } else { Fault::DiesAfter }, nth as u64 % 4);
     let mut died = 0;
     for (nth, at) in points.into_iter().enumerate() {
         let ways: Vec<(Fault, u64)> = cuts.map_or_else(|| vec![one(nth)], |cuts| all(cuts).collect());
@@ -258,7 +258,7 @@ async fn at_each_point(operation: Operation) {
                 // The first cut loses everything that it can.
                 site.power_cut(operation.vault(), || cut > 1 && dice.below(2) == 0).await;
             }
-            if nth % 4 == 1 {
+            if nth % 5 == 1 {
                 site.lose_state(0).await;
             }
             musts(&site, &before).await;

@@ -108,6 +108,34 @@ async fn read_receipts(world: &World) -> Vec<ReceiptDoc> {
 }
 
 #[tokio::test]
+async fn a_hole_in_the_chain_freezes_until_an_operator_accepts_what_came_after_it() {
+    use backup_core::vault::document::MarkKind;
+    let (world, docs) = six_days().await;
+    // As in a vault that was away, and whose policy no longer wanted what it had missed.
+    for suffix in [".json", ".json.sig", ".inventory.zst"] {
+        world.set(&docs[2].dir().snapshot(&docs[2].id, suffix), None).await;
+    }
+    let open = async || {
+        let frozen = planned(&world).await.frozen;
+        frozen.iter().any(|freeze| matches!(freeze, retention::Freeze::OpenChain { .. }))
+    };
+    assert!(open().await);
+    let accept = async |doc: &SnapshotDoc| {
+        let signed = world.vault.get_signed(&doc.dir().snapshot(&doc.id, ".json"), &world.signers).await.unwrap();
+        let keys = (&world.key, &world.signers);
+        backup_core::mark::set(&world.vault, keys, &signed, MarkKind::Accept, (world.host.now(), "t")).await.unwrap();
+    };
+    // Fails where any accept lifts it.
+    accept(&docs[1]).await;
+    assert!(open().await);
+    // Fails without `looked_at` in `history::read`: nothing would ever go again.
+    accept(&docs[3]).await;
+    assert_eq!(planned(&world).await.frozen, []);
+    // And it is no secret.
+    assert_eq!(world.verify(false).await.chain.len(), 1);
+}
+
+#[tokio::test]
 async fn without_a_newer_snapshot_it_waits() {
     let (world, docs) = six_days().await;
     prune(&world).await;

@@ -10,5 +10,5 @@ mod generation;
 mod planted;
 mod prune;
 mod replicate;
-mod watch;
-mod world;
+pub(crate) mod watch;
+pub(crate) mod world;

@@ -4,6 +4,7 @@
 //! in), or decide what an operator sees (it emits [`monitor::Event`]s). The words used here are those of
 //! `ARCHITECTURE.md`; the bytes it writes are described, apart from the code, in `FORMAT.md`.
 
+pub mod audit;
 pub mod backup;
 pub mod catalogue;
 pub mod chunk;

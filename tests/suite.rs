@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails here fails loudly")]
 
 mod suite {
+    mod audit;
     mod bad_input;
     mod canary;
     mod chaos;

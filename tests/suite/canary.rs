@@ -242,6 +242,7 @@ fn work(log: &mut Log<'_>) {
         &["config", "check"],
         &["config", "show"],
         &["config", "show", "--public"],
+        &["audit"],
         &["replicate"],
         &["prune"],
         &["prune", "--apply"],

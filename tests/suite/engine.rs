@@ -16,5 +16,5 @@ mod prune;
 mod repair;
 mod replicate;
 mod site;
-mod watch;
-mod world;
+pub(crate) mod watch;
+pub(crate) mod world;

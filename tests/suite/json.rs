@@ -106,6 +106,7 @@ fn calls(id: &str) -> Vec<(&'static str, Vec<String>)> {
         ("pin", &[id]),
         ("unpin", &[id]),
         ("accept", &[id]),
+        ("audit", &[]),
         ("verify", &[]),
         ("verify", &["--identity", "ops.txt"]),
         ("restore", &["--identity", "ops.txt", "--into-dir", "dry", "--dry-run"]),

@@ -8,8 +8,8 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::mark::Wish;
 use crate::commands::{
-    completions, config, doctor, import, init, key, list, mark, prune, replicate, restore, run, runs, show, status,
-    verify,
+    audit, completions, config, doctor, import, init, key, list, mark, prune, replicate, restore, run, runs, show,
+    status, verify,
 };
 use crate::context::Context;
 use crate::environment;
@@ -69,6 +69,7 @@ enum Verb {
     /// Say that an unusual snapshot was looked at and is right: what it froze may expire again
     Accept(mark::Args),
     Verify(verify::Args),
+    Audit(audit::Args),
     Import(import::Args),
     Completions(completions::Args),
 }
@@ -107,6 +108,7 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
         Verb::Unpin(args) => block_on(mark::run(&cx, Wish::Unpin, &args)),
         Verb::Accept(args) => block_on(mark::run(&cx, Wish::Accept, &args)),
         Verb::Verify(args) => block_on(verify::run(&cx, &args)),
+        Verb::Audit(args) => block_on(audit::run(&cx, &args)),
         Verb::Import(args) => block_on(import::run(&cx, &args)),
         Verb::Completions(args) => completions::run(&cx, &args),
     };

@@ -1,5 +1,6 @@
 //! One file per verb: its arguments, then `run`.
 
+pub(crate) mod audit;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;

@@ -14,7 +14,7 @@ use backup_core::vault::Vault;
 use backup_core::vault::layout::GenerationDir;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use retention::{Clocks, History, Policy, Reason, SnapshotDecision, Span, Stamp};
+use retention::{Clocks, History, Policy, Reason, SnapshotDecision, Span};
 use serde_json::{Value, json};
 
 use crate::commands::silent;
@@ -243,7 +243,7 @@ fn promised<'a>(
     now: DateTime<Utc>,
     timezone: Tz,
 ) -> BTreeSet<String> {
-    let union = union(seen.values());
+    let union = history::union(seen.values());
     let mut promised = BTreeSet::new();
     for other in others {
         let held: BTreeSet<String> = seen
@@ -271,32 +271,13 @@ pub(crate) fn kept(
     plan.snapshots.into_iter().filter(named).map(|decision| decision.id).collect()
 }
 
-/// The snapshots of all vaults, each once: with every mark that any vault has, whole if it is whole anywhere, and stored
-/// when the first vault got it (a copy made later makes it no younger).
-fn union<'a>(all: impl Iterator<Item = &'a History>) -> History {
-    let mut stamps: BTreeMap<String, Stamp> = BTreeMap::new();
-    let mut removed = Vec::new();
-    for history in all {
-        removed.extend_from_slice(&history.removed);
-        for stamp in &history.stamps {
-            let merged = stamps.entry(stamp.id.clone()).or_insert_with(|| stamp.clone());
-            merged.stored = merged.stored.min(stamp.stored);
-            merged.pinned |= stamp.pinned;
-            merged.suspect |= stamp.suspect;
-            merged.accepted |= stamp.accepted;
-            merged.checked |= stamp.checked;
-            merged.restored |= stamp.restored;
-            merged.complete |= stamp.complete;
-        }
-    }
-    History { stamps: stamps.into_values().collect(), removed, ..History::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use backup_core::config::Config;
+    use backup_core::prune::history::union;
     use chrono::TimeDelta;
+    use retention::Stamp;
 
     fn keep(within: Option<config::Span>, min: u32) -> Keep {
         Keep { within, weekly: 0, monthly: 0, yearly: 0, min }

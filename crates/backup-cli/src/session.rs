@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::config::{self, Config, Credentials, Place, SecretRef, SourceKind, State as StatePlace};
 use backup_core::id::{SourceName, StackName};
@@ -74,6 +75,16 @@ impl<'a> Session<'a> {
 
     /// The signers that are believed.
     pub(crate) fn signers(&self) -> Result<Signers, CliError> {
+        let lines = &self.config.keys.signer_lines;
+        if !lines.is_empty() {
+            let hint = "write each as `backup namespaces=\"backup.*\" ssh-ed25519 …`";
+            let signers = Signers::parse(&lines.join("\n"))
+                .map_err(|error| CliError::caused(Exit::WrongKey, "`keys.signer_lines`", &error).hint(hint))?;
+            if signers.is_empty() {
+                return Err(CliError::new(Exit::WrongKey, "`keys.signer_lines` pins nobody").hint(hint));
+            }
+            return Ok(signers);
+        }
         let path = &self.config.keys.signers;
         let text = std::fs::read_to_string(path).map_err(|error| {
             CliError::caused(Exit::WrongKey, format!("cannot read the signers `{}`", path.display()), &error)
@@ -145,7 +156,14 @@ impl<'a> Session<'a> {
     /// The store of a configured vault; with `writing`, an endpoint is first asked what it checks.
     pub(crate) async fn store(&self, vault: &config::Vault, writing: bool) -> Result<Arc<dyn Store>, CliError> {
         match &vault.place {
-            Place::Path(path) => Ok(Arc::new(LocalStore::open(path, LocalOptions::default())?)),
+            Place::Path(path) => {
+                let mut options = LocalOptions::default();
+                if !writing {
+                    // Who only reads leaves everything as it is.
+                    options.stale_after = Duration::ZERO;
+                }
+                Ok(Arc::new(LocalStore::open(path, options)?))
+            }
             Place::S3(s3) => {
                 let store = self.s3(&vault.name, s3).await?;
                 let store = store.with_lock(locks::rule(&self.config, vault, &self.cx.clock));

@@ -51,7 +51,7 @@ impl Table {
 }
 
 /// Breaks `text` at blanks into lines of at most `room` characters; a longer word stays whole.
-fn wrap(text: &str, room: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let line = lines.last_mut().map_or(0, |line| line.chars().count());

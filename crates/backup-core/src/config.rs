@@ -31,7 +31,7 @@ use toml::de::DeTable;
 pub use error::{ConfigError, ConfigWarning, Problem};
 pub use recipient::{Recipient, parse_recipient};
 pub use schema::{SchemaKey, schema, schema_json};
-pub use show::View;
+pub use show::{View, audit_variables};
 pub use size::{ByteSize, Rate, Reserve, SizeError};
 pub use span::{Span, SpanError};
 pub use step::{Share, Step, StepError};

@@ -5,6 +5,7 @@
 //! `ARCHITECTURE.md`; the bytes it writes are described, apart from the code, in `FORMAT.md`.
 
 pub mod anomaly;
+pub mod audit;
 pub mod backup;
 pub mod catalogue;
 pub mod chunk;

@@ -577,6 +577,11 @@ impl Vault {
         self.store.delete(path).await.map_err(|e| self.failed(e))
     }
 
+    /// The names directly below a folder (`None`: of the vault itself), files and folders alike.
+    pub async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, VaultError> {
+        self.store.children(prefix).await.map_err(|e| self.failed(e))
+    }
+
     async fn names<T: std::str::FromStr>(&self, prefix: Option<&StorePath>) -> Result<Vec<T>, VaultError> {
         let names = self.store.children(prefix).await.map_err(|e| self.failed(e))?;
         Ok(names.iter().filter_map(|name| name.parse().ok()).collect())

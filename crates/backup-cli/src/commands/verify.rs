@@ -134,7 +134,7 @@ impl Found {
 
 /// Another share each day, so that `1/30` in a nightly job reads everything in thirty nights. On one day `1/2` and `2/2`
 /// together are everything.
-fn share_of_day(share: Share, now: DateTime<Utc>) -> Fraction {
+pub(in crate::commands) fn share_of_day(share: Share, now: DateTime<Utc>) -> Fraction {
     let days = now.date_naive().signed_duration_since(NaiveDate::default()).num_days();
     let turned = (i64::from(share.part) - 1 + days).rem_euclid(i64::from(share.parts));
     Fraction { part: u32::try_from(turned + 1).unwrap_or(share.part), of: share.parts }

@@ -64,6 +64,8 @@ pub(super) struct Limits {
 pub(super) struct Keys {
     pub(super) recipients: Spanned<Vec<Text>>,
     pub(super) signers: Option<Text>,
+    #[serde(default)]
+    pub(super) signer_lines: Vec<Text>,
     pub(super) host_key: Option<Text>,
     pub(super) identity: Option<Spanned<Secret>>,
 }

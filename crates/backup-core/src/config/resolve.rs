@@ -148,11 +148,16 @@ fn keys(cx: &Context, raw: &raw::Keys) -> Resolved<Keys> {
         || Ok(cx.folder.join("allowed_signers")),
         |path| text::path(cx, path.span(), path.get_ref(), "keys.signers"),
     )?;
+    if let (Some(path), [_, ..]) = (&raw.signers, raw.signer_lines.as_slice()) {
+        let why = "stands beside `signer_lines`: only one of them can say who is believed".to_owned();
+        return Err(refused(path.span(), "keys.signers", why, Some("keep one of them")));
+    }
     let host_key = raw.host_key.as_ref();
     let identity = raw.identity.as_ref();
     Ok(Keys {
         recipients: recipients(&raw.recipients)?,
         signers,
+        signer_lines: raw.signer_lines.iter().map(|line| line.get_ref().clone()).collect(),
         host_key: host_key.map(|path| text::path(cx, path.span(), path.get_ref(), "keys.host_key")).transpose()?,
         identity: identity.map(|r| secret(cx, r.span(), r.get_ref(), "keys.identity")).transpose()?,
     })

@@ -190,6 +190,12 @@ static KEYS: Table = Table {
             Default("allowed_signers"),
             "OpenSSH allowed_signers file: the only signers that are believed",
         ),
+        key(
+            "signer_lines",
+            Texts("lines of an allowed_signers file"),
+            Default("[]"),
+            "the signers themselves, in place of the file; `config show --public` writes them",
+        ),
         key("host_key", PATH, Optional, "OpenSSH ed25519 key that signs; absent where no backups are made"),
         key(
             "identity",

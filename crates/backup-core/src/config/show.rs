@@ -2,7 +2,8 @@
 //!
 //! The full view is a configuration that reads back to the same [`Config`], but for one thing: of a program's arguments
 //! only the program's name is shown, because arguments are where people put secrets. The public view is an auditor's
-//! policy file: what was promised, not where things are.
+//! policy file: what was promised and where the vaults are. It reads back as well; of the host, its sources and its secrets
+//! there are only names in it, and words that lead nowhere where a configuration must say something.
 
 use serde_json::{Map, Value, json};
 
@@ -17,7 +18,8 @@ use super::{Config, SCHEMA_VERSION, Span};
 pub enum View {
     /// Everything but secrets.
     Full,
-    /// The policy only: no paths and addresses of hosts, no users, no references to credentials.
+    /// The policy only, as a configuration of its own: no paths of this host but those of directory vaults, no addresses of
+    /// sources, no users, no references to credentials.
     Public,
 }
 
@@ -100,9 +102,14 @@ impl Config {
             fields.push(("reserve", text(limits.reserve)));
             fields.push(("patience", text(limits.patience)));
             all.push(("limits", Node::Table(fields)));
-            keys.push(("signers", text(self.keys.signers.display())));
+            if self.keys.signer_lines.is_empty() {
+                keys.push(("signers", text(self.keys.signers.display())));
+            }
             keys.extend(self.keys.host_key.as_ref().map(|path| ("host_key", text(path.display()))));
             keys.extend(self.keys.identity.as_ref().map(|reference| ("identity", secret(reference))));
+        }
+        if !self.keys.signer_lines.is_empty() {
+            keys.push(("signer_lines", texts(&self.keys.signer_lines)));
         }
         all.push(("keys", Node::Table(keys)));
         let vaults = self.vaults.iter().map(|one| (one.name.clone(), vault(one, view))).collect();
@@ -111,8 +118,8 @@ impl Config {
         all.push(("source", Node::Named(sources)));
         let services = self.services.iter().map(|one| (one.name.clone(), service(one))).collect();
         all.push(("service", Node::Named(services)));
+        all.push(("job", Node::Named(self.jobs.iter().map(|one| (one.name.clone(), job(one, view))).collect())));
         if full {
-            all.push(("job", Node::Named(self.jobs.iter().map(|one| (one.name.clone(), job(one))).collect())));
             all.push(("notify", Node::Named(self.notify.iter().map(|one| (one.name.clone(), notify(one))).collect())));
         }
         all
@@ -159,12 +166,9 @@ fn program(command: &[String]) -> Node {
 fn vault(vault: &Vault, view: View) -> Fields {
     let mut fields: Fields = Vec::new();
     fields.extend(vault.id.as_ref().map(|id| ("id", text(id))));
-    match (&vault.place, view) {
-        (place, View::Public) => {
-            fields.push(("kind", text(if matches!(place, Place::Path(_)) { "path" } else { "s3" })));
-        }
-        (Place::Path(path), View::Full) => fields.push(("path", text(path.display()))),
-        (Place::S3(s3), View::Full) => fields.extend(self::s3(s3)),
+    match &vault.place {
+        Place::Path(path) => fields.push(("path", text(path.display()))),
+        Place::S3(s3) => fields.extend(self::s3(s3, &vault.name, view)),
     }
     fields.extend(vault.keep.map(|keep| ("keep", self::keep(keep))));
     let lock = match vault.lock {
@@ -182,7 +186,12 @@ fn vault(vault: &Vault, view: View) -> Fields {
     fields
 }
 
-fn s3(s3: &S3) -> Fields {
+/// The prefix of the environment variables with which an auditor's policy file expects the credentials for a vault.
+pub fn audit_variables(vault: &str) -> String {
+    format!("AUDIT_{}_", vault.to_ascii_uppercase().replace('-', "_"))
+}
+
+fn s3(s3: &S3, vault: &str, view: View) -> Fields {
     let mut fields: Fields = Vec::new();
     fields.extend(s3.endpoint.as_ref().map(|endpoint| ("endpoint", text(endpoint))));
     fields.extend([
@@ -191,8 +200,13 @@ fn s3(s3: &S3) -> Fields {
         ("region", text(&s3.region)),
         ("path_style", Node::Boolean(s3.path_style)),
     ]);
-    fields.extend(s3.ca.as_ref().map(|path| ("ca", text(path.display()))));
+    // The authority's certificate is no secret, its place on this host is nobody's business: it goes with the policy file.
+    fields.extend(s3.ca.as_ref().map(|path| match view {
+        View::Full => ("ca", text(path.display())),
+        View::Public => ("ca", text(format!("{vault}-ca.pem"))),
+    }));
     let credentials = match &s3.credentials {
+        _ if view == View::Public => Node::Table(vec![("env", text(audit_variables(vault)))]),
         Credentials::AwsChain => text("aws-chain"),
         Credentials::EnvPrefix(prefix) => Node::Table(vec![("env", text(prefix))]),
         Credentials::Secret(reference) => secret(reference),
@@ -214,12 +228,25 @@ fn keep(keep: Keep) -> Node {
 
 fn source(source: &Source, view: View) -> Fields {
     let mut fields: Fields = vec![("type", text(source.kind.word()))];
-    if view == View::Full {
-        fields.extend(kind(&source.kind));
+    match view {
+        View::Full => fields.extend(kind(&source.kind)),
+        View::Public => fields.push(not_shown(&source.kind)),
     }
     fields.push(("generation", text(source.generation)));
     fields.extend(source.objective.as_ref().map(|one| ("objective", objective(one))));
     fields
+}
+
+/// What a source of that kind must have to be read back, without saying where it is.
+fn not_shown(kind: &SourceKind) -> (&'static str, Node) {
+    const NOWHERE: &str = "not-shown";
+    match kind {
+        SourceKind::Postgres(_) => ("url", text("postgres://not-shown.invalid/not-shown")),
+        SourceKind::Files(_) => ("paths", texts(&[NOWHERE])),
+        SourceKind::Dvc(_) => ("repo", text(NOWHERE)),
+        SourceKind::Redis(_) => ("url", text("redis://not-shown.invalid")),
+        SourceKind::Command(_) => ("command", texts(&[NOWHERE])),
+    }
 }
 
 fn kind(kind: &SourceKind) -> Fields {
@@ -307,7 +334,7 @@ fn service(service: &Service) -> Fields {
     fields
 }
 
-fn job(job: &Job) -> Fields {
+fn job(job: &Job, view: View) -> Fields {
     let mut fields: Fields = Vec::new();
     fields.extend(job.cron.as_ref().map(|cron| ("cron", text(cron))));
     fields.extend([
@@ -317,8 +344,10 @@ fn job(job: &Job) -> Fields {
     ]);
     fields.extend(job.deadline.map(|span| ("deadline", text(span))));
     fields.extend(job.catch_up.map(|span| ("catch_up", text(span))));
-    let retry = vec![("times", Node::Integer(job.retry.times.into())), ("backoff", text(job.retry.backoff))];
-    fields.push(("retry", Node::Table(retry)));
+    if view == View::Full {
+        let retry = vec![("times", Node::Integer(job.retry.times.into())), ("backoff", text(job.retry.backoff))];
+        fields.push(("retry", Node::Table(retry)));
+    }
     fields.push(("then", texts(&job.then)));
     fields
 }

@@ -55,6 +55,8 @@ pub struct Keys {
     pub recipients: Vec<String>,
     /// OpenSSH `allowed_signers` file: the only signers that are believed.
     pub signers: PathBuf,
+    /// Lines of an `allowed_signers` file, in place of the file: what an auditor's policy file has. Empty: the file counts.
+    pub signer_lines: Vec<String>,
     /// OpenSSH ed25519 private key that signs; absent on machines that make no backups.
     pub host_key: Option<PathBuf>,
     /// An operator's identity on this machine.

@@ -3,7 +3,7 @@
 //! Only what a pinned signer signed becomes a stamp. What is listed and not believed shows as a difference between the
 //! listing and the stamps, which keeps its generation.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use retention::{Generation, History, Span, Stamp};
@@ -36,6 +36,8 @@ pub struct Seen {
     pub marks: BTreeSet<Fact>,
     /// What lies where a mark belongs and is not believed, in words.
     pub foreign: Vec<String>,
+    /// The documents behind the history's stamps, in their order.
+    pub documents: Vec<(GenerationDir, Signed<SnapshotDoc>)>,
 }
 
 /// Reads a source's history from a vault. What is known to be `damaged` there (objects and snapshots, by name) is not whole,
@@ -92,8 +94,8 @@ pub async fn read(
     let broken: Vec<String> = broken.map(|open| open.text).collect();
     history.open_chain = (!broken.is_empty()).then(|| broken.join("; "));
     // What proves that captures go on is a capture.
-    let newest = documents.into_iter().map(|(_, signed)| signed.doc.id).filter(|id| !id.is_imported()).max();
-    Ok(Seen { history, generations, newest, marks: own, foreign })
+    let newest = documents.iter().map(|(_, signed)| signed.doc.id.clone()).filter(|id| !id.is_imported()).max();
+    Ok(Seen { history, generations, newest, marks: own, foreign, documents })
 }
 
 /// The snapshot that a path below `marks` says is pinned.
@@ -157,6 +159,27 @@ pub(crate) async fn removed(
         }
     }
     Ok(instants)
+}
+
+/// The snapshots of all vaults, each once: with every mark that any vault has, whole if it is whole anywhere, and stored
+/// when the first vault got it (a copy made later makes it no younger).
+pub fn union<'a>(all: impl Iterator<Item = &'a History>) -> History {
+    let mut stamps: BTreeMap<String, Stamp> = BTreeMap::new();
+    let mut removed = Vec::new();
+    for history in all {
+        removed.extend_from_slice(&history.removed);
+        for stamp in &history.stamps {
+            let merged = stamps.entry(stamp.id.clone()).or_insert_with(|| stamp.clone());
+            merged.stored = merged.stored.min(stamp.stored);
+            merged.pinned |= stamp.pinned;
+            merged.suspect |= stamp.suspect;
+            merged.accepted |= stamp.accepted;
+            merged.checked |= stamp.checked;
+            merged.restored |= stamp.restored;
+            merged.complete |= stamp.complete;
+        }
+    }
+    History { stamps: stamps.into_values().collect(), removed, ..History::default() }
 }
 
 /// `None` for what is not believed; an error only where the store failed.

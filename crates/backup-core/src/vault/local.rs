@@ -33,7 +33,8 @@ use super::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 pub struct LocalOptions {
     /// How many bodies are written and synced at the same time; at least 1.
     pub threads: usize,
-    /// Temporary files of a dead run are removed on opening when they are older than this, by the store's clock.
+    /// Temporary files of a dead run are removed on opening when they are older than this, by the store's clock. Zero: none
+    /// is, and opening changes nothing.
     pub stale_after: Duration,
 }
 
@@ -106,8 +107,10 @@ impl LocalStore {
             }
             _ => refusal(path, "list", ".", &error),
         })?;
-        // Best effort: on a read-only vault there is nothing to clean, and a restore must work from there.
-        let _ = tree.remove_stale(options.stale_after);
+        if !options.stale_after.is_zero() {
+            // Best effort: on a read-only vault there is nothing to clean, and a restore must work from there.
+            let _ = tree.remove_stale(options.stale_after);
+        }
         let threads = options.threads.max(1);
         let inner = Inner {
             root: path.to_owned(),

@@ -47,7 +47,9 @@ pub(crate) fn run(cx: &Context, _args: &Args) -> Result<Exit, CliError> {
 /// Looks at the files that the configuration names; never at their content.
 pub(in crate::commands) fn files(config: &Config) -> Vec<ConfigWarning> {
     let mut look = Look(Vec::new());
-    look.public("keys.signers", &config.keys.signers);
+    if config.keys.signer_lines.is_empty() {
+        look.public("keys.signers", &config.keys.signers);
+    }
     if let Some(path) = &config.keys.host_key {
         look.private("keys.host_key", path);
     }

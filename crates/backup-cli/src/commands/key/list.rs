@@ -72,7 +72,9 @@ pub(crate) fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
 fn signers(config: &Config) -> Result<Vec<String>, CliError> {
     let path = &config.keys.signers;
     let hint = "put the line of a host key there, as printed by `backup key list`";
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let lines = &config.keys.signer_lines;
+    let text = if lines.is_empty() { std::fs::read_to_string(path) } else { Ok(lines.join("\n")) };
+    let text = text.map_err(|error| {
         CliError::caused(Exit::WrongKey, format!("cannot read the signers `{}`", path.display()), &error).hint(hint)
     })?;
     let signers = Signers::parse(&text)

@@ -1,0 +1,192 @@
+//! Files that belong to nothing: what this program did not make, and objects that no snapshot needs.
+//!
+//! Neither is a breach. Objects without a snapshot are what a run leaves that died or is still at work; strangers are other
+//! people's. Both cost room, and nobody else tells of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{ObjectName, SourceName, StackName};
+use crate::prune::history::Seen;
+use crate::prune::notice;
+use crate::vault::document::{MarkKind, PruneStage};
+use crate::vault::layout::{self, GenerationDir, GenerationId, SnapshotId};
+use crate::vault::store::StorePath;
+use crate::vault::{Vault, VaultError};
+
+use super::{Finding, Kind, count, few};
+
+/// What belongs to nothing, below one source's folder.
+#[derive(Debug, Clone, Default)]
+pub struct Strangers {
+    /// Paths that this program never makes.
+    pub files: Vec<String>,
+    /// Their bytes.
+    pub file_bytes: u64,
+    /// Objects that no signed snapshot needs.
+    pub objects: Vec<String>,
+    /// Their stored bytes.
+    pub object_bytes: u64,
+}
+
+/// Lists a source's folder once and sorts what is there.
+pub(super) async fn look(
+    vault: &Vault,
+    (stack, source): (&StackName, &SourceName),
+    seen: &Seen,
+) -> Result<Strangers, VaultError> {
+    let folder = layout::source_dir(stack, source);
+    let mut found = Strangers::default();
+    let mut objects: BTreeMap<(GenerationId, ObjectName), u64> = BTreeMap::new();
+    for entry in vault.list(&folder).await? {
+        match belongs(stack, source, &entry.path) {
+            Some(Some(object)) => drop(objects.insert(object, entry.bytes)),
+            Some(None) => {}
+            None => {
+                found.file_bytes += entry.bytes;
+                found.files.push(entry.path.to_string());
+            }
+        }
+    }
+    for (dir, signed) in &seen.documents {
+        match vault.get_inventory(&signed.doc).await {
+            Ok((lines, _)) => {
+                for line in lines {
+                    objects.remove(&(dir.id.clone(), line.name));
+                }
+            }
+            // That it is damaged is said already; what it needs is nobody's until another snapshot names it.
+            Err(error) if notice::is_foreign(vault, &error).await => objects.retain(|(id, _), _| *id != dir.id),
+            Err(error) => return Err(error),
+        }
+    }
+    found.object_bytes = objects.values().sum();
+    found.objects = objects.into_keys().map(|(id, name)| format!("{id}/objects/{name}")).collect();
+    Ok(found)
+}
+
+/// Whether this program may have made a path; of an object, which one it is.
+fn belongs(stack: &StackName, source: &SourceName, path: &StorePath) -> Option<Option<(GenerationId, ObjectName)>> {
+    let document = path.as_str().strip_suffix(".sig").unwrap_or(path.as_str());
+    let below = document.strip_prefix(layout::source_dir(stack, source).as_str())?.strip_prefix('/')?;
+    let (folder, rest) = below.split_once('/')?;
+    match folder {
+        "marks" => {
+            let (id, word) = rest.strip_suffix(".json")?.rsplit_once('.')?;
+            let kinds = [MarkKind::Pin, MarkKind::Accept, MarkKind::Checked, MarkKind::Restored];
+            let id: SnapshotId = id.parse().ok()?;
+            kinds.iter().any(|kind| kind.word() == word && !id.as_str().is_empty()).then_some(None)
+        }
+        "receipts" => {
+            let (at, id) = rest.strip_suffix(".json")?.split_once('-')?;
+            let good = at.len() == 16 && id.parse::<GenerationId>().is_ok();
+            good.then_some(None)
+        }
+        generation => {
+            let dir = GenerationDir { stack: stack.clone(), source: source.clone(), id: generation.parse().ok()? };
+            in_generation(&dir, rest, document, path)
+        }
+    }
+}
+
+fn in_generation(
+    dir: &GenerationDir,
+    rest: &str,
+    document: &str,
+    path: &StorePath,
+) -> Option<Option<(GenerationId, ObjectName)>> {
+    if let Some(name) = rest.strip_prefix("objects/") {
+        let object: ObjectName = name.rsplit('/').next()?.parse().ok()?;
+        return (dir.object(&object) == *path).then(|| Some((dir.id.clone(), object)));
+    }
+    if let Some(name) = rest.strip_prefix("snapshots/") {
+        let signed = name.strip_suffix(".json");
+        let inventory = name.strip_suffix(".inventory.zst").filter(|_| document == path.as_str());
+        return signed.or(inventory)?.parse::<SnapshotId>().ok().map(|_| None);
+    }
+    let known = ["generation.json", PruneStage::Expired.file(), PruneStage::Deleting.file()];
+    known.contains(&rest).then_some(None)
+}
+
+/// Names at the top of a vault, and in its stack's folder, that belong to nothing this program or this policy knows.
+pub async fn beside(
+    vault: &Vault,
+    stack: &StackName,
+    sources: &BTreeSet<SourceName>,
+) -> Result<Vec<String>, VaultError> {
+    let signature = format!("{}.sig", layout::RECOVER);
+    let known = [layout::VAULT_JSON, layout::RECOVER, &signature];
+    let top = vault.children(None).await?;
+    let mut names: Vec<String> =
+        top.into_iter().filter(|name| !known.contains(&name.as_str()) && name.parse::<StackName>().is_err()).collect();
+    for name in vault.children(Some(&layout::stack_dir(stack))).await? {
+        if !name.parse().is_ok_and(|name: SourceName| sources.contains(&name)) {
+            names.push(format!("{stack}/{name}"));
+        }
+    }
+    Ok(names)
+}
+
+impl Strangers {
+    /// As findings.
+    pub(super) fn findings(&self) -> Vec<Finding> {
+        let mut all = Vec::new();
+        if !self.files.is_empty() {
+            let (number, bytes) = (count(self.files.len(), "file"), self.file_bytes);
+            all.push(Finding {
+                kind: Kind::Stranger,
+                text: format!("{number} ({bytes} bytes) that this program did not make: {}", few(&self.files)),
+                about: self.files.clone(),
+            });
+        }
+        if !self.objects.is_empty() {
+            let (number, bytes) = (count(self.objects.len(), "object"), self.object_bytes);
+            all.push(Finding {
+                kind: Kind::Stranger,
+                text: format!("{number} ({bytes} bytes) that no signed snapshot needs: left by a run that died, or one that works now"),
+                about: self.objects.clone(),
+            });
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_path_belongs_and_nothing_else_does() {
+        let (stack, source): (StackName, SourceName) = ("s".parse().unwrap(), "db".parse().unwrap());
+        let object = ObjectName::of(b"x").to_string();
+        let (g, id) = ("2026-11-21--7d--00112233", "20261121T020003Z-5r-abcde9");
+        let is = |path: String| belongs(&stack, &source, &StorePath::new(path).unwrap()).is_some();
+        for good in [
+            format!("{g}/generation.json"),
+            format!("{g}/generation.json.sig"),
+            format!("{g}/expired.json"),
+            format!("{g}/deleting.json.sig"),
+            format!("{g}/objects/{}/{object}", &object[..2]),
+            format!("{g}/snapshots/{id}.json"),
+            format!("{g}/snapshots/{id}-suspect.json.sig"),
+            format!("{g}/snapshots/{id}.inventory.zst"),
+            format!("marks/{id}.pin.json"),
+            format!("marks/{id}.checked.json.sig"),
+            format!("receipts/20261121T020003Z-{g}.json"),
+        ] {
+            assert!(is(format!("s/db/{good}")), "{good}");
+        }
+        for stranger in [
+            "notes.txt".to_owned(),
+            format!("{g}/notes.json"),
+            format!("{g}/objects/00/{object}"),
+            format!("{g}/objects/{}/{object}.sig", &object[..2]),
+            format!("{g}/snapshots/{id}.inventory.zst.sig"),
+            format!("{g}/snapshots/x.json"),
+            format!("marks/{id}.odd.json"),
+            format!("receipts/2026-{g}.json"),
+            "2026-11-21/generation.json".to_owned(),
+        ] {
+            assert!(!is(format!("s/db/{stranger}")), "{stranger}");
+        }
+    }
+}

@@ -16,7 +16,7 @@ mod copies;
 mod days;
 mod expiry;
 mod judge;
-pub mod locks;
+mod locks;
 mod strangers;
 
 use std::collections::BTreeSet;
@@ -31,10 +31,12 @@ use crate::prune::notice::{self, Notice};
 use crate::signature::Signers;
 use crate::vault::document::{ExpiredDoc, PruneStage, ReceiptDoc};
 use crate::vault::layout;
+use crate::vault::protection::LockRule;
 use crate::vault::{Vault, VaultError};
 use crate::verify::{Depth, Fraction, Verified, verify};
 
 pub use judge::judge;
+pub use locks::Locks;
 pub use strangers::{Strangers, beside};
 
 /// What was promised for one source in one vault.
@@ -46,8 +48,8 @@ pub struct Promise {
     pub policy: Option<Policy>,
     /// Every snapshot of this time is kept; `None` where `keep` has no window.
     pub window: Option<Span>,
-    /// Whether Object Lock was promised.
-    pub locked: bool,
+    /// The Object Lock that was promised.
+    pub lock: Option<LockRule>,
     /// What was found there; `None` where the vault did not answer: it counts as holding nothing.
     pub evidence: Option<Evidence>,
 }
@@ -92,6 +94,8 @@ pub struct Evidence {
     pub announced: Vec<ExpiredDoc>,
     /// Files that belong to nothing.
     pub strangers: Strangers,
+    /// What was seen of locks; `None` where none is promised or nobody asked.
+    pub locks: Option<Locks>,
 }
 
 /// How much a finding weighs.
@@ -215,13 +219,15 @@ pub struct Judged {
 }
 
 /// Reads what a vault proves about a source: listings, documents, inventories; with `read` also a fraction of the objects.
-/// `judged`: otherwise only what other vaults are compared with. Errors: a store that fails.
+/// `judged`: otherwise only what other vaults are compared with. With `lock`, also whether it is kept at that instant of the
+/// auditor's clock. Errors: a store that fails.
 pub async fn read(
     vault: &Vault,
     signers: &Signers,
     (stack, source): (&StackName, &SourceName),
     read: Option<Fraction>,
     judged: bool,
+    lock: Option<(&LockRule, DateTime<Utc>)>,
 ) -> Result<Evidence, VaultError> {
     let verified = if judged {
         Some(verify(vault, signers, stack, source, None, Depth { read, identities: None }).await?)
@@ -252,7 +258,11 @@ pub async fn read(
         }
     }
     let strangers = if judged { strangers::look(vault, (stack, source), &seen).await? } else { Strangers::default() };
-    Ok(Evidence { verified, seen, receipts, announced, strangers })
+    let locks = match lock.filter(|_| judged) {
+        Some((rule, now)) => Some(locks::read(vault, rule, now, &seen.generations, read).await?),
+        None => None,
+    };
+    Ok(Evidence { verified, seen, receipts, announced, strangers, locks })
 }
 
 /// The first few names of several, and how many more there are.

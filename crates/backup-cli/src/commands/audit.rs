@@ -9,18 +9,21 @@ mod report;
 use std::collections::BTreeSet;
 
 use backup_core::audit::{self, Expected, Promise};
-use backup_core::config::{Lock, Share, Source};
+use backup_core::config::{Place, Share, Source};
 use backup_core::id::SourceName;
 use backup_core::signature::Signers;
 use backup_core::vault::Vault;
+use backup_core::vault::store::Store as _;
 use backup_core::verify::Fraction;
 use retention::Span;
 
+use crate::commands::doctor::protection;
 use crate::commands::silent;
 use crate::commands::verify::share_of_day;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::locks;
 use crate::pruning;
 use crate::session::Session;
 use report::{Report, Unread};
@@ -63,6 +66,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         look.at(source, &mut report).await;
     }
     look.beside(&mut report).await;
+    look.rules(&mut report).await;
     let end = end.worse(report.exit());
     report.warn(&cx.printer);
     let timezone = session.config.timezone;
@@ -89,13 +93,14 @@ impl Look<'_> {
                 vault: configured.name.clone(),
                 policy: configured.keep.as_ref().map(|keep| pruning::policy(keep, source.generation)),
                 window: configured.keep.and_then(|keep| keep.within).map(|within| Span::seconds(within.as_seconds())),
-                locked: configured.lock != Lock::None,
+                lock: locks::rule(config, configured, &self.session.cx.clock),
                 evidence: None,
             };
             if let Some(vault) = self.vaults.iter().find(|vault| vault.name() == configured.name) {
                 let judged = (self.is_chosen)(vault.name());
                 let names = (self.session.stack(), &source.name);
-                match audit::read(vault, self.signers, names, self.read, judged).await {
+                let lock = promise.lock.as_ref().map(|rule| (rule, self.session.cx.clock.now()));
+                match audit::read(vault, self.signers, names, self.read, judged, lock).await {
                     Ok(evidence) => promise.evidence = Some(evidence),
                     Err(error) if judged => report.unread.push(Unread {
                         vault: vault.name().to_owned(),
@@ -137,6 +142,22 @@ impl Look<'_> {
                 && !names.is_empty()
             {
                 report.beside.push((vault.name().to_owned(), names));
+            }
+        }
+    }
+
+    /// The buckets' own rules that delete what is still promised. Where they cannot be seen, that is no breach: an auditor's key
+    /// often may not, and `doctor` says so.
+    async fn rules(&self, report: &mut Report) {
+        for configured in self.session.config.vaults.iter().filter(|vault| (self.is_chosen)(&vault.name)) {
+            let answers = self.vaults.iter().any(|vault| vault.name() == configured.name);
+            let (Place::S3(s3), true) = (&configured.place, answers) else { continue };
+            let Ok(store) = self.session.s3(&configured.name, s3).await else { continue };
+            let Ok(rules) = store.lifecycle().await else { continue };
+            let needed = protection::needed(self.session, configured);
+            let lines = protection::too_short(&rules, store.key_prefix(), needed);
+            if !lines.is_empty() {
+                report.rules.push((configured.name.clone(), lines));
             }
         }
     }

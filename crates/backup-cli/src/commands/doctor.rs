@@ -1,7 +1,7 @@
 //! `backup doctor`.
 
 mod checks;
-mod protection;
+pub(crate) mod protection;
 mod vaults;
 
 use serde_json::json;

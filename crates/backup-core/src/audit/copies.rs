@@ -124,14 +124,15 @@ pub(super) fn forks(promises: &[Promise]) -> Vec<Finding> {
     let mut own: BTreeSet<String> = BTreeSet::new();
     for one in evidence() {
         documents.extend(one.seen.documents.iter().map(|(dir, signed)| (signed.hash(), (dir.clone(), signed.clone()))));
-        own.extend(verify::chain(&one.seen.documents, &one.seen.history.removed));
+        own.extend(verify::chain(&one.seen.documents, &one.seen.history.removed).into_iter().map(|open| open.text));
     }
     if evidence().count() < 2 {
         return Vec::new();
     }
     let removed: Vec<_> = evidence().flat_map(|one| one.seen.history.removed.iter().copied()).collect();
     let documents: Vec<_> = documents.into_values().collect();
-    let broken = verify::chain(&documents, &removed).into_iter().filter(|text| !own.contains(text));
+    let broken =
+        verify::chain(&documents, &removed).into_iter().map(|open| open.text).filter(|text| !own.contains(text));
     broken
         .map(|text| Finding {
             kind: Kind::Fork,

@@ -83,8 +83,8 @@ fn one(
     findings.extend(copies::behind(all, &here));
     let expiry = expiry::judge(expected, promises, promise, evidence);
     findings.extend(expiry.findings);
-    if promise.locked {
-        findings.extend(locks::judge(&evidence.seen.generations));
+    if promise.lock.is_some() {
+        findings.extend(locks::judge(evidence.locks.as_ref()));
     }
     findings.extend(suspects(evidence));
     findings.extend(evidence.strangers.findings());

@@ -1,21 +1,127 @@
 //! Until when a file is locked: the one place that asks.
 //!
-//! Object Lock keeps even the owner of the credentials from deleting. What was promised and cannot be seen counts as not
-//! kept: an auditor reports what is proved.
+//! Object Lock keeps even the owner of the credentials from deleting. What was promised and is not seen counts as not kept: an
+//! auditor reports what is proved. A store is asked once for each file, so not all objects are asked for: those that the
+//! audit reads, else one in [`SAMPLE`], other ones in each generation; documents all.
 
+use chrono::{DateTime, Utc};
+use futures::StreamExt as _;
+
+use crate::id::ObjectName;
 use crate::vault::layout::GenerationDir;
+use crate::vault::protection::{LockMode, LockRule, Retention};
+use crate::vault::store::StorePath;
+use crate::vault::{Vault, VaultError};
+use crate::verify::Fraction;
 
-use super::{Finding, Kind, few};
+use super::{Finding, Kind, count, few};
 
-/// Judges a vault whose policy promises a lock. Nothing here reads a lock's date from a store yet, so nothing is proved.
-pub(super) fn judge(generations: &[GenerationDir]) -> Option<Finding> {
-    let unproved: Vec<String> = generations.iter().map(|dir| dir.id.to_string()).collect();
-    (!unproved.is_empty()).then(|| Finding {
-        kind: Kind::Unlocked,
-        text: format!(
-            "an Object Lock is promised, and cannot be proved: this version reads no lock's date ({})",
-            few(&unproved)
-        ),
-        about: unproved,
-    })
+/// One object in so many is asked for.
+const SAMPLE: u32 = 64;
+
+/// Questions that are under way at once.
+const AT_ONCE: usize = 16;
+
+/// What was seen of the locks of one source.
+#[derive(Debug, Default)]
+pub struct Locks {
+    /// Files that were asked for.
+    pub asked: usize,
+    /// Those that are not locked as promised, and why.
+    pub unlocked: Vec<(StorePath, String)>,
+}
+
+/// Asks for the locks of everything that must still be locked at `now`, by the generations of one source.
+pub(super) async fn read(
+    vault: &Vault,
+    rule: &LockRule,
+    now: DateTime<Utc>,
+    generations: &[GenerationDir],
+    read: Option<Fraction>,
+) -> Result<Locks, VaultError> {
+    let mut locks = Locks::default();
+    for dir in generations {
+        let promised = rule.promised(&dir.id);
+        if promised <= now {
+            continue;
+        }
+        let sample = read.unwrap_or(Fraction { part: 1, of: SAMPLE });
+        let files = vault.list(&dir.dir()).await?.into_iter().map(|entry| entry.path);
+        let files: Vec<StorePath> =
+            files.filter(|path| object(dir, path).is_none_or(|name| sample.holds(&name))).collect();
+        locks.asked += files.len();
+        let mut answers = futures::stream::iter(files)
+            .map(async |path| {
+                let seen = vault.protection(&path).await;
+                (path, seen)
+            })
+            .buffered(AT_ONCE);
+        while let Some((path, seen)) = answers.next().await {
+            if let Some(why) = short(seen?.as_ref(), rule.mode, promised) {
+                locks.unlocked.push((path, why));
+            }
+        }
+    }
+    Ok(locks)
+}
+
+/// The object that lies at a path.
+fn object(dir: &GenerationDir, path: &StorePath) -> Option<ObjectName> {
+    let name: ObjectName = path.as_str().rsplit('/').next()?.parse().ok()?;
+    (dir.object(&name) == *path).then_some(name)
+}
+
+/// Why what was seen is less than what was promised.
+fn short(seen: Option<&Retention>, mode: LockMode, promised: DateTime<Utc>) -> Option<String> {
+    let Some(Retention { mode: Some(found), until: Some(until), .. }) = seen else {
+        return Some("not locked".to_owned());
+    };
+    if *until < promised {
+        return Some(format!("locked until {} only, not {}", until.format("%F"), promised.format("%F")));
+    }
+    (mode == LockMode::Compliance && *found == LockMode::Governance)
+        .then(|| "locked in governance mode, which some users may lift".to_owned())
+}
+
+/// Judges what was seen in a vault whose policy promises a lock; what nobody asked for is not proved.
+pub(super) fn judge(locks: Option<&Locks>) -> Option<Finding> {
+    let Some(locks) = locks else {
+        let text = "an Object Lock is promised, and nobody asked for it".to_owned();
+        return Some(Finding { kind: Kind::Unlocked, text, about: Vec::new() });
+    };
+    let (_, first) = locks.unlocked.first()?;
+    let about: Vec<String> = locks.unlocked.iter().map(|(path, _)| path.to_string()).collect();
+    let text = format!(
+        "{} of {} that were asked for are not locked as promised; the first is {first}: {}",
+        count(about.len(), "file"),
+        locks.asked,
+        few(&about)
+    );
+    Some(Finding { kind: Kind::Unlocked, text, about })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_lock_is_judged_by_its_end_and_its_mode() {
+        let promised = at("2026-12-16T00:00:00Z");
+        let lock = |mode, until: &str| Retention { mode, until: Some(at(until)), legal_hold: false };
+        let (strong, weak) = (Some(LockMode::Compliance), Some(LockMode::Governance));
+        let judged = |seen: Option<Retention>, mode| short(seen.as_ref(), mode, promised);
+        assert_eq!(judged(Some(lock(strong, "2026-12-16T00:00:00Z")), LockMode::Compliance), None);
+        assert_eq!(judged(Some(lock(strong, "2026-12-16T00:00:00Z")), LockMode::Governance), None);
+        assert!(judged(Some(lock(strong, "2026-12-15T23:59:59Z")), LockMode::Compliance).is_some());
+        assert!(judged(Some(lock(weak, "2027-01-01T00:00:00Z")), LockMode::Compliance).is_some());
+        assert!(judged(None, LockMode::Governance).is_some());
+        let held = Retention { mode: None, until: None, legal_hold: true };
+        assert!(judged(Some(held), LockMode::Governance).is_some(), "whoever set the hold can lift it");
+        assert!(judge(None).is_some(), "not asked is not proved");
+        assert!(judge(Some(&Locks { asked: 5, unlocked: Vec::new() })).is_none());
+    }
 }

@@ -74,8 +74,13 @@ impl LockRule {
     /// generation is locked as if one began now. Never in the past: a late copy of an old generation is locked for the grace.
     pub fn until(&self, path: &StorePath) -> DateTime<Utc> {
         let now = self.clock.now();
-        let deadline = generation(path).map_or_else(|| now + self.period + self.period, |id| id.deadline());
-        (deadline + self.window + GRACE).max(now + GRACE)
+        let begun_now = || now + self.period + self.period + self.window + GRACE;
+        generation(path).map_or_else(begun_now, |id| self.promised(&id)).max(now + GRACE)
+    }
+
+    /// Until when everything in a generation is locked at least, if it was stored in time.
+    pub fn promised(&self, generation: &GenerationId) -> DateTime<Utc> {
+        generation.deadline() + self.window + GRACE
     }
 }
 

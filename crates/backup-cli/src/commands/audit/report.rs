@@ -38,6 +38,8 @@ pub(super) struct Report {
     pub(super) quiet: Vec<(String, CliError)>,
     /// Names in a vault that are beside all sources.
     pub(super) beside: Vec<(String, Vec<String>)>,
+    /// Rules of a vault's bucket that delete what is promised.
+    pub(super) rules: Vec<(String, Vec<String>)>,
     /// The share of the objects that was read.
     pub(super) read: Option<Fraction>,
     /// Objects whose bytes were hashed.
@@ -64,6 +66,9 @@ impl Report {
             Weight::Note => Exit::Done,
         };
         let mut end = self.findings().map(of).fold(Exit::Done, Exit::worse);
+        if !self.rules.is_empty() {
+            end = end.worse(Exit::Breach);
+        }
         end = self.unread.iter().fold(end, |end, unread| end.worse(unread.error.as_part()));
         let any_believed = self.sources.iter().any(|(_, judged)| judged.vaults.iter().any(|one| one.snapshots > 0));
         if self.sources.iter().any(|(_, judged)| judged.is_all_foreign) && !any_believed {
@@ -106,6 +111,7 @@ impl Report {
             "class": end.word(),
             "sources": sources,
             "unread": self.unread.iter().map(unread).collect::<Vec<_>>(),
+            "rules": self.rules.iter().map(|(vault, lines)| json!({ "vault": vault, "breaches": lines })).collect::<Vec<_>>(),
             "beside": self.beside.iter().map(beside).collect::<Vec<_>>(),
             "silent": silent::to_json(&self.quiet),
             "read": self.read.map(|read| format!("{}/{}", read.part, read.of)),
@@ -154,6 +160,10 @@ impl Report {
             for one in &judged.vaults {
                 block(&mut text, &format!("vault {}, source {source}", one.vault), &one.findings);
             }
+        }
+        for (vault, lines) in &self.rules {
+            let _ = writeln!(text, "\nvault {vault}");
+            lines.iter().for_each(|line| text.push_str(&bullet("breach", line)));
         }
         for (vault, names) in &self.beside {
             let line = format!("beside the sources of this policy: {}", names.join(", "));

@@ -1,7 +1,7 @@
 //! What protects an S3 vault from the key that this host uses, and what the bucket itself would delete.
 
 use backup_core::config::{self, Protects};
-use backup_core::vault::protection::{Hidden, Lifecycle};
+use backup_core::vault::protection::{Hidden, Lifecycle, LifecycleRule};
 use backup_core::vault::s3::{LockSeen, Probe, Shield, Versioning};
 use backup_core::vault::store::Store as _;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -78,11 +78,25 @@ pub(super) fn report(session: &Session<'_>, about: &str, vault: &config::Vault, 
         checks.fail(about, &error);
     }
     versions(about, seen, checks);
-    let needed = session
-        .config
-        .kept_at_most(vault)
-        .and_then(|span| TimeDelta::try_seconds(i64::try_from(span.as_seconds()).ok()?));
-    lifecycle(about, seen, needed, checks);
+    lifecycle(about, seen, needed(session, vault), checks);
+}
+
+/// How long a file of a vault may be needed after it was stored; `None`: for ever.
+pub(crate) fn needed(session: &Session<'_>, vault: &config::Vault) -> Option<TimeDelta> {
+    let span = session.config.kept_at_most(vault)?;
+    TimeDelta::try_seconds(i64::try_from(span.as_seconds()).ok()?)
+}
+
+/// What a bucket's rules delete too early, a line each.
+pub(crate) fn too_short(rules: &Lifecycle, prefix: &str, needed: Option<TimeDelta>) -> Vec<String> {
+    let promise = needed.map_or("for ever".to_owned(), |needed| format!("up to {} days", needed.num_days()));
+    let told = |rule: &LifecycleRule| {
+        Some(format!(
+            "the bucket's rule `{}` deletes `{}*` {}, and what is stored here is needed {promise}",
+            rule.id, rule.prefix, rule.expires?
+        ))
+    };
+    rules.too_short(prefix, needed).into_iter().filter_map(told).collect()
 }
 
 fn versions(about: &str, seen: &Seen, checks: &mut Checks) {
@@ -112,13 +126,7 @@ fn lifecycle(about: &str, seen: &Seen, needed: Option<TimeDelta>, checks: &mut C
         }
         Lifecycle::Rules(rules) => rules,
     };
-    let promise = needed.map_or("for ever".to_owned(), |needed| format!("up to {} days", needed.num_days()));
-    for rule in seen.rules.too_short(&seen.prefix, needed) {
-        let Some(expires) = rule.expires else { continue };
-        let text = format!(
-            "the bucket's rule `{}` deletes `{}*` {expires}, and what is stored here is needed {promise}",
-            rule.id, rule.prefix
-        );
+    for text in too_short(&seen.rules, &seen.prefix, needed) {
         checks.add(about, Level::Breach, text, "take that rule away, or let it reach other prefixes only");
     }
     for rule in rules.iter().filter(|rule| rule.reaches(&seen.prefix)) {
@@ -177,7 +185,7 @@ pub(super) fn protection(
 mod tests {
     use super::*;
     use backup_core::config::{Lock, Place};
-    use backup_core::vault::protection::{Expires, LifecycleRule};
+    use backup_core::vault::protection::Expires;
 
     fn seen() -> Seen {
         Seen {

@@ -29,6 +29,10 @@ crates/backup-core/src/source/postgres/capture.rs|details.names.same(&dumped)?;|
 crates/backup-core/src/source/postgres/workers.rs|shapes.compare(self.connect, self.tables).await?;||a_change_in_the_middle_without_locks
 crates/backup-core/src/source/postgres/deadlock.rs|> 0 {|> 9 {|a_truncate_between_our_locks_and_pg_dumps
 crates/backup-core/src/source/postgres/restore/types.rs|if found.get(&key) != Some(expected) {|if false {|a_part_that_is_not_what_it_was_is_found
+crates/backup-core/src/backup/guard.rs|if held.anomalous |if false |a_loss_is_suspect_each_night_until_somebody_accepts_it
+crates/backup-core/src/backup/guard.rs|if signed.doc.suspect == 0 {|if true {|without_the_state_totals_of_signed_documents_are_compared
+crates/backup-core/src/prune/frozen.rs|if !accepted.contains(&signed.hash()) {|if true {|nothing_from_before_an_anomaly_expires_until_each_is_accepted
+retention/src/plan/rules.rs|self.keep_anomalies();||nothing_from_before_an_anomaly_expires_until_each_is_accepted
 TABLE
 }
 

@@ -50,6 +50,7 @@ fn a_table_that_lost_most_of_its_rows_is_told_until_it_is_accepted() {
     assert!(told.all().contains(&line), "{}", told.all());
     let first = newest(&stack);
     assert!(first.ends_with("-suspect"), "{first}");
+    assert!(told.all().contains(&format!("said `backup accept {}`", short(&first))), "{}", told.all());
 
     // Still so the next night, against the same good one, and for programs.
     let report = stack.backup(&["run", "nightly", "--json"]).expect(3).json();

@@ -328,6 +328,20 @@ mod tests {
     }
 
     #[test]
+    fn an_anomaly_that_only_one_vault_has_keeps_elsewhere_what_it_lacks() {
+        let config = config("keep = { within = \"2d\", min = 1 }");
+        let promised = |accepted: bool| {
+            let mut newest = history(0..4);
+            (newest.stamps[0].suspect, newest.stamps[0].accepted) = (true, accepted);
+            let seen = BTreeMap::from([("a", history(1..20)), ("b", newest)]);
+            let others = config.vaults.iter().filter(|vault| vault.name == "b");
+            promised(others, &config.sources[0], &seen, now(), Tz::UTC).len()
+        };
+        assert_eq!(promised(true), 0);
+        assert_eq!(promised(false), 16, "all that is older than the anomaly and not in its vault");
+    }
+
+    #[test]
     fn what_another_vault_promises_and_lacks_is_promised_elsewhere() {
         let ask = |keep: &str, b: Option<History>| {
             let config = config(keep);

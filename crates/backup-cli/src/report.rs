@@ -269,6 +269,13 @@ impl Report {
                     for reason in &stored.suspect {
                         out.push_str(&format!("suspect: {}: {reason}\n", source.source));
                     }
+                    if !stored.suspect.is_empty() {
+                        let id = &stored.short;
+                        out.push_str(&format!(
+                            "  hint: nothing from before it expires until somebody has looked (`backup show {id}`) and said \
+                             `backup accept {id}`\n"
+                        ));
+                    }
                 }
                 Err(error) => out.push_str(&problem(error)),
             }

@@ -53,8 +53,7 @@ impl Frozen {
     pub(super) fn advice(&self) -> String {
         let ids: Vec<&str> = self.suspects.iter().map(|(doc, _)| doc.id.short()).collect();
         format!(
-            "look at each with `backup show ID`; if its data is right, `backup accept ID`: {}; if not, find out what was lost, \
-             and restore from before it",
+            "look at each with `backup show ID`; when its data is right, or what was lost is back, `backup accept ID`: {}",
             ids.join(", ")
         )
     }

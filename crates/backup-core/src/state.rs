@@ -5,6 +5,7 @@
 //! Nothing here is a secret, and nothing here is needed for a restore.
 
 mod reads;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

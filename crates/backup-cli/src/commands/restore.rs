@@ -27,6 +27,7 @@ use crate::session;
 use crate::terminal;
 use proof::Proof;
 use scene::Scene;
+pub(crate) use scene::at_address;
 use work::Work;
 
 /// How much is compared after a restore.

@@ -10,6 +10,7 @@ mod suite {
     mod cli_config;
     mod cli_inspect;
     mod cli_marks;
+    mod cli_pull;
     mod cli_repair;
     mod cli_vaults;
     mod compat;
@@ -28,6 +29,7 @@ mod suite {
     mod pg_restore;
     mod recover;
     mod restore_options;
+    mod resume;
     mod roundtrip;
     mod stack;
     mod store_answers;

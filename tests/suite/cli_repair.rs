@@ -182,3 +182,36 @@ fn a_bucket_is_repaired_from_a_directory_and_the_other_way_round() {
         host.good(&["verify", "--identity", "ops.txt"]);
     }
 }
+
+#[test]
+fn status_tells_how_far_a_vault_is_behind_also_while_it_is_down() {
+    let host = host(&Host::local("offsite"));
+    let lag = |code: i32| {
+        let ended = host.run(&["status", "--json"]);
+        assert_eq!(ended.code, code, "{}{}", ended.out, ended.err);
+        ended.json()["sources"][0]["vaults"][1].clone()
+    };
+    let good = lag(0);
+    assert_eq!((&good["vault"], &good["missing"], &good["answers"]), (&"offsite".into(), &0.into(), &true.into()));
+    fs::rename(host.path("offsite"), host.path("unplugged")).unwrap();
+    fs::write(host.path("data/b.bin"), noise(700_000)).unwrap();
+    assert_eq!(host.run(&["run"]).code, 3);
+    let down = lag(3);
+    // Fails where nothing is remembered of a vault that is away: `replication::seen`.
+    assert_eq!(
+        (&down["missing"], &down["answers"], &down["newest"]),
+        (&1.into(), &false.into(), &good["newest"]),
+        "{down:#}"
+    );
+    assert!(down["missing_bytes"].as_u64().unwrap() > 0 && down["seen"].is_string(), "{down:#}");
+    let said = host.run(&["status"]).out;
+    assert!(said.contains("offsite: does not answer; ") && said.contains(" missing, "), "{said}");
+    fs::rename(host.path("unplugged"), host.path("offsite")).unwrap();
+    assert_eq!(lag(0)["missing"], 1);
+    host.good(&["replicate"]);
+    let again = lag(0);
+    assert_eq!(
+        (&again["missing"], &again["missing_bytes"], &again["behind_seconds"]),
+        (&0.into(), &0.into(), &0.into())
+    );
+}

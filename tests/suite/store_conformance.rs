@@ -152,6 +152,7 @@ async fn conform(store: &dyn Store, place: Place) {
     listings_are_whole_and_sorted(store).await;
     children_are_the_next_parts(store).await;
     deletion_is_idempotent_and_narrow(store, place).await;
+    what_is_set_aside_is_kept(store).await;
     long_paths_work(store, place.longest_path_bytes).await;
     readers_see_nothing_or_the_whole(store).await;
     many_writers_at_once(store).await;
@@ -323,6 +324,22 @@ async fn many_writers_at_once(store: &dyn Store) {
     assert_eq!(listed.len(), 40);
     assert!(listed.iter().all(|e| e.path.as_str().rsplit('/').next() == Some(e.bytes.to_string().as_str())));
     store.sync().await.unwrap();
+}
+
+async fn what_is_set_aside_is_kept(store: &dyn Store) {
+    let [at, aside, none] = ["aside/of/a", "_aside/1/aside/of/a", "aside/of/none"].map(path);
+    assert!(!store.set_aside(&none, &aside).await.unwrap(), "nothing lies there");
+    assert_eq!(store.stat(&aside).await.unwrap(), None);
+    store.put(&at, "bad".into(), PutMode::Replace).await.unwrap();
+    assert!(store.set_aside(&at, &aside).await.unwrap());
+    // What takes its place changes nothing of what was kept.
+    store.put(&at, "good".into(), PutMode::Replace).await.unwrap();
+    store.sync().await.unwrap();
+    assert_eq!(store.get(&aside, 9).await.unwrap(), "bad");
+    assert_eq!(store.get(&at, 9).await.unwrap(), "good");
+    for path in [at, aside] {
+        store.delete(&path).await.unwrap();
+    }
 }
 
 async fn the_clock_moves_with_bodies(store: &dyn Store) {

@@ -11,7 +11,7 @@ use backup_core::catalogue::{self, Listed};
 use backup_core::config;
 use backup_core::id::{Hash256, SourceName};
 use backup_core::monitor::Event;
-use backup_core::replicate::{Marks, Proof, ReplicateError, Route, marks_of, proofs, replicate, replicate_marks};
+use backup_core::replicate::{Marks, Proof, ReplicateError, Route, marks_of, proofs, replicate_marks, replicate_one};
 use backup_core::signature::Signers;
 use backup_core::vault::document::{MarkKind, SnapshotDoc};
 use backup_core::vault::layout::SnapshotId;
@@ -48,6 +48,19 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// Nothing copied yet.
+    pub(crate) fn new(from: &str, to: &str, source: &SourceName) -> Self {
+        Self {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            source: source.clone(),
+            snapshots: Vec::new(),
+            objects: 0,
+            bytes: 0,
+            errors: Vec::new(),
+        }
+    }
+
     /// How a run ends that has this lane: done, partial, or damage.
     pub(crate) fn exit(&self) -> Exit {
         self.errors.iter().fold(Exit::Done, |end, error| end.worse(error.as_part()))
@@ -106,6 +119,8 @@ pub(crate) struct Work {
     pub(crate) silent: Vec<(String, SourceName, CliError)>,
     /// Snapshots that a vault lists and that are not believed there, and marks that it could not give.
     pub(crate) refused: Vec<(String, SourceName, CliError)>,
+    /// The newest capture that each vault lists, by source and vault.
+    held: BTreeMap<(SourceName, String), SnapshotId>,
     /// The marks of each source, by vault.
     marks: BTreeMap<SourceName, BTreeMap<String, Marks>>,
     /// The only vault that gets anything.
@@ -144,6 +159,11 @@ pub(crate) async fn survey(
         // A vault that cannot be listed would seem to lack everything.
         let deaf: BTreeSet<String> = failed.iter().map(|(vault, _)| vault.clone()).collect();
         work.silent.extend(failed.into_iter().map(|(vault, error)| (vault, name.clone(), error.into())));
+        for one in listed.iter().filter(|one| !one.id.is_imported()) {
+            let held = one.vaults.iter().map(|vault| ((name.clone(), vault.name().to_owned()), one.id.clone()));
+            // Oldest first: the last one stays.
+            work.held.extend(held);
+        }
         let ids: BTreeSet<SnapshotId> = listed.iter().map(|listed| listed.id.clone()).collect();
         for vault in vaults {
             if deaf.contains(vault.name()) {
@@ -237,11 +257,12 @@ impl Work {
 ///
 /// A plan that is frozen for a gap or a clock keeps what no rule names, because deleting is final; a copy is not made for
 /// that reason alone, or an outage long ago would bring back what was pruned since.
-fn wanted(policy: Option<&Policy>, history: &History, now: DateTime<Utc>, timezone: Tz) -> BTreeSet<String> {
+pub(crate) fn wanted(policy: Option<&Policy>, history: &History, now: DateTime<Utc>, timezone: Tz) -> BTreeSet<String> {
     pruning::kept(policy, history, now, timezone, false)
 }
 
-fn stamp(signed: &Signed<SnapshotDoc>, marks: &BTreeSet<(Hash256, &str)>) -> Stamp {
+/// What a policy is asked about a snapshot, with the marks that any vault has.
+pub(crate) fn stamp(signed: &Signed<SnapshotDoc>, marks: &BTreeSet<(Hash256, &str)>) -> Stamp {
     let (doc, hash) = (&signed.doc, signed.hash());
     let marked = |kind: MarkKind| marks.contains(&(hash, kind.word()));
     Stamp {
@@ -256,7 +277,8 @@ fn stamp(signed: &Signed<SnapshotDoc>, marks: &BTreeSet<(Hash256, &str)>) -> Sta
 }
 
 /// Copies what is lacking and wanted; then the marks, between all vaults.
-pub(crate) async fn copy(session: &Session<'_>, vaults: &[Vault], signers: &Signers, work: Work) -> Vec<Lane> {
+pub(crate) async fn copy(session: &Session<'_>, vaults: &[Vault], signers: &Signers, mut work: Work) -> Vec<Lane> {
+    let mut held = std::mem::take(&mut work.held);
     let mut lanes = Lanes::default();
     let mut dead: BTreeSet<String> = BTreeSet::new();
     for (vault, source, error) in &work.silent {
@@ -275,9 +297,12 @@ pub(crate) async fn copy(session: &Session<'_>, vaults: &[Vault], signers: &Sign
                 continue;
             }
             let route = Route { from, to: &lack.to, signers, monitor: &session.monitor };
-            let only = |id: &SnapshotId| *id == lack.listed.id;
-            let done = replicate(route, session.stack(), &lack.source, &only, false).await;
+            let done = replicate_one(route, &lack.listed.dir, &lack.listed.id).await;
             let lane = lanes.at(from.name(), lack.to.name(), &lack.source);
+            for id in done.snapshots.iter().filter(|id| !id.is_imported()) {
+                let newest = held.entry((lack.source.clone(), lack.to.name().to_owned())).or_insert_with(|| id.clone());
+                newest.clone_from(&(*newest).clone().max(id.clone()));
+            }
             lane.snapshots.extend(done.snapshots);
             lane.objects += done.objects;
             lane.bytes += done.bytes;
@@ -291,7 +316,17 @@ pub(crate) async fn copy(session: &Session<'_>, vaults: &[Vault], signers: &Sign
         }
     }
     marks_between(session, vaults, work, &mut lanes, &mut dead).await;
+    seen(session, vaults, held).await;
     lanes.0.into_values().collect()
+}
+
+/// Remembers what each vault holds, for the day when it does not answer. A memory that fails costs only that.
+async fn seen(session: &Session<'_>, vaults: &[Vault], held: BTreeMap<(SourceName, String), SnapshotId>) {
+    let Some(state) = session.remembered().await else { return };
+    for ((source, vault), newest) in held {
+        let Some(vault) = vaults.iter().find(|known| known.name() == vault) else { continue };
+        let _ = state.set_seen(vault.id(), &source, &newest, session.cx.clock.now()).await;
+    }
 }
 
 /// Marks are made after a snapshot was copied: they travel also where nothing else does.
@@ -348,15 +383,8 @@ struct Lanes(BTreeMap<(SourceName, String, String), Lane>);
 
 impl Lanes {
     fn at(&mut self, from: &str, to: &str, source: &SourceName) -> &mut Lane {
-        self.0.entry((source.clone(), to.to_owned(), from.to_owned())).or_insert_with(|| Lane {
-            from: from.to_owned(),
-            to: to.to_owned(),
-            source: source.clone(),
-            snapshots: Vec::new(),
-            objects: 0,
-            bytes: 0,
-            errors: Vec::new(),
-        })
+        let at = (source.clone(), to.to_owned(), from.to_owned());
+        self.0.entry(at).or_insert_with(|| Lane::new(from, to, source))
     }
 }
 

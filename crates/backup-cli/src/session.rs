@@ -142,6 +142,12 @@ impl<'a> Session<'a> {
         Ok(State::open(dir, self.stack()).await?)
     }
 
+    /// What this host remembers, where it remembers anything: no state is made.
+    pub(crate) async fn remembered(&self) -> Option<State> {
+        let there = self.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists());
+        if there { self.state().await.ok() } else { None }
+    }
+
     /// The folder of the state.
     pub(crate) fn state_dir(&self) -> Result<&Path, CliError> {
         match &self.config.state {

@@ -216,6 +216,20 @@ pub async fn replicate(
     done
 }
 
+/// Copies one snapshot, whatever lies in its place: for a caller that has listed both vaults already and knows that the
+/// destination lacks it or has something there that is not believed.
+pub async fn replicate_one(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Replicated {
+    let mut done = Replicated::default();
+    match copy(route, dir, id).await {
+        Ok((objects, bytes)) => {
+            (done.objects, done.bytes) = (objects, bytes);
+            done.snapshots.push(id.clone());
+        }
+        Err(error) => done.errors.push(error),
+    }
+    done
+}
+
 async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<(u64, u64), ReplicateError> {
     let Route { from, to, signers, monitor } = route;
     let failed = |source| ReplicateError::Snapshot {

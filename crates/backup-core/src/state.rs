@@ -7,6 +7,7 @@
 
 pub mod held;
 mod reads;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! `backup replicate`.
 
+mod pull;
+
 use backup_core::id::SourceName;
 use serde_json::{Value, json};
 
@@ -18,6 +20,18 @@ pub(crate) struct Args {
     /// Only into this vault
     #[arg(long, value_name = "NAME")]
     pub(crate) vault: Option<String>,
+    /// Pull from this vault, which is only read: a name or an address
+    #[arg(long, value_name = "NAME|URL", requires = "to", conflicts_with = "vault")]
+    pub(crate) from: Option<String>,
+    /// Pull into this vault of this machine: a name or an address
+    #[arg(long, value_name = "NAME|URL", requires = "from")]
+    pub(crate) to: Option<String>,
+    /// With --from: only this stack; otherwise the configuration's, or all
+    #[arg(long, value_name = "STACK", requires = "from")]
+    pub(crate) stack: Option<backup_core::id::StackName>,
+    /// With --from: whose signatures are believed, instead of `keys.signers`
+    #[arg(long, value_name = "SHA256:…", requires = "from")]
+    pub(crate) signer: Option<String>,
     /// Only these sources
     #[arg(long, value_name = "S")]
     pub(crate) source: Vec<SourceName>,
@@ -28,6 +42,9 @@ pub(crate) struct Args {
 
 /// Copies; exit 3 when a vault did not answer, 4 when something to be copied was damaged.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
+    if let (Some(from), Some(to)) = (&args.from, &args.to) {
+        return pull::run(cx, args, from, to).await;
+    }
     let session = Session::open(cx)?;
     let sources = replication::names(&session.sources(&args.source)?);
     let signers = session.signers()?;

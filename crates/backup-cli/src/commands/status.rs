@@ -4,6 +4,7 @@
 //! must not turn a breach into `ok`.
 
 mod frozen;
+mod lag;
 mod verdict;
 
 use backup_core::config::{Objective, Source};
@@ -26,7 +27,8 @@ use crate::find::{self, Found};
 use crate::session::Session;
 use crate::words;
 use frozen::Frozen;
-use verdict::{Lag, Verdict};
+use lag::Lag;
+use verdict::Verdict;
 
 /// Show each source's newest snapshot and its age against the objectives
 #[derive(Debug, clap::Args)]
@@ -194,17 +196,7 @@ async fn standing<'a>(
     let overdue_since = newest.as_ref().and_then(|doc| due(doc.instant)).filter(|due| *due <= now);
     let instant = newest.as_ref().map(|doc| doc.instant);
     let verdict = judge(source.objective.as_ref(), instant, overdue_since, now, timezone, !found.vaults.is_empty());
-    let listed = found.of(&source.name);
-    let lags = found
-        .vaults
-        .iter()
-        .map(|vault| {
-            let here = |one: &&backup_core::catalogue::Listed| one.vaults.iter().any(|v| v.name() == vault.name());
-            let has: Vec<bool> = listed.iter().map(here).collect();
-            let newest = listed.iter().rev().find(|one| here(one) && !one.id.is_imported()).map(|one| one.id.clone());
-            (vault.name().to_owned(), Lag { newest, missing: verdict::missing(&has) })
-        })
-        .collect();
+    let lags = lag::of(session, source, found, signers).await;
     Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending, frozen })
 }
 
@@ -329,9 +321,7 @@ impl Standing<'_> {
             "objective": self.source.objective.as_ref().map(objective_json),
             "next_due": self.next_due.map(words::utc),
             "overdue_since": self.overdue_since.map(words::utc),
-            "vaults": self.lags.iter().map(|(vault, lag)| json!({
-                "vault": vault, "newest": lag.newest, "missing": lag.missing,
-            })).collect::<Vec<_>>(),
+            "vaults": self.lags.iter().map(|(vault, lag)| lag.to_json(vault)).collect::<Vec<_>>(),
             "pending": self.pending.iter().map(|pending| json!({
                 "vault": pending.vault,
                 "generation": pending.doc.generation,
@@ -362,7 +352,7 @@ impl Standing<'_> {
             lines.push(format!("  overdue   since {}", words::local(since, timezone)));
         }
         for (vault, lag) in &self.lags {
-            lines.push(format!("  vault     {vault}: {}", lag.text()));
+            lines.push(format!("  vault     {vault}: {}", lag.text(now)));
         }
         for pending in &self.pending {
             let (stage, since) = (stage(pending.doc.stage), words::local(pending.doc.at, timezone));

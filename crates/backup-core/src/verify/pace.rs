@@ -22,7 +22,7 @@ pub struct Pace<'a> {
     /// Asked before each object: `true` ends the reading, and what is under way is brought to its end.
     pub stop: Option<&'a (dyn Fn() -> bool + Sync)>,
     /// When what was read before.
-    pub before: Reads,
+    pub before: Option<&'a Reads>,
     /// Objects read at this instant or later are not read again.
     pub fresh: Option<DateTime<Utc>>,
     /// The instant of this call, at which what it reads was read.
@@ -35,7 +35,7 @@ impl Pace<'_> {
     }
 
     fn last(&self, dir: &GenerationDir, name: &ObjectName) -> Option<DateTime<Utc>> {
-        self.before.get(dir)?.get(name).copied()
+        self.before?.get(dir)?.get(name).copied()
     }
 
     /// Generations in the order in which they are to be looked at. Where time is short the one goes first that holds what
@@ -139,7 +139,7 @@ mod tests {
         let [a, b, c, d] = [4, 3, 2, 1].map(|byte| Hash256([byte; 32]));
         let days = |days| now - TimeDelta::days(days);
         let before = HashMap::from([(dir.clone(), HashMap::from([(a, days(3)), (b, days(1)), (c, days(0))]))]);
-        let mut pace = Pace { before, now, ..Pace::default() };
+        let mut pace = Pace { before: Some(&before), now, ..Pace::default() };
         assert_eq!(pace.order(&dir, [&a, &b, &c, &d].into_iter()), [d, a, b, c]);
         pace.fresh = Some(days(0));
         assert_eq!(pace.order(&dir, [&a, &b, &c, &d].into_iter()), [d, a, b]);

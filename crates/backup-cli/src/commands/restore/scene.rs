@@ -91,9 +91,7 @@ impl<'a> Scene<'a> {
             }
         };
         let monitor = session::monitor(cx);
-        let store = store(address, monitor.clone()).await?;
-        let pinned = config.as_ref().and_then(|config| pinned(config, address));
-        let vault = Vault::open(&address.to_string(), store, pinned).await?.reading_older();
+        let vault = at_address(address, config.as_ref(), monitor.clone(), false).await?.reading_older();
         let timezone = config.as_ref().map_or(chrono_tz::UTC, |config| config.timezone);
         Ok(Self { cx, monitor, config, stack, vaults: vec![vault], silent: Vec::new(), signers, timezone })
     }
@@ -119,8 +117,20 @@ fn pinned<'a>(config: &'a Config, address: &Address) -> Option<&'a VaultId> {
     vault.and_then(|vault| vault.id.as_ref())
 }
 
-/// The store at an address. S3 keys come from the environment.
-async fn store(address: &Address, monitor: Arc<dyn Monitor>) -> Result<Arc<dyn Store>, CliError> {
+/// The vault at an address, which must be the pinned one where the configuration knows the address.
+pub(crate) async fn at_address(
+    address: &Address,
+    config: Option<&Config>,
+    monitor: Arc<dyn Monitor>,
+    writing: bool,
+) -> Result<Vault, CliError> {
+    let store = store(address, monitor, writing).await?;
+    let pinned = config.and_then(|config| pinned(config, address));
+    Ok(Vault::open(&address.to_string(), store, pinned).await?)
+}
+
+/// The store at an address; with `writing`, an endpoint is first asked what it checks. S3 keys come from the environment.
+async fn store(address: &Address, monitor: Arc<dyn Monitor>, writing: bool) -> Result<Arc<dyn Store>, CliError> {
     match address {
         Address::Directory(path) => Ok(Arc::new(LocalStore::open(path, LocalOptions::default())?)),
         Address::S3 { endpoint, bucket, prefix, region, path_style, ca } => {
@@ -135,7 +145,12 @@ async fn store(address: &Address, monitor: Arc<dyn Monitor>) -> Result<Arc<dyn S
                 })?;
                 options.ca = Some(pem);
             }
-            Ok(Arc::new(S3Store::connect(options, monitor).await?))
+            let store = S3Store::connect(options, monitor).await?;
+            if !writing {
+                return Ok(Arc::new(store));
+            }
+            let probe = store.probe().await?;
+            Ok(Arc::new(store.with_readback(!probe.checksums_verified).with_if_none_match(probe.if_none_match)))
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Judging ages: pure, every fact is an argument.
 
-use backup_core::vault::layout::SnapshotId;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::exit::Exit;
@@ -73,27 +72,6 @@ pub(super) fn oldest(needs: impl Iterator<Item = Option<DateTime<Utc>>>) -> Opti
     all?.into_iter().min()
 }
 
-/// How far a vault is behind the others.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lag {
-    /// Newest snapshot there.
-    pub(super) newest: Option<SnapshotId>,
-    /// Snapshots that others have and it has not, see [`missing`].
-    pub(super) missing: usize,
-}
-
-impl Lag {
-    /// For people.
-    pub(super) fn text(&self) -> String {
-        match (&self.newest, self.missing) {
-            (None, 0) => "empty".to_owned(),
-            (None, missing) => format!("empty, {missing} missing"),
-            (Some(id), 0) => format!("newest {}, complete", id.short()),
-            (Some(id), missing) => format!("newest {}, {missing} missing", id.short()),
-        }
-    }
-}
-
 /// Of all snapshots, oldest first, whether a vault has each: how many are missing there. Those older than the oldest
 /// that it has are not counted: it keeps for a shorter time than the others, or came later.
 pub(super) fn missing(has: &[bool]) -> usize {
@@ -146,8 +124,5 @@ mod tests {
         assert_eq!(missing(&[false, true, false, true, false]), 2);
         assert_eq!(missing(&[false, false]), 2);
         assert_eq!(missing(&[]), 0);
-        let lag = |newest: Option<&str>, missing| Lag { newest: newest.map(|id| id.parse().unwrap()), missing }.text();
-        assert_eq!(lag(None, 2), "empty, 2 missing");
-        assert_eq!(lag(Some("20261121T020000Z-1r-abc234"), 0), "newest abc234, complete");
     }
 }

@@ -9,7 +9,7 @@ use backup_core::config::Source;
 use backup_core::state::State;
 use backup_core::vault::Vault;
 use backup_core::vault::layout::SnapshotId;
-use backup_core::verify::{Depth, Pace, Verified, verify_at};
+use backup_core::verify::{Depth, Pace, Reads, Verified, verify_at};
 use chrono::{DateTime, NaiveTime, Utc};
 
 use super::Look;
@@ -41,7 +41,11 @@ pub(super) struct Reading<'a> {
     only: Option<&'a SnapshotId>,
     depth: Depth<'a>,
     until: Option<Instant>,
-    pace: Pace<'static>,
+    /// When what was read before.
+    before: Reads,
+    /// What was read since is not read again.
+    fresh: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
     /// What was read in earlier rounds of this call.
     read: Vec<Verified>,
 }
@@ -55,13 +59,13 @@ impl<'a> Reading<'a> {
         state: Option<&State>,
         now: DateTime<Utc>,
     ) -> Result<Self, CliError> {
-        let mut pace = Pace { now, ..Pace::default() };
-        if let Some(state) = state {
-            pace.before = state.reads(vault.id(), &source.name).await?;
-        }
+        let before = match state {
+            Some(state) => state.reads(vault.id(), &source.name).await?,
+            None => Reads::new(),
+        };
         // Another call of the same day goes on behind this one.
-        pace.fresh = until.map(|_| now.date_naive().and_time(NaiveTime::MIN).and_utc());
-        Ok(Self { only, depth, until, pace, read: Vec::new() })
+        let fresh = until.map(|_| now.date_naive().and_time(NaiveTime::MIN).and_utc());
+        Ok(Self { only, depth, until, before, fresh, now, read: Vec::new() })
     }
 
     /// Looks at everything.
@@ -73,8 +77,7 @@ impl<'a> Reading<'a> {
     ) -> Result<Verified, backup_core::vault::VaultError> {
         let over = || self.until.is_some_and(|until| Instant::now() >= until);
         let stop: Option<&(dyn Fn() -> bool + Sync)> = if self.until.is_some() { Some(&over) } else { None };
-        let Pace { before, fresh, now, .. } = &self.pace;
-        let pace = Pace { stop, before: before.clone(), fresh: *fresh, now: *now };
+        let pace = Pace { stop, before: Some(&self.before), fresh: self.fresh, now: self.now };
         let at = (look.session.stack(), &source.name);
         verify_at(vault, look.signers, at, self.only, self.depth, &pace).await
     }
@@ -82,8 +85,8 @@ impl<'a> Reading<'a> {
     /// What one round read is read.
     pub(super) fn have_read(&mut self, verified: Verified) {
         for (dir, names) in &verified.good {
-            let of = self.pace.before.entry(dir.clone()).or_default();
-            of.extend(names.iter().map(|name| (*name, self.pace.now)));
+            let of = self.before.entry(dir.clone()).or_default();
+            of.extend(names.iter().map(|name| (*name, self.now)));
         }
         self.read.push(verified);
     }
@@ -92,7 +95,7 @@ impl<'a> Reading<'a> {
     pub(super) async fn remember(&self, state: &State, vault: &Vault, last: &Verified) -> Result<(), CliError> {
         for verified in self.read.iter().chain([last]) {
             for (dir, names) in &verified.good {
-                state.set_read(vault.id(), dir, names, self.pace.now).await?;
+                state.set_read(vault.id(), dir, names, self.now).await?;
             }
         }
         Ok(())

@@ -1,0 +1,152 @@
+//! How far each vault is behind the others, also one that does not answer.
+//!
+//! What a vault lacks is what others list and it does not: how many snapshots, how many stored bytes they added, how old the
+//! newest that it has is beside the newest of all. Of a vault that is down the last that was seen there counts
+//! ([`backup_core::state::State::seen`], written by every run and replication).
+
+use std::collections::BTreeMap;
+
+use backup_core::catalogue::Listed;
+use backup_core::config::Source;
+use backup_core::signature::Signers;
+use backup_core::vault::document::SnapshotDoc;
+use backup_core::vault::layout::SnapshotId;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use super::verdict::missing;
+use crate::find::Found;
+use crate::session::Session;
+use crate::words;
+
+/// Documents that are read to add up what a vault lacks, for each source; of what is older only the number is known.
+const ADDED_UP: usize = 64;
+
+/// How far a vault is behind the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lag {
+    /// Newest snapshot there.
+    newest: Option<SnapshotId>,
+    /// Snapshots that others have and it has not.
+    missing: usize,
+    /// Stored bytes that the newest [`ADDED_UP`] of these added; `None`: not all could be read.
+    bytes: Option<u64>,
+    /// How much older its newest is than the newest of all.
+    behind: TimeDelta,
+    /// When it was last seen, where it does not answer; `Some(None)`: it never was, as far as is remembered.
+    silent: Option<Option<DateTime<Utc>>>,
+}
+
+/// The lag of every configured vault, by name, in the configuration's order.
+pub(super) async fn of(session: &Session<'_>, source: &Source, found: &Found, signers: &Signers) -> Vec<(String, Lag)> {
+    let listed: Vec<Listed> = found.of(&source.name).into_iter().cloned().collect();
+    let mut sizes: BTreeMap<SnapshotId, Option<u64>> = BTreeMap::new();
+    let mut lags = Vec::new();
+    for vault in &session.config.vaults {
+        let answers = found.vaults.iter().any(|open| open.name() == vault.name);
+        let mut silent = None;
+        let has: Vec<bool> = if answers {
+            listed.iter().map(|one| one.vaults.iter().any(|open| open.name() == vault.name)).collect()
+        } else {
+            let seen = match (&vault.id, session.remembered().await) {
+                (Some(id), Some(state)) => state.seen(id, &source.name).await.ok().flatten(),
+                _ => None,
+            };
+            silent = Some(seen.as_ref().map(|(_, at)| *at));
+            listed.iter().map(|one| seen.as_ref().is_some_and(|(newest, _)| one.id <= *newest)).collect()
+        };
+        let captures = || listed.iter().zip(&has).filter(|(one, _)| !one.id.is_imported());
+        let newest = captures().filter(|(_, has)| **has).map(|(one, _)| one.id.clone()).last();
+        let head = captures().map(|(one, _)| one.id.instant()).last();
+        let first = has.iter().position(|has| *has).unwrap_or(0);
+        let lacking: Vec<&Listed> =
+            listed.iter().zip(&has).skip(first).filter(|(_, has)| !**has).map(|(one, _)| one).collect();
+        let mut bytes = Some(0);
+        for one in lacking.iter().rev().take(ADDED_UP) {
+            let size = match sizes.get(&one.id) {
+                Some(size) => *size,
+                None => {
+                    let size = added(one, signers).await;
+                    sizes.insert(one.id.clone(), size);
+                    size
+                }
+            };
+            bytes = bytes.zip(size).map(|(sum, size)| sum + size);
+        }
+        let behind = newest.as_ref().zip(head).map_or(TimeDelta::zero(), |(newest, head)| head - newest.instant());
+        lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, silent }));
+    }
+    lags
+}
+
+/// Stored bytes that a snapshot added, as the first vault says that proves it.
+async fn added(one: &Listed, signers: &Signers) -> Option<u64> {
+    let path = one.dir.snapshot(&one.id, ".json");
+    for vault in &one.vaults {
+        if let Ok(signed) = vault.get_signed::<SnapshotDoc>(&path, signers).await {
+            return Some(signed.doc.added_bytes);
+        }
+    }
+    None
+}
+
+impl Lag {
+    /// For people.
+    pub(super) fn text(&self, now: DateTime<Utc>) -> String {
+        let newest = self.newest.as_ref().map_or_else(|| "empty".to_owned(), |id| format!("newest {}", id.short()));
+        let mut behind = match self.missing {
+            0 => {
+                if self.newest.is_some() {
+                    ", complete".to_owned()
+                } else {
+                    String::new()
+                }
+            }
+            missing => {
+                let bytes = self.bytes.map(|bytes| format!(", {}", words::bytes(bytes))).unwrap_or_default();
+                format!(", {missing} missing{bytes}")
+            }
+        };
+        if self.behind > TimeDelta::zero() {
+            behind.push_str(&format!(", {} behind", words::age(self.behind)));
+        }
+        match self.silent {
+            None => format!("{newest}{behind}"),
+            Some(None) => "does not answer, and nothing is remembered of it".to_owned(),
+            Some(Some(at)) => {
+                format!("does not answer; {} ago: {newest}, now{}", words::age(now - at), behind.replacen(',', "", 1))
+            }
+        }
+    }
+
+    /// For programs.
+    pub(super) fn to_json(&self, vault: &str) -> Value {
+        json!({
+            "vault": vault, "newest": self.newest, "missing": self.missing, "missing_bytes": self.bytes,
+            "behind_seconds": self.behind.num_seconds(), "answers": self.silent.is_none(),
+            "seen": self.silent.flatten().map(words::utc),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_says_how_many_how_much_and_how_old() {
+        let now: DateTime<Utc> = "2026-11-22T08:00:00Z".parse().unwrap();
+        let newest = Some("20261121T020000Z-1r-abc234".parse().unwrap());
+        let good = Lag { newest, missing: 0, bytes: Some(0), behind: TimeDelta::zero(), silent: None };
+        assert_eq!(good.text(now), "newest abc234, complete");
+        let late = Lag { missing: 2, bytes: Some(3 << 20), behind: TimeDelta::hours(30), ..good.clone() };
+        assert_eq!(late.text(now), "newest abc234, 2 missing, 3.0 MiB, 30h behind");
+        let down = Lag { silent: Some(Some(now - TimeDelta::hours(5))), ..late.clone() };
+        assert_eq!(down.text(now), "does not answer; 5h ago: newest abc234, now 2 missing, 3.0 MiB, 30h behind");
+        assert_eq!(down.to_json("v")["behind_seconds"], 108_000);
+        let never = Lag { silent: Some(None), newest: None, ..late };
+        assert_eq!(never.text(now), "does not answer, and nothing is remembered of it");
+        let empty = Lag { newest: None, missing: 2, bytes: None, ..good };
+        assert_eq!(empty.text(now), "empty, 2 missing");
+    }
+}

@@ -1,0 +1,108 @@
+//! Verification with little time: what it reads first, where it goes on, and what it says was read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use backup_core::verify::{Depth, Fraction, Pace, Reads, Verified, verify_at};
+use chrono::{NaiveTime, TimeDelta};
+
+use super::world::{Script, World};
+
+/// Objects of two generations in one vault, and what is remembered of them.
+struct Reader {
+    world: World,
+    before: Reads,
+}
+
+impl Reader {
+    async fn new() -> Self {
+        let world = World::new().await;
+        for seed in 1..=4 {
+            world.run(&Script::noise(600_000, seed)).await.unwrap();
+            if seed == 2 {
+                world.pass(TimeDelta::days(7));
+            }
+        }
+        Self { world, before: Reads::new() }
+    }
+
+    /// One call that has time for so many objects, and the objects that it read.
+    async fn call(&mut self, objects: usize, share: Fraction) -> (Verified, BTreeSet<String>) {
+        let world = &self.world;
+        let asked = AtomicUsize::new(0);
+        let stop = || asked.fetch_add(1, Ordering::Relaxed) >= objects;
+        let now = world.host.now();
+        let today = now.date_naive().and_time(NaiveTime::MIN).and_utc();
+        let pace = Pace { stop: Some(&stop), before: Some(&self.before), fresh: Some(today), now };
+        let depth = Depth { read: Some(share), identities: None };
+        let place = (&world.request.stack, &world.request.source);
+        world.watch.fail(None);
+        let verified = verify_at(&world.vault, &world.signers, place, None, depth, &pace).await.unwrap();
+        let read = world.watch.paths("get").into_iter().filter(|path| path.contains("/objects/"));
+        let read: Vec<String> = read.collect();
+        for (dir, names) in &verified.good {
+            self.before.entry(dir.clone()).or_default().extend(names.iter().map(|name| (*name, now)));
+        }
+        let distinct: BTreeSet<String> = read.iter().cloned().collect();
+        assert_eq!(read.len(), distinct.len(), "one call reads nothing twice");
+        (verified, distinct)
+    }
+}
+
+const ALL: Fraction = Fraction { part: 1, of: 1 };
+
+#[tokio::test]
+async fn calls_of_one_day_go_on_where_the_last_one_stopped() {
+    let mut reader = Reader::new().await;
+    let mut seen = BTreeSet::new();
+    let mut calls = 0;
+    loop {
+        let (verified, read) = reader.call(2, ALL).await;
+        if read.is_empty() {
+            assert!(verified.coverage.is_whole() && verified.coverage.left_bytes == 0, "{:?}", verified.coverage);
+            assert_eq!(verified.snapshots.len(), 4, "documents are looked at in each call");
+            break;
+        }
+        // Fails if what was read today is read again: `Pace::order`.
+        assert!(read.len() <= 2 && seen.is_disjoint(&read), "call {calls}: {read:?}");
+        seen.extend(read);
+        assert_eq!(verified.coverage.is_whole(), verified.coverage.left_bytes == 0);
+        calls += 1;
+    }
+    let objects = reader.world.watch.content("shop").await.into_iter().filter(|(path, _)| path.contains("/objects/"));
+    assert_eq!(seen.len(), objects.count());
+    assert!(calls > 3, "{calls}");
+}
+
+#[tokio::test]
+async fn on_later_days_no_generation_starves() {
+    let mut reader = Reader::new().await;
+    let all = reader.world.watch.content("shop").await.into_iter().filter(|(path, _)| path.contains("/objects/"));
+    let mut counts: BTreeMap<String, usize> = all.map(|(path, _)| (path, 0)).collect();
+    let objects = counts.len();
+    for call in 0..objects * 3 {
+        let (_, read) = reader.call(1, ALL).await;
+        for path in read {
+            *counts.get_mut(&path).unwrap() += 1;
+        }
+        reader.world.host.pass(TimeDelta::days(1));
+        let (least, most) = (counts.values().min().unwrap(), counts.values().max().unwrap());
+        // Fails if generations are read in a fixed order: the first one takes the time of every day.
+        assert!(most - least <= 1, "call {call}: {counts:?}");
+    }
+    assert!(counts.values().all(|count| *count == 3), "{counts:?}");
+}
+
+#[tokio::test]
+async fn shares_are_read_each_by_itself_and_together_are_everything() {
+    let mut reader = Reader::new().await;
+    let mut seen = BTreeSet::new();
+    let mut left = Vec::new();
+    for part in 1..=5 {
+        let (verified, read) = reader.call(1000, Fraction { part, of: 5 }).await;
+        assert!(seen.is_disjoint(&read), "{read:?}");
+        seen.extend(read);
+        left.push(verified.coverage.listed_bytes - verified.coverage.covered_bytes);
+    }
+    assert!(left.windows(2).all(|pair| pair[0] >= pair[1]) && left[4] == 0, "{left:?}");
+}

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use backup_core::catalogue;
 use backup_core::config::{Share, Source, Step};
-use backup_core::id::Hash256;
+use backup_core::id::{Hash256, SourceName};
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     pub(crate) vault: Option<String>,
     /// Only these sources
     #[arg(long, value_name = "S")]
-    pub(crate) source: Vec<backup_core::id::SourceName>,
+    pub(crate) source: Vec<SourceName>,
 }
 
 /// Looks, as deep as asked. Exit 4 on damage, 12 where only the signer is unknown (as `restore` ends), 3 when a vault did not
@@ -127,6 +127,7 @@ async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
         None => None,
     };
     let look = Look { session, signers: &signers, vaults: &vaults, key: key.as_ref() };
+    let heads = look.heads(&sources).await;
     let share = args.read_data.map(|share| share_of_day(share, session.cx.clock.now()));
     let depth = Depth { read: share, identities: identities.as_ref() };
     let mut reports = Vec::new();
@@ -147,7 +148,7 @@ async fn look(session: &Session<'_>, args: &Args) -> Result<Found, CliError> {
         end = end.worse(Exit::Partial);
     }
     let whole = only.is_none() && args.vault.is_none() && quiet.is_empty();
-    let lost = look.lost_heads(&sources, &reports, whole).await;
+    let lost = lost_heads(&heads, &reports, whole);
     if !lost.is_empty() {
         end = end.worse(Exit::Damage);
     }
@@ -185,7 +186,7 @@ async fn find(
     vaults: &[Vault],
     sources: &[&Source],
     text: &str,
-) -> Result<(backup_core::id::SourceName, SnapshotId), CliError> {
+) -> Result<(SourceName, SnapshotId), CliError> {
     let mut found = BTreeSet::new();
     for source in sources {
         let (listed, _) = catalogue::snapshots(vaults, session.stack(), &source.name).await;
@@ -300,21 +301,28 @@ impl Look<'_> {
         self.session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists())
     }
 
-    /// What is wrong with each source's newest snapshot, as this host remembers it. Nothing inside a vault alone could show
-    /// that. `whole`: every vault was looked at, so that one that is nowhere is lost.
-    async fn lost_heads(&self, sources: &[&Source], reports: &[Report], whole: bool) -> Vec<String> {
-        let mut lost = Vec::new();
+    /// Each source's newest snapshot, as this host remembers it. Asked before the vaults are looked at: a run that commits
+    /// meanwhile would otherwise have made a snapshot that no vault had a moment ago.
+    async fn heads(&self, sources: &[&Source]) -> Vec<(SourceName, (String, Hash256))> {
+        let mut heads = Vec::new();
         if !self.has_state() {
-            return lost;
+            return heads;
         }
-        let Ok(state) = self.session.state().await else { return lost };
+        let Ok(state) = self.session.state().await else { return heads };
         for source in sources {
-            let Ok(Some(newest)) = state.newest(&source.name).await else { continue };
-            let mine: Vec<&Report> = reports.iter().filter(|report| report.source == source.name).collect();
-            lost.extend(lost_head(&newest, &mine, whole));
+            if let Ok(Some(newest)) = state.newest(&source.name).await {
+                heads.push((source.name.clone(), newest));
+            }
         }
-        lost
+        heads
     }
+}
+
+/// What is wrong with the newest snapshots. Nothing inside a vault alone could show that. `whole`: every vault was looked at,
+/// so that one that is nowhere is lost.
+fn lost_heads(heads: &[(SourceName, (String, Hash256))], reports: &[Report], whole: bool) -> Vec<String> {
+    let of = |source: &SourceName| reports.iter().filter(|report| report.source == *source).collect::<Vec<_>>();
+    heads.iter().flat_map(|(source, newest)| lost_head(newest, &of(source), whole)).collect()
 }
 
 /// Compares the newest snapshot of a source that this host made, name and head, with what the vaults have: another document

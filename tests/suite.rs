@@ -27,6 +27,7 @@ mod suite {
     mod pg_capture;
     mod pg_complete;
     mod pg_restore;
+    mod proxy_faults;
     mod recover;
     mod restore_options;
     mod resume;

@@ -8,6 +8,8 @@
 # Versions known to build with the toolchain in rust-toolchain.toml.
 NEXTEST_VERSION=0.9.143
 DENY_VERSION=0.20.2
+FUZZ_VERSION=0.13.2
+MUTANTS_VERSION=27.1.0
 
 # Directory of Debian's PostgreSQL programs: the newest major version with server and clients, or nothing.
 pg_bin_dir() {

@@ -19,7 +19,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use harness::s3::S3Server;
 
 use super::host::{Ended, Host};
-use super::past::{Files, Past, STACK, contents, host_key, let_a_day_pass, set_time};
+use super::past::{Files, Past, STACK, contents, host_key, let_a_day_pass, now, set_time};
 use super::recover::noise;
 use super::stack::files_below;
 
@@ -143,7 +143,7 @@ impl World {
             serde_json::from_slice(&fs::read(self.files(0).join("vault.json")).unwrap()).unwrap();
         let id = document["id"].as_str().unwrap().parse().unwrap();
         let mut past = Past::new(&self.host, &id, "docs", vec![self.host.path("data")]).await;
-        let now = Utc::now();
+        let now = now();
         for day in (1..=DAYS[usize::from(self.server.is_some())]).rev() {
             self.write(&format!("day-{day}"), 1000 + day.unsigned_abs());
             past.capture(now - TimeDelta::days(day)).await;
@@ -261,8 +261,10 @@ impl World {
             }
             for vault in 0..VAULTS.len() {
                 let_a_day_pass(&self.files(vault), &key, usize::MAX);
-                let old = Utc::now() - TimeDelta::days(3);
-                drafts(&self.files(vault)).iter().for_each(|draft| set_time(draft, old));
+                let old = now() - TimeDelta::days(3);
+                for draft in drafts(&self.files(vault)) {
+                    set_time(&draft, old);
+                }
             }
             self.judge(dice);
         }
@@ -330,8 +332,6 @@ fn may_end(verb: &str, code: i32) -> bool {
 }
 
 async fn epoch(s3: bool, seed: u64, rounds: u32, until: Instant) -> Count {
-    let place = if s3 { "S3" } else { "directories" };
-    println!("seed {seed} on {place}");
     let mut dice = Dice(seed);
     let mut world = World::new(s3).await;
     let key = host_key(&world.host);
@@ -354,7 +354,6 @@ async fn epoch(s3: bool, seed: u64, rounds: u32, until: Instant) -> Count {
         }
     }
     world.settle(&mut dice);
-    println!("   {:?}", world.count);
     world.count
 }
 
@@ -372,8 +371,10 @@ async fn what_is_promised_survives_processes_that_meet_and_are_killed() {
         if turn >= least && Instant::now() > until {
             break;
         }
-        let Count { rounds, processes, kills, snapshots, restores, deleted, drafts } =
-            epoch(s3, seed + turn, rounds[usize::from(s3)], until).await;
+        println!("seed {} on {}", seed + turn, if s3 { "S3" } else { "directories" });
+        let count = epoch(s3, seed + turn, rounds[usize::from(s3)], until).await;
+        println!("   {count:?}");
+        let Count { rounds, processes, kills, snapshots, restores, deleted, drafts } = count;
         all.rounds += rounds;
         all.processes += processes;
         all.kills += kills;
@@ -389,4 +390,24 @@ async fn what_is_promised_survives_processes_that_meet_and_are_killed() {
     );
     assert!(all.kills > 0, "no kill met a process: this proves nothing");
     assert!(all.deleted > 0, "nothing was deleted: this proves nothing");
+}
+
+#[tokio::test]
+#[should_panic(expected = "promised")]
+async fn a_promised_snapshot_that_is_gone_is_seen() {
+    let mut world = World::new(false).await;
+    // The newest stays: ages count from it.
+    let before = world.listed[0].iter().rev().nth(1).unwrap().clone();
+    let document = files_below(&world.files(0)).into_iter().find(|path| path.ends_with(format!("{before}.json")));
+    fs::remove_file(document.unwrap()).unwrap();
+    world.judge(&mut Dice(1));
+}
+
+#[tokio::test]
+#[should_panic(expected = "something that never was")]
+async fn a_snapshot_that_is_something_else_is_seen() {
+    let mut world = World::new(false).await;
+    let id = world.listed[0].iter().next_back().unwrap().clone();
+    world.plain.get_mut("second").unwrap().insert("small-1.txt".to_owned(), b"other".to_vec());
+    world.restores(&id, 0);
 }

@@ -41,6 +41,12 @@ pub(super) fn contents(dir: &Path) -> Files {
     found
 }
 
+/// The clock of the programs that are tried.
+#[expect(clippy::disallowed_methods, reason = "they read the same one, and are compared with it")]
+pub(super) fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
 /// The key with which the host signs.
 pub(super) fn host_key(host: &Host) -> HostKey {
     HostKey::from_openssh(&fs::read_to_string(host.path("host_key")).unwrap()).unwrap()
@@ -61,9 +67,9 @@ impl Past {
     /// Of `source`, which captures `paths` in generations of a day, in the vault with this id. What the host remembers is in
     /// its own state folder, as if its own runs had made it.
     pub(super) async fn new(host: &Host, id: &VaultId, source: &str, paths: Vec<PathBuf>) -> Self {
-        let time = Arc::new(Mutex::new(Utc::now()));
+        let time = Arc::new(Mutex::new(now()));
         let memory = MemoryStore::new(clock(&time));
-        let vault = Vault::create("past", Arc::new(memory.clone()), id.clone(), Utc::now(), "backup 0").await.unwrap();
+        let vault = Vault::create("past", Arc::new(memory.clone()), id.clone(), now(), "backup 0").await.unwrap();
         let request = BackupRequest {
             stack: STACK.parse().unwrap(),
             source: source.parse().unwrap(),
@@ -128,7 +134,7 @@ pub(super) fn let_a_day_pass(vault: &Path, key: &HostKey, limit: usize) -> usize
     for path in announced.take(limit) {
         let mut doc: ExpiredDoc = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         aged += 1;
-        let then = Utc::now() - TimeDelta::hours(30);
+        let then = now() - TimeDelta::hours(30);
         if doc.at < then + TimeDelta::hours(5) {
             continue;
         }

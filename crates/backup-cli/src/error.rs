@@ -126,6 +126,9 @@ fn store(error: &StoreError) -> (Exit, Option<String>) {
         StoreError::Unusable { .. } => {
             (Exit::Failed, "see what lies there and who put it there; this program stores plain bodies only")
         }
+        StoreError::Denied { reason, .. } if reason == "RequestTimeTooSkewed" => {
+            (Exit::Failed, "set the clock that is wrong, this host's or the endpoint's, then run again")
+        }
         StoreError::Denied { .. } => (Exit::Failed, "check the vault's credentials and what they may do"),
         StoreError::Full { .. } => (Exit::Failed, "make room, or shorten `keep` and prune; nothing half-made was kept"),
         StoreError::Missing { .. } => (Exit::NoVault, "mount the directory or create the bucket, then try again"),

@@ -13,6 +13,8 @@ pub mod clock;
 pub mod config;
 pub mod critical;
 pub mod fingerprint;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod id;
 pub mod json;
 pub mod manifest;

@@ -8,6 +8,8 @@
 //! Opening is strict: the name is compared first, then age's tag, then exactly one frame, whose size is in its header and
 //! bounded, and not a byte after it.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod key;
 
 use std::io::{Read as _, Write as _};

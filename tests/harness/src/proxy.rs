@@ -3,6 +3,9 @@
 //! Bytes are forwarded unchanged, so signatures stay valid when the proxy's address is the endpoint that was signed.
 //! Each new connection takes the next [`Fault`] of the script; when the script is empty connections pass. Faults are
 //! counted in bytes, not in time, so a test that passes once passes always; but for [`Fault::Slow`], which is a rate.
+//! [`Proxy::rewrite`] alters what the server says.
+
+mod answers;
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -11,6 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
+
+pub use self::answers::Answer;
+use self::answers::{Rewrite, converse};
 
 /// What happens to one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +31,14 @@ pub enum Fault {
     CutUpstream(u64),
     /// Closed both ways after this many bytes went to the client.
     CutDownstream(u64),
+    /// Reset after this many bytes went to the client: what is on its way may be lost, too.
+    ResetDownstream(u64),
     /// One bit is flipped at the beginning of this many request bodies.
     DamageBodies(usize),
     /// Its first request is read whole and answered with 503 `SlowDown`; the server never sees it.
     Answer503,
+    /// The same with 500 `InternalError`.
+    Answer500,
     /// Everything is read, nothing is ever answered.
     Stall,
     /// After this many bytes went to the server nothing is read any more; the connection stays open.
@@ -42,6 +54,7 @@ struct Shared {
     script: Mutex<VecDeque<Fault>>,
     open: Mutex<Vec<TcpStream>>,
     heads: Mutex<Vec<String>>,
+    rewrite: Mutex<Option<Rewrite>>,
     connections: AtomicUsize,
     stopping: AtomicBool,
 }
@@ -100,6 +113,12 @@ impl Proxy {
         lock(&self.shared.script).extend(faults);
     }
 
+    /// From now on each new connection without a fault gets answers as `lie` leaves them; `None`: as they are.
+    pub fn rewrite(&self, lie: Option<Arc<dyn Fn(&mut Answer) + Send + Sync>>) {
+        *lock(&self.shared.rewrite) = lie.map(Rewrite);
+        self.close_open();
+    }
+
     /// Faults that no connection has taken yet.
     pub fn left(&self) -> usize {
         lock(&self.shared.script).len()
@@ -146,20 +165,34 @@ fn connection(shared: &Arc<Shared>, client: &TcpStream, server: SocketAddr, faul
         return client.shutdown(Shutdown::Both);
     }
     client.set_nodelay(true)?;
+    if let Fault::ResetDownstream(bytes) = fault {
+        return reset(shared, client, server, bytes);
+    }
     lock(&shared.open).push(client.try_clone()?);
+    let rewrite = lock(&shared.rewrite).clone();
+    if let (Fault::Pass, Some(rewrite)) = (fault, &rewrite) {
+        let done = converse(shared, client, server, rewrite);
+        let _ = client.shutdown(Shutdown::Both);
+        return done;
+    }
     match fault {
         Fault::Stall => watch(shared, client, &mut io::sink(), &mut Requests::default(), u64::MAX, false),
-        Fault::Answer503 => {
+        Fault::Answer503 | Fault::Answer500 => {
+            let (status, code, text) = match fault {
+                Fault::Answer503 => ("503 Service Unavailable", "SlowDown", "Please reduce your request rate."),
+                _ => ("500 Internal Server Error", "InternalError", "We encountered an internal error."),
+            };
             watch(shared, client, &mut io::sink(), &mut Requests::default(), u64::MAX, true)?;
-            let body = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code>\
-                        <Message>Please reduce your request rate.</Message></Error>";
+            let body = format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{text}</Message></Error>"
+            );
             let length = body.len();
             let head = lock(&shared.heads).last().cloned().unwrap_or_default();
-            let body = if head.starts_with("HEAD ") { "" } else { body };
+            let body = if head.starts_with("HEAD ") { "" } else { &body };
             let mut answer = client;
             write!(
                 answer,
-                "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/xml\r\n\
+                "HTTP/1.1 {status}\r\ncontent-type: application/xml\r\n\
                  content-length: {length}\r\nconnection: close\r\n\r\n{body}"
             )?;
             client.shutdown(Shutdown::Write)
@@ -206,6 +239,21 @@ fn forward(shared: &Arc<Shared>, client: &TcpStream, server: SocketAddr, fault: 
     }
     let _ = down.join();
     done
+}
+
+/// Passes everything on until so many bytes went to the client, then resets its connection. No copy of the socket may be
+/// left anywhere: only the last one that is closed resets.
+fn reset(shared: &Shared, client: &TcpStream, server: SocketAddr, bytes: u64) -> io::Result<()> {
+    let upstream = TcpStream::connect(server)?;
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| watch(shared, client, &mut &upstream, &mut Requests::default(), u64::MAX, false));
+        let passed = io::copy(&mut (&upstream).take(bytes), &mut &*client);
+        let _ = upstream.shutdown(Shutdown::Both);
+        let _ = client.shutdown(Shutdown::Read);
+        let _ = up.join();
+        set_socket_linger(client, Some(Duration::ZERO))?;
+        passed.map(drop)
+    })
 }
 
 /// Takes what it is given at a rate, in pieces of which there are many a second.

@@ -4,11 +4,11 @@
 use std::fs;
 use std::path::Path;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use harness::pg::Cluster;
 
 use super::super::host::{Host, of_source};
-use super::super::past::{Files, Past, contents, host_key, let_a_day_pass};
+use super::super::past::{Files, Past, contents, host_key, let_a_day_pass, now};
 use super::super::stack::files_below;
 use super::{CONF, EXPECTED, IDENTITY, Reader, SIGNERS, SUMS, VAULT, same, sums};
 
@@ -93,7 +93,7 @@ async fn files_of_a_week(host: &Host) -> Vec<(String, Files)> {
     let vault: serde_json::Value =
         serde_json::from_slice(&fs::read(host.path(VAULT).join("vault.json")).unwrap()).unwrap();
     let mut past = Past::new(host, &vault["id"].as_str().unwrap().parse().unwrap(), CONF, vec![data.clone()]).await;
-    let (now, mut wanted) = (Utc::now(), Vec::new());
+    let (now, mut wanted) = (now(), Vec::new());
     for day in (1..=DAYS).rev() {
         fs::write(data.join("day.txt"), format!("{day} days before\n")).unwrap();
         wanted.push((past.capture(now - TimeDelta::days(day)).await, contents(&data)));

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use backup_core::catalogue;
 use backup_core::config::{self, Share, Source, Span, Step};
-use backup_core::id::Hash256;
+use backup_core::id::{Hash256, SourceName};
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
@@ -58,7 +58,7 @@ pub(crate) struct Args {
     pub(crate) vault: Option<String>,
     /// Only these sources
     #[arg(long, value_name = "S")]
-    pub(crate) source: Vec<backup_core::id::SourceName>,
+    pub(crate) source: Vec<SourceName>,
     /// Replace what is damaged or missing by another vault's good copy; damaged files are kept in `_damaged`
     #[arg(long)]
     pub(crate) repair: bool,
@@ -160,6 +160,7 @@ async fn look(session: &Session<'_>, args: &Args, within: Option<&[&config::Vaul
     };
     let (repair, dry_run) = (args.repair, args.dry_run);
     let look = Look { session, signers: &signers, vaults: &vaults, key: key.as_ref(), repair, dry_run };
+    let heads = look.heads(&sources).await;
     let share = args.read_data.or(args.max_time.map(|_| Share { part: 1, parts: 1 }));
     let share = share.map(|share| share_of_day(share, session.cx.clock.now()));
     let depth = Depth { read: share, identities: identities.as_ref() };
@@ -197,7 +198,7 @@ async fn look(session: &Session<'_>, args: &Args, within: Option<&[&config::Vaul
         end = end.worse(Exit::Partial);
     }
     let whole = only.is_none() && targets.len() == session.config.vaults.len() && quiet.is_empty();
-    let lost = look.lost_heads(&sources, &reports, whole).await;
+    let lost = lost_heads(&heads, &reports, whole);
     if !lost.is_empty() {
         end = end.worse(Exit::Damage);
     }
@@ -236,7 +237,7 @@ async fn find(
     vaults: &[Vault],
     sources: &[&Source],
     text: &str,
-) -> Result<(backup_core::id::SourceName, SnapshotId), CliError> {
+) -> Result<(SourceName, SnapshotId), CliError> {
     let mut found = BTreeSet::new();
     for source in sources {
         let (listed, _) = catalogue::snapshots(vaults, session.stack(), &source.name).await;
@@ -383,26 +384,33 @@ impl Look<'_> {
         self.session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists())
     }
 
-    /// What is wrong with each source's newest snapshot, as this host remembers it. Nothing inside a vault alone could show
-    /// that. `whole`: every vault was looked at, so that one that is nowhere is lost.
-    async fn lost_heads(&self, sources: &[&Source], reports: &[Report], whole: bool) -> Vec<String> {
-        let mut lost = Vec::new();
+    /// Each source's newest snapshot, as this host remembers it. Asked before the vaults are looked at: a run that commits
+    /// meanwhile would otherwise have made a snapshot that no vault had a moment ago.
+    async fn heads(&self, sources: &[&Source]) -> Vec<(SourceName, (String, Hash256))> {
+        let mut heads = Vec::new();
         if !self.has_state() {
-            return lost;
+            return heads;
         }
-        let Ok(state) = self.session.state().await else { return lost };
+        let Ok(state) = self.session.state().await else { return heads };
         for source in sources {
-            let Ok(Some(newest)) = state.newest(&source.name).await else { continue };
-            let mine: Vec<&Report> = reports.iter().filter(|report| report.source == source.name).collect();
-            lost.extend(lost_head(&newest, &mine, whole));
+            if let Ok(Some(newest)) = state.newest(&source.name).await {
+                heads.push((source.name.clone(), newest));
+            }
         }
-        lost
+        heads
     }
 }
 
 /// Nothing is remembered here.
 fn none() -> CliError {
     CliError::new(Exit::Failed, "there is no state")
+}
+
+/// What is wrong with the newest snapshots. Nothing inside a vault alone could show that. `whole`: every vault was looked at,
+/// so that one that is nowhere is lost.
+fn lost_heads(heads: &[(SourceName, (String, Hash256))], reports: &[Report], whole: bool) -> Vec<String> {
+    let of = |source: &SourceName| reports.iter().filter(|report| report.source == *source).collect::<Vec<_>>();
+    heads.iter().flat_map(|(source, newest)| lost_head(newest, &of(source), whole)).collect()
 }
 
 /// Compares the newest snapshot of a source that this host made, name and head, with what the vaults have: another document

@@ -18,6 +18,8 @@
 
 mod attributes;
 mod capture;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod hostile;
 mod name;

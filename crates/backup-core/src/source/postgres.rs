@@ -21,6 +21,8 @@ mod copy_out;
 mod deadlock;
 pub mod error;
 mod formats;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod globals;
 pub mod import;
 mod instants;

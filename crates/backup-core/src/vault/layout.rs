@@ -97,7 +97,9 @@ impl GenerationId {
             && day.len() == 10
             && key.len() == 8
             && key.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        good.then_some((NaiveDate::parse_from_str(day, "%Y-%m-%d").ok()?, period.parse().ok()?))
+        let first = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok()?;
+        // chrono reads other spellings too (`+`, white space, lost zeros): names sort by the one that is written.
+        (good && first.format("%Y-%m-%d").to_string() == day).then_some((first, period.parse().ok()?))
     }
 
     /// First day of its period.
@@ -219,7 +221,11 @@ impl SnapshotId {
             (Some("suspect"), None) | (Some("imported"), Some("suspect")) => true,
             _ => return None,
         };
+        let spelt = instant;
         let instant = NaiveDateTime::parse_from_str(instant, "%Y%m%dT%H%M%SZ").ok()?.and_utc();
+        if spelt.len() != 16 || instant.format("%Y%m%dT%H%M%SZ").to_string() != spelt {
+            return None;
+        }
         let digits = volume.trim_end_matches(['r', 'b']);
         let number = || digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
         let volume = match &volume[digits.len()..] {
@@ -406,11 +412,21 @@ mod tests {
             "20261121T020003Z-1r-abcde9-imported-imported",
             "20261121T020003Z-1r-abcde9-imported-suspect-x",
             "20261121T020003Z--abcde9",
+            // Spellings that chrono takes, and that would sort elsewhere.
+            "+20261121T020003Z-1r-abcde9",
+            "2026 121T020003Z-1r-abcde9",
+            "2026 1121T020003Z-1r-abcde9",
         ] {
             assert!(bad.parse::<SnapshotId>().is_err(), "{bad}");
         }
-        for bad in ["2026-11-21--7d", "2026-11-21--6d--00112233", "2026-1-21--7d--00112233", "2026-11-21--7d--0011223g"]
-        {
+        for bad in [
+            "2026-11-21--7d",
+            "2026-11-21--6d--00112233",
+            "2026-1-21--7d--00112233",
+            "2026- 1-21--7d--00112233",
+            "002026-1-1--7d--00112233",
+            "2026-11-21--7d--0011223g",
+        ] {
             assert!(bad.parse::<GenerationId>().is_err(), "{bad}");
         }
     }

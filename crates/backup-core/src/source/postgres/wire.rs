@@ -9,6 +9,8 @@
 
 mod copy_in;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod startup;
 mod tls;
 

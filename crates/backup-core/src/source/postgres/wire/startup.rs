@@ -62,7 +62,7 @@ impl Wire {
         Ok(wire)
     }
 
-    async fn authenticate(&mut self, to: &ConnectOptions) -> Result<(), sqlx::Error> {
+    pub(super) async fn authenticate(&mut self, to: &ConnectOptions) -> Result<(), sqlx::Error> {
         let password = to.password().map_or("", Secret::reveal).as_bytes();
         loop {
             match self.message().await? {

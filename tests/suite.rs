@@ -8,6 +8,7 @@ mod suite {
     mod cli_config;
     mod cli_inspect;
     mod cli_marks;
+    mod cli_prune;
     mod cli_vaults;
     mod concurrency;
     mod engine;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use backup_core::catalogue;
 use backup_core::config::{Share, Source, Step};
 use backup_core::id::Hash256;
+use backup_core::prune::history;
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
@@ -311,9 +312,26 @@ impl Look<'_> {
         for source in sources {
             let Ok(Some(newest)) = state.newest(&source.name).await else { continue };
             let mine: Vec<&Report> = reports.iter().filter(|report| report.source == source.name).collect();
-            lost.extend(lost_head(&newest, &mine, whole));
+            let mut found = lost_head(&newest, &mine, whole);
+            // Absent on purpose: but a document that took its place is not excused by that.
+            if !found.is_empty() && self.was_purged(source, &newest.0).await {
+                found = lost_head(&newest, &mine, false);
+            }
+            lost.extend(found);
         }
         lost
+    }
+
+    /// Whether a believed receipt in any vault says that the snapshot was purged.
+    async fn was_purged(&self, source: &Source, snapshot: &str) -> bool {
+        for vault in self.vaults {
+            let found = history::receipts(vault, self.signers, self.session.stack(), &source.name).await;
+            let mut purged = found.iter().flatten().filter(|receipt| receipt.grounds.purge.is_some());
+            if purged.any(|receipt| receipt.snapshots.iter().any(|(id, _)| id.as_str() == snapshot)) {
+                return true;
+            }
+        }
+        false
     }
 }
 

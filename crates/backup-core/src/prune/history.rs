@@ -36,6 +36,8 @@ pub struct Seen {
     pub marks: BTreeSet<Fact>,
     /// What lies where a mark belongs and is not believed, in words.
     pub foreign: Vec<String>,
+    /// The receipts that are believed: what was removed.
+    pub receipts: Vec<ReceiptDoc>,
 }
 
 /// Reads a source's history from a vault. What is known to be `damaged` there (objects and snapshots, by name) is not whole,
@@ -60,8 +62,10 @@ pub async fn read(
     let foreign = foreign.collect();
     let generations = vault.generations(stack, source).await?;
     let mut history = History { promised_elsewhere: promised_elsewhere.clone(), ..History::default() };
-    let mut documents = Vec::new();
+    let (mut documents, mut going) = (Vec::new(), Vec::new());
     for dir in &generations {
+        // What is being purged is as good as gone: it takes nobody's place, and is absent on purpose.
+        let purged = notice::standing(vault, signers, dir).await?.purged.is_some();
         let stored = stored_instants(vault, dir).await?;
         let objects: HashMap<ObjectName, u64> =
             vault.list_objects(dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
@@ -69,8 +73,11 @@ pub async fn read(
         for id in vault.snapshots(dir).await? {
             listed += 1;
             let path = dir.snapshot(&id, ".json");
-            let Some(signed) = believed(vault.get_signed::<SnapshotDoc>(&path, signers).await)? else { continue };
-            let complete = is_complete(vault, &signed.doc, &objects, damaged).await?;
+            let Some(signed) = believed(vault, vault.get_signed::<SnapshotDoc>(&path, signers).await).await? else {
+                continue;
+            };
+            let complete = !purged && is_complete(vault, &signed.doc, &objects, damaged).await?;
+            going.extend(purged.then_some(signed.doc.instant));
             let at = stored.get(&path).copied().unwrap_or(signed.doc.instant);
             let mut stamp = stamp(&signed, at, complete, &marks);
             stamp.pinned |= pinned.contains(&id);
@@ -84,12 +91,14 @@ pub async fn read(
             listed,
         });
     }
-    history.removed = removed(vault, signers, stack, source).await?;
+    let receipts = receipts(vault, signers, stack, source).await?;
+    history.removed = instants(&receipts);
+    history.removed.append(&mut going);
     let broken = verify::chain(&documents, &history.removed);
     history.open_chain = (!broken.is_empty()).then(|| broken.join("; "));
     // What proves that captures go on is a capture.
     let newest = documents.into_iter().map(|(_, signed)| signed.doc.id).filter(|id| !id.is_imported()).max();
-    Ok(Seen { history, generations, newest, marks: own, foreign })
+    Ok(Seen { history, generations, newest, marks: own, foreign, receipts })
 }
 
 /// The snapshot that a path below `marks` says is pinned.
@@ -133,8 +142,50 @@ async fn is_complete(
         objects.get(&line.name) == Some(&line.bytes)
             && (known.is_empty() || !known.contains(line.name.to_string().as_str()))
     };
-    let inventory = believed(vault.get_inventory(doc).await)?;
+    let inventory = believed(vault, vault.get_inventory(doc).await).await?;
     Ok(!known.contains(doc.id.as_str()) && inventory.is_some_and(|(lines, _)| lines.iter().all(good)))
+}
+
+/// What a source's believed receipts say was removed from a vault. Errors: only a store that fails.
+pub async fn receipts(
+    vault: &Vault,
+    signers: &Signers,
+    stack: &StackName,
+    source: &SourceName,
+) -> Result<Vec<ReceiptDoc>, VaultError> {
+    read_receipts(vault, signers, (stack, source), &|_| true).await
+}
+
+/// Those of one generation.
+pub(crate) async fn receipts_of(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+) -> Result<Vec<ReceiptDoc>, VaultError> {
+    let ending = format!("-{}.json", dir.id);
+    read_receipts(vault, signers, (&dir.stack, &dir.source), &|path| path.ends_with(&ending)).await
+}
+
+async fn read_receipts(
+    vault: &Vault,
+    signers: &Signers,
+    (stack, source): (&StackName, &SourceName),
+    wanted: &(dyn Fn(&str) -> bool + Sync),
+) -> Result<Vec<ReceiptDoc>, VaultError> {
+    let mut found = Vec::new();
+    for entry in vault.list(&layout::receipts(stack, source)).await? {
+        if entry.path.as_str().ends_with(".json")
+            && wanted(entry.path.as_str())
+            && let Some(receipt) = believed(vault, vault.get_signed::<ReceiptDoc>(&entry.path, signers).await).await?
+        {
+            found.push(receipt.doc);
+        }
+    }
+    Ok(found)
+}
+
+fn instants(receipts: &[ReceiptDoc]) -> Vec<DateTime<Utc>> {
+    receipts.iter().flat_map(|receipt| &receipt.snapshots).map(|(id, _)| id.instant()).collect()
 }
 
 /// Data instants of the snapshots that a signed receipt says were removed.
@@ -144,22 +195,14 @@ pub(crate) async fn removed(
     stack: &StackName,
     source: &SourceName,
 ) -> Result<Vec<DateTime<Utc>>, VaultError> {
-    let mut instants = Vec::new();
-    for entry in vault.list(&layout::receipts(stack, source)).await? {
-        if entry.path.as_str().ends_with(".json")
-            && let Some(receipt) = believed(vault.get_signed::<ReceiptDoc>(&entry.path, signers).await)?
-        {
-            instants.extend(receipt.doc.snapshots.iter().map(|(id, _)| id.instant()));
-        }
-    }
-    Ok(instants)
+    Ok(instants(&receipts(vault, signers, stack, source).await?))
 }
 
-/// `None` for what is not believed; an error only where the store failed.
-fn believed<T>(result: Result<T, VaultError>) -> Result<Option<T>, VaultError> {
+/// `None` for what is not believed, also where the store gives that one path to nobody; an error only where the store failed.
+async fn believed<T>(vault: &Vault, result: Result<T, VaultError>) -> Result<Option<T>, VaultError> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if notice::is_refused(&error) => Ok(None),
+        Err(error) if notice::is_foreign(vault, &error).await => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -19,8 +19,12 @@ crates/backup-core/src/vault.rs|if doc.path() != *path {|if false {|a_document_w
 crates/backup-core/src/backup.rs|if now > deadline {|if false {|past_the_deadline_by_the_stores_clock_nothing_is_committed
 crates/backup-core/src/backup.rs|withdraw_if_pruned(vault, host, &dir, &committed).await?;||a_prune_that_begins_during_a_run_makes_it_withdraw
 crates/backup-core/src/backup.rs|clocks_agree(vault, started).await?;||clocks_that_disagree_stop_a_run_before_it_begins
-crates/backup-core/src/prune.rs|if now < until {|if false {|announced_waited_for_and_deleted_with_a_receipt
-crates/backup-core/src/prune.rs|if listed == planned {|if true {|a_snapshot_that_came_after_the_plan_stays
+crates/backup-core/src/prune.rs|if self.now < until && !hurry {|if false {|announced_waited_for_and_deleted_with_a_receipt
+crates/backup-core/src/prune.rs|None if found.replayed => Action::Withdraw,|None if false => Action::Withdraw,|an_announcement_that_is_put_back_is_taken_away
+crates/backup-core/src/prune/apply.rs|if listed == planned && held|if held|a_snapshot_that_came_after_the_plan_stays
+crates/backup-core/src/prune/apply.rs|&& !is_pinned(self.vault, &step.dir, &planned).await? {|{|a_pin_that_comes_between_the_plan_and_the_deletion_stops_it
+crates/backup-core/src/prune/purge.rs|now < announced.until|false|purge::announced_waited_for_and_deleted_with_the_reason
+crates/backup-core/src/replicate.rs|refuse_if_purged(route, dir, id).await?;||no_replication_brings_it_back_or_on
 crates/backup-core/src/state.rs|if sum(name, packed).0 != *hash|if false|a_journal_row_with_a_wrong_bit_is_forgotten
 crates/backup-core/src/manifest/text.rs|if sum != bytes {|if false {|every_lost_doubled_or_moved_line_is_noticed
 crates/backup-core/src/source/postgres/child.rs|if !status.success() {|if false {|a_pg_dump_that_does_not_end_well_is_no_archive

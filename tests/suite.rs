@@ -10,6 +10,7 @@ mod suite {
     mod cli_config;
     mod cli_inspect;
     mod cli_marks;
+    mod cli_prune;
     mod cli_pull;
     mod cli_repair;
     mod cli_vaults;

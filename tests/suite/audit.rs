@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use backup_core::signature::Namespace;
-use backup_core::vault::document::{PublicDocument, ReceiptDoc, SnapshotDoc};
+use backup_core::vault::document::{Grounds, PublicDocument, ReceiptDoc, SnapshotDoc};
 use backup_core::verify::Fraction;
 use chrono::TimeDelta;
 use harness::s3::S3Server;
@@ -197,6 +197,7 @@ async fn what_was_removed_before_its_time_is_named_with_the_receipts_words() {
         snapshots: vec![(gone.id.clone(), "expire: past 1d".to_owned())],
         objects: 1,
         stored_bytes: 1,
+        grounds: Grounds::default(),
         signer: scene.world.key.fingerprint(),
         tool: "backup 0".to_owned(),
     };

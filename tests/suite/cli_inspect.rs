@@ -16,7 +16,9 @@ use backup_core::signature::{HostKey, Signers};
 use backup_core::source::files::FilesOptions;
 use backup_core::state::{RunRecord, State};
 use backup_core::vault::Vault;
-use backup_core::vault::document::{ExpiredDoc, FORMAT, MarkDoc, MarkKind, PruneStage, PublicDocument, SnapshotDoc};
+use backup_core::vault::document::{
+    ExpiredDoc, FORMAT, Grounds, MarkDoc, MarkKind, PruneStage, PublicDocument, SnapshotDoc,
+};
 use backup_core::vault::layout::GenerationDir;
 use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
@@ -371,6 +373,7 @@ async fn marks_and_announced_deletions_are_shown() {
         at: now(),
         newest: doc.id.clone(),
         snapshots: vec![(doc.id.clone(), "old".to_owned())],
+        grounds: Grounds::default(),
         signer: key.fingerprint(),
         tool: "test".to_owned(),
     };

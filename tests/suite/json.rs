@@ -75,7 +75,7 @@ fn stack() -> Host {
 }
 
 /// How each verb is called in a good stack; in this order, `init` and `run` first.
-fn calls(id: &str) -> Vec<(&'static str, Vec<String>)> {
+fn calls(id: &str, generation: &str) -> Vec<(&'static str, Vec<String>)> {
     let rows: &[(&'static str, &[&str])] = &[
         ("config check", &[]),
         ("config schema", &[]),
@@ -102,6 +102,8 @@ fn calls(id: &str) -> Vec<(&'static str, Vec<String>)> {
         ("prune", &[]),
         ("prune", &["--apply"]),
         ("prune", &["--undo"]),
+        ("purge", &[generation, "--source", "docs", "--reason", "leaked", "--even-newest"]),
+        ("purge", &[generation, "--source", "docs", "--undo"]),
         ("pin", &[id, "--dry-run"]),
         ("pin", &[id]),
         ("unpin", &[id]),
@@ -122,7 +124,10 @@ fn every_verb_prints_one_document_when_all_is_well() {
     let report = document(&host.run(&["run", "--json"]));
     let id = report["sources"][0]["snapshot"].as_str().unwrap();
     let mut called: BTreeMap<&str, usize> = BTreeMap::new();
-    for (verb, args) in calls(id) {
+    let folders = fs::read_dir(host.path("local/s/docs")).unwrap();
+    let generation =
+        folders.map(|one| one.unwrap().file_name().into_string().unwrap()).find(|name| name.contains("--"));
+    for (verb, args) in calls(id, &generation.unwrap()) {
         let line: Vec<&str> = verb.split(' ').chain(args.iter().map(String::as_str)).collect();
         let ended = host.run(&with_json(&line));
         // `doctor` warns and `status` judges: what they say is for other tests.
@@ -165,6 +170,7 @@ fn every_verb_prints_one_document_without_a_configuration() {
         ("import", &["old.sql", "--source", "db"]),
         ("key new", &["alone.txt"]),
         ("show", &["abc234"]),
+        ("purge", &["2026-11-21--7d--00112233", "--source", "db", "--reason", "leaked"]),
     ]);
     let all = verbs(&host);
     assert!(all.len() >= 19, "{all:?}");

@@ -8,8 +8,8 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::mark::Wish;
 use crate::commands::{
-    audit, completions, config, doctor, import, init, key, list, mark, prune, replicate, restore, run, runs, show,
-    status, verify,
+    audit, completions, config, doctor, import, init, key, list, mark, prune, purge, replicate, restore, run, runs,
+    show, status, verify,
 };
 use crate::context::Context;
 use crate::environment;
@@ -62,6 +62,7 @@ enum Verb {
     Doctor(doctor::Args),
     Replicate(replicate::Args),
     Prune(prune::Args),
+    Purge(purge::Args),
     /// Keep a snapshot whatever its age
     Pin(mark::Args),
     /// Let a pinned snapshot expire as others do
@@ -104,6 +105,7 @@ pub(crate) fn main(args: &[OsString]) -> Exit {
         Verb::Doctor(args) => block_on(doctor::run(&cx, &args)),
         Verb::Replicate(args) => block_on(replicate::run(&cx, &args)),
         Verb::Prune(args) => block_on(prune::run(&cx, &args)),
+        Verb::Purge(args) => block_on(purge::run(&cx, &args)),
         Verb::Pin(args) => block_on(mark::run(&cx, Wish::Pin, &args)),
         Verb::Unpin(args) => block_on(mark::run(&cx, Wish::Unpin, &args)),
         Verb::Accept(args) => block_on(mark::run(&cx, Wish::Accept, &args)),

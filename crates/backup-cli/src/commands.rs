@@ -10,6 +10,7 @@ pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod mark;
 pub(crate) mod prune;
+pub(crate) mod purge;
 pub(crate) mod replicate;
 pub(crate) mod restore;
 pub(crate) mod run;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::config::{self, Keep, Step};
 use backup_core::id::SourceName;
-use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, history};
+use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, Waiver, Witness, history};
 use backup_core::signature::HostKey;
 use backup_core::vault::Vault;
 use backup_core::vault::layout::GenerationDir;
@@ -22,6 +22,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::report::{StepReport, told};
 use crate::session::{Session, TOOL};
+use crate::words;
 
 /// The configuration's `keep` for a source with generations of `generation`.
 ///
@@ -87,21 +88,27 @@ impl Pruning {
                 let one = |(id, text): &(_, String)| json!({ "snapshot": id, "decision": text });
                 let snapshots: Vec<Value> = step.snapshots.iter().map(one).collect();
                 let wait = if let Action::Wait { reason } = &step.action { Some(reason) } else { None };
+                let hurry = if let Action::Hurry { until, objects, bytes } = &step.action {
+                    Some(json!({ "otherwise_from": words::utc(*until), "objects": objects, "bytes": bytes }))
+                } else {
+                    None
+                };
                 json!({
-                    "generation": step.dir.id, "action": word(&step.action), "wait": wait,
+                    "generation": step.dir.id, "action": word(&step.action), "wait": wait, "now": hurry,
                     "reason": step.reason, "snapshots": snapshots,
                 })
             })
             .collect();
         let done = |done: &Done| {
+            let wait = if let Action::Wait { reason } = &done.action { Some(reason) } else { None };
             json!({
                 "generation": done.dir.id, "action": word(&done.action), "files": done.files,
-                "bytes": done.bytes, "strangers": done.strangers,
+                "bytes": done.bytes, "strangers": done.strangers, "wait": wait, "held_by": done.holder,
             })
         };
         json!({
             "vault": self.vault, "source": self.source, "keep": self.keep.as_ref().map(policy_text), "frozen": frozen,
-            "foreign": plan.map(|plan| &plan.foreign), "generations": generations, "done": self.done.iter().map(done).collect::<Vec<_>>(),
+            "without": plan.map(PrunePlan::without), "foreign": plan.map(|plan| &plan.foreign), "generations": generations, "done": self.done.iter().map(done).collect::<Vec<_>>(),
             "error": self.error.as_ref().map(CliError::to_json),
         })
     }
@@ -115,6 +122,7 @@ pub(crate) fn word(action: &Action) -> &'static str {
         Action::Wait { .. } => "wait",
         Action::Withdraw => "withdraw",
         Action::Delete => "delete",
+        Action::Hurry { .. } => "delete-now",
         Action::Resume => "resume",
         Action::Sweep => "sweep",
     }
@@ -137,6 +145,7 @@ pub(crate) async fn prune(
     acts: &(dyn Fn(&str) -> bool + Sync),
     sources: &[&config::Source],
     key: Option<&HostKey>,
+    waiver: &Waiver,
 ) -> Result<Vec<Pruning>, CliError> {
     let signers = session.signers()?;
     let mut known: BTreeMap<&str, BTreeSet<(GenerationDir, String)>> = BTreeMap::new();
@@ -181,7 +190,8 @@ pub(crate) async fn prune(
             };
             if let Some(keep) = keep {
                 let now = session.cx.clock.now();
-                let others = session.config.vaults.iter().filter(|other| other.name != vault.name());
+                let named = |other: &config::Vault| waiver.without.contains(&other.name);
+                let others = session.config.vaults.iter().filter(|other| other.name != vault.name() && !named(other));
                 let request = PruneRequest {
                     stack: session.stack().clone(),
                     source: source.name.clone(),
@@ -193,10 +203,13 @@ pub(crate) async fn prune(
                     damaged: damaged(vault).clone(),
                     tool: TOOL.to_owned(),
                 };
-                match prune::plan(vault, &signers, &request).await {
+                let beside = vaults.iter().filter(|other| other.id() != vault.id());
+                let witnesses: Vec<Witness<'_>> =
+                    beside.map(|other| Witness { vault: other, damaged: damaged(other) }).collect();
+                match prune::plan_waiving(vault, &signers, &request, waiver).await {
                     Ok(plan) => {
                         if let Some(key) = key {
-                            match prune::apply(vault, key, &plan).await {
+                            match prune::apply_beside(vault, key, &plan, &witnesses).await {
                                 Ok(done) => pruning.done = done,
                                 Err(error) => pruning.error = Some(error.into()),
                             }
@@ -229,7 +242,7 @@ pub(crate) async fn follow(
             Err(_) => {}
         }
     }
-    let prunings = prune(session, &vaults, &acts, sources, Some(&key)).await?;
+    let prunings = prune(session, &vaults, &acts, sources, Some(&key), &Waiver::default()).await?;
     let end = silent.iter().fold(exit(&prunings), |end, (_, error)| end.worse(error.as_part()));
     let problems = prunings.iter().flat_map(Pruning::problems).chain(silent::lines(&silent)).collect();
     Ok(StepReport { step: Step::Prune, exit: end, found: prunings.iter().map(Pruning::to_json).collect(), problems })

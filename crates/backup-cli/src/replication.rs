@@ -11,12 +11,14 @@ use backup_core::catalogue::{self, Listed};
 use backup_core::config;
 use backup_core::id::{Hash256, SourceName};
 use backup_core::monitor::Event;
+use backup_core::prune::purge;
 use backup_core::replicate::{Marks, Proof, ReplicateError, Route, marks_of, proofs, replicate_marks, replicate_one};
 use backup_core::signature::Signers;
 use backup_core::vault::document::{MarkKind, SnapshotDoc};
-use backup_core::vault::layout::SnapshotId;
+use backup_core::vault::layout::{GenerationDir, SnapshotId};
 use backup_core::vault::store::StoreError;
 use backup_core::vault::{Signed, Vault, VaultError};
+use backup_core::words::plain;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use retention::{History, Policy, Stamp};
@@ -203,6 +205,7 @@ pub(crate) async fn survey(
         }
     }
     work.lacks.append(&mut backlog);
+    work.leave_purged(vaults, signers).await;
     work
 }
 
@@ -245,6 +248,32 @@ impl Work {
             }
         }
         (stamps.into_values().collect(), unproven)
+    }
+
+    /// What was purged in one vault is leaked data, and is copied from none to none. A copy looks at its own two vaults itself;
+    /// here the others are asked, of what is to be copied only.
+    async fn leave_purged(&mut self, vaults: &[Vault], signers: &Signers) {
+        let mut known: BTreeMap<(GenerationDir, String), Option<String>> = BTreeMap::new();
+        for lack in self.lacks.iter_mut().filter(|lack| lack.wanted) {
+            let dir = &lack.listed.dir;
+            let between = |vault: &Vault| {
+                vault.id() == lack.to.id() || lack.listed.vaults.iter().any(|from| from.id() == vault.id())
+            };
+            for vault in vaults.iter().filter(|vault| !between(vault)) {
+                let at = (dir.clone(), vault.name().to_owned());
+                if !known.contains_key(&at) {
+                    // One that cannot be asked is told elsewhere.
+                    let reason = purge::reason(vault, signers, dir).await.unwrap_or_default();
+                    if let Some(reason) = &reason {
+                        let (vault, snapshot) = (at.1.clone(), lack.listed.id.clone());
+                        let error = ReplicateError::Purged { snapshot, vault, reason: plain(reason) };
+                        self.refused.push((at.1.clone(), lack.source.clone(), error.into()));
+                    }
+                    known.insert(at.clone(), reason);
+                }
+                lack.wanted &= known[&at].is_none();
+            }
+        }
     }
 
     /// What could not be read and what is not believed.

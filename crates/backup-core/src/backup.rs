@@ -24,7 +24,8 @@ use crate::manifest::{Manifest, Stream, text};
 use crate::monitor::{Event, Monitor};
 use crate::pipeline::known::{JournalEntry, Known};
 use crate::pipeline::{Journal, Pipeline, PipelineError, PipelineParts};
-use crate::prune::notice;
+use crate::prune::notice::{self, Standing};
+use crate::prune::purge;
 use crate::seal::key::{NewKey, NewKeyError};
 use crate::seal::{SealError, Sealer};
 use crate::signature::{HostKey, Signers};
@@ -33,6 +34,7 @@ use crate::state::{State, StateError};
 use crate::vault::document::{FORMAT, GenerationDoc, ManifestRef, SnapshotDoc};
 use crate::vault::layout::{GenerationDir, GenerationId, Period, SnapshotId, Volume};
 use crate::vault::{Signed, Vault, VaultError};
+use crate::words::plain;
 
 /// What the configuration says of the source to capture.
 #[derive(Debug, Clone)]
@@ -143,6 +145,14 @@ pub enum BackupError {
         /// The generation.
         generation: GenerationId,
     },
+    /// The generation was purged while this run was at work in it.
+    #[error("generation `{generation}` is being purged ({reason}), and what this run captured went there")]
+    Purged {
+        /// The generation.
+        generation: GenerationId,
+        /// Why, in the operator's words.
+        reason: String,
+    },
     /// What the pipeline stored and what the source gave do not fit together. A defect; nothing was committed.
     #[error("source `{name}`: {reason}")]
     Inconsistent {
@@ -172,13 +182,19 @@ pub async fn backup(
     let started = host.clock.now();
     clocks_agree(vault, started).await?;
     let import = source.is_import();
-    let generation = if import {
+    let mut generation = if import {
         new_generation(vault, host, request).await?
     } else {
         open_generation(vault, host, request).await?
     };
+    match refuse_if_pruned(vault, host, &generation.doc.dir()).await {
+        // What was purged takes nothing more; the source goes on in another generation.
+        Err(BackupError::Purged { .. }) if !import => {
+            generation = remembered_generation(vault, host, request).await?;
+        }
+        other => other?,
+    }
     let dir = generation.doc.dir();
-    refuse_if_pruned(vault, host, &dir).await?;
     let journal: Arc<dyn Journal> = if import { Arc::new(Forgetful) } else { Arc::new(host.state.clone()) };
     let pipeline = start_pipeline(vault, host, request, &generation.doc, journal).await?;
     let mut captured = match capture(&pipeline, host, request, source).await {
@@ -234,13 +250,26 @@ async fn open_generation(
             && doc.recipients == request.recipients
             && doc.signer == host.key.fingerprint();
         if fits {
-            // It may have been opened in another vault, or this one may have been emptied: what is not there is put again.
-            if !vault.exists(&doc.dir().file("generation.json")).await? {
-                vault.put_verbatim(&open).await?;
+            // It may have been opened in another vault, or this one may have been emptied: what is not there is put again,
+            // unless it is not there because it was purged.
+            if vault.exists(&doc.dir().file("generation.json")).await? {
+                return Ok(open);
             }
-            return Ok(open);
+            if purge::done(vault, host.signers, &doc.dir()).await?.is_none() {
+                vault.put_verbatim(&open).await?;
+                return Ok(open);
+            }
         }
     }
+    remembered_generation(vault, host, request).await
+}
+
+/// A new generation that the next capture goes into as well.
+async fn remembered_generation(
+    vault: &Vault,
+    host: Host<'_>,
+    request: &BackupRequest,
+) -> Result<Signed<GenerationDoc>, BackupError> {
     let signed = new_generation(vault, host, request).await?;
     host.state.set_generation(&signed).await?;
     Ok(signed)
@@ -527,10 +556,19 @@ async fn previous(
 
 async fn refuse_if_pruned(vault: &Vault, host: Host<'_>, dir: &GenerationDir) -> Result<(), BackupError> {
     let standing = notice::standing(vault, host.signers, dir).await?;
-    for text in standing.foreign {
-        host.monitor.event(Event::Warning { text });
+    for text in &standing.foreign {
+        host.monitor.event(Event::Warning { text: text.clone() });
     }
-    if standing.pruned { Err(BackupError::Pruned { generation: dir.id.clone() }) } else { Ok(()) }
+    refused(standing, dir).map_or(Ok(()), Err)
+}
+
+/// Why nothing may be committed into a generation, if so.
+fn refused(standing: Standing, dir: &GenerationDir) -> Option<BackupError> {
+    let generation = dir.id.clone();
+    match standing.purged {
+        Some(reason) => Some(BackupError::Purged { generation, reason: plain(&reason) }),
+        None => standing.pruned.then_some(BackupError::Pruned { generation }),
+    }
 }
 
 /// A prune that began between our first look and our commit may already have listed the generation without us: then the
@@ -541,15 +579,14 @@ async fn withdraw_if_pruned(
     dir: &GenerationDir,
     committed: &Committed,
 ) -> Result<(), BackupError> {
-    if !notice::standing(vault, host.signers, dir).await?.pruned {
-        return Ok(());
-    }
+    let standing = notice::standing(vault, host.signers, dir).await?;
+    let Some(lost) = refused(standing, dir) else { return Ok(()) };
     let id = &committed.snapshot.doc.id;
     for suffix in [".json", ".json.sig", ".inventory.zst"] {
         vault.delete(&dir.snapshot(id, suffix)).await?;
     }
     vault.sync().await?;
-    Err(BackupError::Pruned { generation: dir.id.clone() })
+    Err(lost)
 }
 
 fn random() -> [u8; 6] {

@@ -7,13 +7,24 @@
 //! second run    deleting.json --> list again --> receipt --> snapshots --> objects --> the rest
 //! ```
 //!
-//! What it never does: delete on the word of the host's clock, on a document that no pinned signer signed, or a file that it
-//! does not know. Whatever is not understood keeps its generation. Until `deleting.json` is written, [`undo`] takes it all back.
+//! Here is the plan; [`mod@apply`] does what it says. An operator may waive two things for one call, and both are written down in
+//! every document of the deletion ([`Waiver`]): the rest of the day, where another vault is then seen to hold everything
+//! ([`mod@holder`]), and what a vault that is lost had promised. [`purge`] removes a generation that no rule would.
+//!
+//! What it never does: delete on the word of the host's clock, on a document that no pinned signer signed or that somebody put back
+//! long after it was signed, or a file that it does not know. Whatever is not understood keeps its generation, and so does a
+//! pin, believed or not: it may be an operator's whose signature was damaged, and whoever can plant one can as well fill the
+//! vault. It is named, and `unpin` takes it away. Until `deleting.json` is written, [`undo`] takes it all back.
 
+mod announced;
+mod apply;
+mod delete;
 pub mod frozen;
 pub mod history;
+mod holder;
 pub(crate) mod locked;
 pub(crate) mod notice;
+pub mod purge;
 
 use std::collections::BTreeSet;
 
@@ -22,13 +33,16 @@ use chrono_tz::Tz;
 use retention::{Clocks, Freeze, Policy};
 
 use crate::id::{SourceName, StackName};
-use crate::signature::{HostKey, Signers};
-use crate::vault::document::{ExpiredDoc, FORMAT, MarkKind, PruneStage, ReceiptDoc};
-use crate::vault::layout::{self, GenerationDir, SnapshotId};
+use crate::signature::Signers;
+use crate::vault::document::{ExpiredDoc, Grounds};
+use crate::vault::layout::{GenerationDir, SnapshotId};
 use crate::vault::store::Entry;
 use crate::vault::{Vault, VaultError};
+use announced::Announced;
 use history::Fact;
-use notice::Notice;
+
+pub use apply::{Done, apply, apply_beside, undo};
+pub use holder::Witness;
 
 /// Least time between announcing and deleting, by the store's clock.
 pub const GRACE: TimeDelta = TimeDelta::hours(24);
@@ -56,6 +70,17 @@ pub struct PruneRequest {
     pub tool: String,
 }
 
+/// What an operator waives for one call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiver {
+    /// The rest of the day between announcing and deleting, where another vault is seen to hold everything. Never the newer
+    /// snapshot.
+    pub now: bool,
+    /// Configured vaults whose promises are passed over. They are left out of [`PruneRequest::promised_elsewhere`] already; here they are
+    /// to be written down.
+    pub without: Vec<String>,
+}
+
 /// What will be done with one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -68,10 +93,20 @@ pub enum Action {
         /// In words.
         reason: String,
     },
-    /// It was announced, but the plan no longer wants it gone, or not the same: the announcement is taken back.
+    /// It was announced, but the plan no longer wants it gone, or not the same, or what lies there was put back: the
+    /// announcement is taken back.
     Withdraw,
     /// Delete it now.
     Delete,
+    /// Delete it before its day is over, if another vault is seen to hold everything: all of it is read there first.
+    Hurry {
+        /// From when on it could be deleted without.
+        until: DateTime<Utc>,
+        /// Objects that lie here, about as many as are to be read there.
+        objects: u64,
+        /// Their stored bytes.
+        bytes: u64,
+    },
     /// A deletion began and was interrupted: go on.
     Resume,
     /// A deletion was interrupted before its very last file: of the generation only that signature is left.
@@ -89,6 +124,15 @@ pub struct Step {
     pub reason: String,
     /// Its snapshots, each with the decision on it in words.
     pub snapshots: Vec<(SnapshotId, String)>,
+    begun: Option<Begun>,
+}
+
+/// A deletion that was interrupted.
+#[derive(Debug, Clone)]
+struct Begun {
+    grounds: Grounds,
+    /// Its receipt is there: what it was waiting for had been looked at, and files may be gone.
+    receipted: bool,
 }
 
 /// The plan for one source in one vault.
@@ -103,28 +147,31 @@ pub struct PrunePlan {
     /// What a lock or a legal hold still keeps from being deleted, in words.
     pub locked: Vec<String>,
     newest: Option<SnapshotId>,
-    store_now: DateTime<Utc>,
     request: PruneRequest,
+    waiver: Waiver,
+    signers: Signers,
 }
 
-/// What was done with one generation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
-    /// The generation.
-    pub dir: GenerationDir,
-    /// What was done.
-    pub action: Action,
-    /// Files that were deleted.
-    pub files: u64,
-    /// Their stored bytes.
-    pub bytes: u64,
-    /// Files that were left because they belong to nothing that this program makes.
-    pub strangers: u64,
+impl PrunePlan {
+    /// Vaults that were planned for as if they promised nothing.
+    pub fn without(&self) -> &[String] {
+        &self.waiver.without
+    }
 }
 
 /// Makes the plan. Reads only.
 pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> Result<PrunePlan, VaultError> {
-    let store_now = vault.now().await?;
+    plan_waiving(vault, signers, request, &Waiver::default()).await
+}
+
+/// Makes the plan with what an operator waives. Reads only.
+pub async fn plan_waiving(
+    vault: &Vault,
+    signers: &Signers,
+    request: &PruneRequest,
+    waiver: &Waiver,
+) -> Result<PrunePlan, VaultError> {
+    let now = vault.now().await?;
     let seen = history::read(
         vault,
         signers,
@@ -134,57 +181,28 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
         &request.damaged,
     )
     .await?;
-    let clocks = Clocks { store: store_now, host: request.host_now };
+    let clocks = Clocks { store: now, host: request.host_now };
     let plan = retention::plan(&request.policy, &seen.history, clocks, request.timezone);
-    let newest = seen.newest;
     let (mut steps, mut foreign, mut locks) = (Vec::new(), seen.foreign, Vec::new());
     for dir in seen.generations {
         let decision = plan.generations.iter().find(|decision| decision.id == dir.id.as_str());
-        let snapshots: Vec<(SnapshotId, String)> = plan
-            .snapshots
-            .iter()
-            .filter(|snapshot| snapshot.generation == dir.id.as_str())
-            .filter_map(|snapshot| Some((snapshot.id.parse().ok()?, snapshot.text())))
-            .collect();
-        let delete = decision.is_some_and(|decision| decision.delete);
-        let reason =
-            decision.map_or_else(|| "keep: it is not understood".to_owned(), retention::GenerationDecision::text);
-        let mut snapshots = snapshots;
-        // A document that nobody pinned signed must neither make us delete nor keep us from it.
-        let mut believed = async |stage| match notice::read(vault, signers, &dir, stage).await? {
-            Notice::Foreign(text) => {
-                foreign.push(text);
-                Ok::<Option<ExpiredDoc>, VaultError>(None)
-            }
-            Notice::None => Ok(None),
-            Notice::Signed(doc) => Ok(Some(doc)),
-        };
+        let snapshots = plan.snapshots.iter().filter(|snapshot| snapshot.generation == dir.id.as_str());
         let files = vault.list(&dir.dir()).await?;
-        let announced = believed(PruneStage::Expired).await?.map(|doc| Announced::new(doc, &dir, &files, store_now));
-        let action = match believed(PruneStage::Deleting).await? {
-            Some(begun) => {
-                // Snapshots go before their objects: one that is still listed is whole, and may have become wanted (a pin,
-                // a commit in the last moment, an old document that was put back).
-                let named: BTreeSet<&SnapshotId> = begun.snapshots.iter().map(|(id, _)| id).collect();
-                let listed = vault.snapshots(&dir).await?;
-                let wanted = !delete || !listed.iter().all(|id| named.contains(id));
-                // A signed document of old that somebody put back is no deletion that began: that one was announced in time.
-                let in_time = announced.as_ref().is_some_and(|announced| announced.covers(&listed, store_now));
-                if !listed.is_empty() && (wanted || !in_time) {
-                    Action::Withdraw
-                } else {
-                    // What is being deleted was named when it began; what is still listed may be less.
-                    snapshots = begun.snapshots;
-                    Action::Resume
-                }
-            }
-            None if is_swept(&dir, &files) => Action::Sweep,
-            // Objects without a snapshot may be those of a replicator that is still at work.
-            None if snapshots.is_empty() && delete && is_fresh(&files, store_now) => Action::Keep,
-            None => action(announced.as_ref(), delete, &snapshots, newest.as_ref(), store_now),
+        let found = announced::find(vault, signers, &dir, &files, now).await?;
+        foreign.extend(found.foreign.iter().cloned());
+        let scene = Scene {
+            delete: decision.is_some_and(|decision| decision.delete),
+            listed: delete::snapshots(&dir, &files),
+            snapshots: snapshots.filter_map(|one| Some((one.id.parse().ok()?, one.text()))).collect(),
+            receipted: |doc: &ExpiredDoc| seen.receipts.iter().any(|one| one.generation == dir.id && one.at >= doc.at),
+            files: &files,
+            newest: seen.newest.as_ref(),
+            hurry: waiver.now,
+            now,
         };
+        let (action, begun, snapshots) = scene.judge(&dir, found);
         let action = match action {
-            Action::Delete | Action::Resume => match locked::reason(vault, &files, store_now).await? {
+            Action::Delete | Action::Hurry { .. } | Action::Resume => match locked::reason(vault, &files, now).await? {
                 Some(reason) => {
                     locks.push(format!("generation {}: {reason}", dir.id));
                     Action::Wait { reason }
@@ -193,256 +211,91 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PruneRequest) -> R
             },
             other => other,
         };
-        steps.push(Step { dir, action, reason, snapshots });
+        let reason =
+            decision.map_or_else(|| "keep: it is not understood".to_owned(), retention::GenerationDecision::text);
+        steps.push(Step { dir, action, reason, snapshots, begun });
     }
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
-    Ok(PrunePlan { frozen, steps, foreign, locked: locks, newest, store_now, request: request.clone() })
+    let (request, waiver, signers) = (request.clone(), waiver.clone(), signers.clone());
+    Ok(PrunePlan { frozen, steps, foreign, locked: locks, newest: seen.newest, request, waiver, signers })
+}
+
+/// What decides about one generation, beside what was announced.
+struct Scene<'a, R: Fn(&ExpiredDoc) -> bool> {
+    /// The rules let it go.
+    delete: bool,
+    /// Snapshots by name.
+    listed: Vec<SnapshotId>,
+    /// Snapshots that are believed, with the decisions on them.
+    snapshots: Vec<(SnapshotId, String)>,
+    /// Whether a deletion got so far that its receipt was put.
+    receipted: R,
+    files: &'a [Entry],
+    newest: Option<&'a SnapshotId>,
+    hurry: bool,
+    now: DateTime<Utc>,
+}
+
+impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
+    /// What will be done, the deletion that it goes on with, and the snapshots with the decisions on them.
+    fn judge(self, dir: &GenerationDir, found: announced::Found) -> (Action, Option<Begun>, Vec<(SnapshotId, String)>) {
+        if let Some(reason) = found.purge() {
+            let reason = format!("it is being purged ({reason}): `backup purge` goes on with it or takes it back");
+            return (Action::Wait { reason }, None, self.snapshots);
+        }
+        let announced = found.expired.as_ref();
+        let action = match found.deleting {
+            Some(begun) => {
+                // Snapshots go before their objects: one that is still listed is whole, and may have become wanted (a pin,
+                // a commit in the last moment, an old document that was put back).
+                let named: BTreeSet<&SnapshotId> = begun.snapshots.iter().map(|(id, _)| id).collect();
+                let wanted = !self.delete || !self.listed.iter().all(|id| named.contains(id));
+                let receipted = (self.receipted)(&begun);
+                // One that began before its day was over had been seen in another vault, if it got as far as its receipt.
+                let hurried = begun.grounds.now.is_some() && receipted;
+                let in_time = hurried || announced.is_some_and(|announced| announced.covers(&self.listed, self.now));
+                if !self.listed.is_empty() && (wanted || !in_time) {
+                    Action::Withdraw
+                } else {
+                    // What is being deleted was named when it began; what is still listed may be less.
+                    return (Action::Resume, Some(Begun { grounds: begun.grounds, receipted }), begun.snapshots);
+                }
+            }
+            None if delete::is_swept(dir, self.files) => Action::Sweep,
+            None if found.replayed => Action::Withdraw,
+            // Objects without a snapshot may be those of a replicator that is still at work.
+            None if self.snapshots.is_empty() && self.delete && is_fresh(self.files, self.now) => Action::Keep,
+            None => self.action(dir, announced),
+        };
+        (action, None, self.snapshots)
+    }
+
+    fn action(&self, dir: &GenerationDir, announced: Option<&Announced>) -> Action {
+        let Some(announced) = announced else { return if self.delete { Action::Announce } else { Action::Keep } };
+        let found: BTreeSet<&SnapshotId> = self.snapshots.iter().map(|(id, _)| id).collect();
+        if !self.delete || announced.names() != found {
+            return Action::Withdraw;
+        }
+        let before = &announced.doc.newest;
+        let newer = self.newest.is_some_and(|newest| newest > before);
+        let until = announced.until;
+        // Without snapshots there is nothing that another vault could hold.
+        let hurry = self.hurry && !found.is_empty();
+        if self.now < until && !hurry {
+            return Action::Wait { reason: format!("announced; may be deleted from {} on", until.format("%F %R UTC")) };
+        }
+        if !newer {
+            return Action::Wait { reason: format!("announced; waits for a snapshot newer than {before}") };
+        }
+        if self.now < until {
+            let (objects, bytes) = delete::objects(dir, self.files);
+            return Action::Hurry { until, objects, bytes };
+        }
+        Action::Delete
+    }
 }
 
 /// Whether anything in a generation is younger than three days.
 fn is_fresh(files: &[Entry], now: DateTime<Utc>) -> bool {
     files.iter().map(|entry| entry.modified).max().is_some_and(|newest| now - newest < TimeDelta::days(3))
-}
-
-/// A believed `expired.json`.
-struct Announced {
-    doc: ExpiredDoc,
-    /// From when on the generation may be deleted.
-    until: DateTime<Utc>,
-}
-
-impl Announced {
-    /// It counts from when it says that it was written, or from when the store got it or its signature, whichever is later: a
-    /// document that was taken back once is still signed, and whoever puts it back must not be spared the wait.
-    fn new(doc: ExpiredDoc, dir: &GenerationDir, files: &[Entry], now: DateTime<Utc>) -> Self {
-        let path = dir.file(PruneStage::Expired.file());
-        let signature = layout::signature_of(&path);
-        let came =
-            files.iter().filter(|entry| entry.path == path || entry.path == signature).map(|entry| entry.modified);
-        let since = came.max().unwrap_or(now).max(doc.at);
-        Self { doc, until: since + GRACE }
-    }
-
-    fn names(&self) -> BTreeSet<&SnapshotId> {
-        self.doc.snapshots.iter().map(|(id, _)| id).collect()
-    }
-
-    /// Whether a deletion of these snapshots may go on.
-    fn covers(&self, listed: &[SnapshotId], now: DateTime<Utc>) -> bool {
-        let named = self.names();
-        now >= self.until && listed.iter().all(|id| named.contains(id))
-    }
-}
-
-fn action(
-    announced: Option<&Announced>,
-    delete: bool,
-    snapshots: &[(SnapshotId, String)],
-    newest: Option<&SnapshotId>,
-    now: DateTime<Utc>,
-) -> Action {
-    let Some(announced) = announced else { return if delete { Action::Announce } else { Action::Keep } };
-    let named = announced.names();
-    let found: BTreeSet<&SnapshotId> = snapshots.iter().map(|(id, _)| id).collect();
-    if !delete || named != found {
-        return Action::Withdraw;
-    }
-    let until = announced.until;
-    if now < until {
-        return Action::Wait { reason: format!("announced; may be deleted from {} on", until.format("%F %R UTC")) };
-    }
-    let before = &announced.doc.newest;
-    if newest.is_none_or(|newest| newest <= before) {
-        return Action::Wait { reason: format!("announced; waits for a snapshot newer than {before}") };
-    }
-    Action::Delete
-}
-
-/// Does what the plan says.
-pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec<Done>, VaultError> {
-    let mut done = Vec::new();
-    for step in &plan.steps {
-        let mut result = Done { dir: step.dir.clone(), action: step.action.clone(), files: 0, bytes: 0, strangers: 0 };
-        match &step.action {
-            Action::Keep | Action::Wait { .. } => continue,
-            Action::Announce => {
-                let Some(doc) = document(plan, step, PruneStage::Expired, key) else { continue };
-                vault.put_signed(&doc, key).await?;
-            }
-            Action::Withdraw => withdraw(vault, &step.dir).await?,
-            Action::Sweep => {
-                if !sweep(vault, &mut result).await? {
-                    continue;
-                }
-            }
-            Action::Delete => {
-                let Some(doc) = document(plan, step, PruneStage::Deleting, key) else { continue };
-                vault.put_signed(&doc, key).await?;
-                let listed: BTreeSet<SnapshotId> = vault.snapshots(&step.dir).await?.into_iter().collect();
-                let planned: BTreeSet<SnapshotId> = step.snapshots.iter().map(|(id, _)| id.clone()).collect();
-                if listed == planned && !is_pinned(vault, step).await? {
-                    put_receipt(vault, plan, step, key).await?;
-                    delete(vault, &mut result).await?;
-                } else {
-                    // A writer or a person was faster: its snapshot stays, and so does everything else.
-                    result.action = Action::Withdraw;
-                    withdraw(vault, &step.dir).await?;
-                }
-            }
-            Action::Resume => {
-                // It may have ended before its receipt, and then nothing was deleted yet.
-                if !has_receipt(vault, &step.dir).await? {
-                    put_receipt(vault, plan, step, key).await?;
-                }
-                delete(vault, &mut result).await?;
-            }
-        }
-        done.push(result);
-    }
-    Ok(done)
-}
-
-/// Whether somebody has pinned one of the snapshots since the plan was made; believed or not.
-async fn is_pinned(vault: &Vault, step: &Step) -> Result<bool, VaultError> {
-    for (id, _) in &step.snapshots {
-        if vault.exists(&layout::mark(&step.dir.stack, &step.dir.source, id, MarkKind::Pin)).await? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn document(plan: &PrunePlan, step: &Step, stage: PruneStage, key: &HostKey) -> Option<ExpiredDoc> {
-    Some(ExpiredDoc {
-        format: FORMAT,
-        stage,
-        stack: step.dir.stack.clone(),
-        source: step.dir.source.clone(),
-        generation: step.dir.id.clone(),
-        at: plan.store_now,
-        newest: plan.newest.clone()?,
-        snapshots: step.snapshots.clone(),
-        signer: key.fingerprint(),
-        tool: plan.request.tool.clone(),
-    })
-}
-
-async fn has_receipt(vault: &Vault, dir: &GenerationDir) -> Result<bool, VaultError> {
-    let ending = format!("-{}.json", dir.id);
-    let receipts = vault.list(&layout::receipts(&dir.stack, &dir.source)).await?;
-    Ok(receipts.iter().any(|entry| entry.path.as_str().ends_with(&ending)))
-}
-
-async fn put_receipt(vault: &Vault, plan: &PrunePlan, step: &Step, key: &HostKey) -> Result<(), VaultError> {
-    let objects = vault.list_objects(&step.dir).await?;
-    let receipt = ReceiptDoc {
-        format: FORMAT,
-        stack: step.dir.stack.clone(),
-        source: step.dir.source.clone(),
-        generation: step.dir.id.clone(),
-        at: plan.store_now,
-        snapshots: step.snapshots.clone(),
-        objects: objects.len() as u64,
-        stored_bytes: objects.iter().map(|line| line.bytes).sum(),
-        signer: key.fingerprint(),
-        tool: plan.request.tool.clone(),
-    };
-    vault.put_signed(&receipt, key).await.map(drop)
-}
-
-/// At which place a file of a generation is deleted; `None` for what this program does not make.
-fn rank(dir: &GenerationDir, path: &str) -> Option<u8> {
-    let rest = &path[dir.dir().as_str().len() + 1..];
-    let name = rest.rsplit('/').next().unwrap_or(rest);
-    Some(match rest.split('/').next()? {
-        "snapshots" if name.ends_with(".json") => 0,
-        "snapshots" if name.ends_with(".json.sig") || name.ends_with(".inventory.zst") => 1,
-        "objects" => match name.parse() {
-            Ok(object) if dir.object(&object).as_str() == path => 2,
-            _ => return None,
-        },
-        "generation.json" | "generation.json.sig" => 3,
-        "expired.json" | "expired.json.sig" => 4,
-        "deleting.json" => 5,
-        "deleting.json.sig" => LAST,
-        _ => return None,
-    })
-}
-
-/// The signature of `deleting.json` goes last: the document must not lie there without one, or the deletion would not be
-/// taken up again.
-const LAST: u8 = 6;
-
-/// Whether of all the files of this program only that signature is left.
-fn is_swept(dir: &GenerationDir, files: &[Entry]) -> bool {
-    let ranks: BTreeSet<u8> = files.iter().filter_map(|entry| rank(dir, entry.path.as_str())).collect();
-    ranks == BTreeSet::from([LAST])
-}
-
-/// Deletes that signature and nothing else: nobody signed this, and a replicate may have begun to fill the folder since the
-/// plan. `false` where it is not alone any more; then nothing is deleted.
-async fn sweep(vault: &Vault, result: &mut Done) -> Result<bool, VaultError> {
-    let files = vault.list(&result.dir.dir()).await?;
-    let lone = layout::signature_of(&result.dir.file(PruneStage::Deleting.file()));
-    let Some(entry) = files.iter().find(|entry| entry.path == lone).filter(|_| is_swept(&result.dir, &files)) else {
-        return Ok(false);
-    };
-    vault.delete(&lone).await?;
-    vault.sync().await?;
-    (result.files, result.bytes, result.strangers) = (1, entry.bytes, files.len() as u64 - 1);
-    Ok(true)
-}
-
-/// Snapshots first, so that nothing is listed whose objects are going; then objects; then the rest, `deleting.json` and its signature last.
-async fn delete(vault: &Vault, result: &mut Done) -> Result<(), VaultError> {
-    let dir = result.dir.clone();
-    let mut files = vault.list(&dir.dir()).await?;
-    let rank = |path: &str| rank(&dir, path);
-    result.strangers = files.iter().filter(|entry| rank(entry.path.as_str()).is_none()).count() as u64;
-    files.retain(|entry| rank(entry.path.as_str()).is_some());
-    files.sort_by_key(|entry| rank(entry.path.as_str()));
-    let mut last = 0;
-    for entry in files {
-        let rank = rank(entry.path.as_str()).unwrap_or(0);
-        if rank != last {
-            vault.sync().await?;
-            last = rank;
-        }
-        vault.delete(&entry.path).await?;
-        result.files += 1;
-        result.bytes += entry.bytes;
-    }
-    vault.sync().await
-}
-
-async fn withdraw(vault: &Vault, dir: &GenerationDir) -> Result<(), VaultError> {
-    remove_document(vault, dir, PruneStage::Deleting).await?;
-    remove_document(vault, dir, PruneStage::Expired).await
-}
-
-async fn remove_document(vault: &Vault, dir: &GenerationDir, stage: PruneStage) -> Result<(), VaultError> {
-    let path = dir.file(stage.file());
-    vault.delete(&path).await?;
-    vault.delete(&layout::signature_of(&path)).await?;
-    vault.sync().await
-}
-
-/// Takes back every announcement of a source that has not become a deletion, also what is not believed. Gives the
-/// generations.
-pub async fn undo(
-    vault: &Vault,
-    signers: &Signers,
-    stack: &StackName,
-    source: &SourceName,
-) -> Result<Vec<GenerationDir>, VaultError> {
-    let mut undone = Vec::new();
-    for dir in vault.generations(stack, source).await? {
-        let deleting = notice::read(vault, signers, &dir, PruneStage::Deleting).await?;
-        let expired = vault.exists(&dir.file(PruneStage::Expired.file())).await?;
-        if matches!(deleting, Notice::Foreign(_)) || (expired && matches!(deleting, Notice::None)) {
-            withdraw(vault, &dir).await?;
-            undone.push(dir);
-        }
-    }
-    Ok(undone)
 }

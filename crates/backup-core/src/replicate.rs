@@ -13,7 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::id::{ObjectName, SourceName, StackName};
 use crate::monitor::{Event, Monitor};
-use crate::prune::notice;
+use crate::prune::{notice, purge};
 use crate::signature::Signers;
 use crate::vault::document::{GenerationDoc, SnapshotDoc};
 use crate::vault::inventory::InventoryLine;
@@ -86,6 +86,16 @@ pub enum ReplicateError {
         /// The vault.
         from: String,
     },
+    /// The generation was purged in one of the two vaults.
+    #[error("snapshot `{snapshot}` was not copied: its generation was purged in vault `{vault}` ({reason})")]
+    Purged {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The vault that knows of the purge.
+        vault: String,
+        /// Why, in the operator's words.
+        reason: String,
+    },
     /// The destination is pruning that generation.
     #[error("snapshot `{snapshot}` was not copied: vault `{to}` is removing its generation")]
     Pruned {
@@ -110,7 +120,11 @@ impl ReplicateError {
                 )
             }
             Self::Vault(_) => false,
-            Self::Mark { .. } | Self::Snapshot { .. } | Self::Incomplete { .. } | Self::Pruned { .. } => true,
+            Self::Mark { .. }
+            | Self::Snapshot { .. }
+            | Self::Incomplete { .. }
+            | Self::Pruned { .. }
+            | Self::Purged { .. } => true,
         }
     }
 }
@@ -243,6 +257,7 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
     for text in refuse_if_pruned(route, dir, id).await? {
         monitor.event(Event::Warning { text });
     }
+    refuse_if_purged(route, dir, id).await?;
     let generation = dir.file("generation.json");
     let there = match to.exists(&generation).await {
         Ok(true) => to.get_signed::<GenerationDoc>(&generation, signers).await.map(|_| true),
@@ -315,10 +330,28 @@ async fn refuse_if_pruned(
     id: &SnapshotId,
 ) -> Result<Vec<String>, ReplicateError> {
     let standing = notice::standing(route.to, route.signers, dir).await?;
+    if let Some(reason) = &standing.purged {
+        return Err(purged(id, route.to, reason));
+    }
     if standing.pruned {
         return Err(ReplicateError::Pruned { snapshot: id.clone(), to: route.to.name().to_owned() });
     }
     Ok(standing.foreign)
+}
+
+/// What was purged in one of the two vaults is leaked data: it must not come back there from here, nor go on from there.
+async fn refuse_if_purged(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<(), ReplicateError> {
+    let there = purge::done(route.to, route.signers, dir).await?.map(|reason| (route.to, reason));
+    let found = match there {
+        None => purge::reason(route.from, route.signers, dir).await?.map(|reason| (route.from, reason)),
+        there => there,
+    };
+    let Some((vault, reason)) = found else { return Ok(()) };
+    Err(purged(id, vault, &reason))
+}
+
+fn purged(id: &SnapshotId, vault: &Vault, reason: &str) -> ReplicateError {
+    ReplicateError::Purged { snapshot: id.clone(), vault: vault.name().to_owned(), reason: plain(reason) }
 }
 
 fn sizes(lines: Vec<InventoryLine>) -> HashMap<ObjectName, u64> {

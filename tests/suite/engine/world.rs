@@ -15,7 +15,7 @@ use backup_core::source::files::FilesError;
 use backup_core::source::{Captured, CapturedStream, Sink, SinkError, Source, SourceError, Streams};
 use backup_core::state::State;
 use backup_core::vault::Vault;
-use backup_core::vault::document::{ExpiredDoc, PruneStage, SnapshotDoc};
+use backup_core::vault::document::{ExpiredDoc, Grounds, PruneStage, SnapshotDoc};
 use backup_core::vault::layout::{GenerationDir, SnapshotId, signature_of};
 use backup_core::vault::memory::MemoryStore;
 use backup_core::vault::store::{PutMode, Store, StorePath};
@@ -130,6 +130,7 @@ pub(crate) fn announcement(doc: &SnapshotDoc, stage: PruneStage, key: &HostKey) 
         at: doc.instant,
         newest: doc.id.clone(),
         snapshots: vec![(doc.id.clone(), "old".to_owned())],
+        grounds: Grounds::default(),
         signer: key.fingerprint(),
         tool: "backup 0".to_owned(),
     };
@@ -158,9 +159,14 @@ pub(crate) fn forgeries(doc: &SnapshotDoc, stage: PruneStage, key: &HostKey) -> 
 }
 
 pub(crate) fn host_key(seed: u8) -> HostKey {
+    HostKey::from_openssh(&host_key_text(seed)).unwrap()
+}
+
+/// The same as a file has it.
+pub(crate) fn host_key_text(seed: u8) -> String {
     let pair = ssh_key::private::Ed25519Keypair::from_seed(&[seed; 32]);
     let key = ssh_key::PrivateKey::new(pair.into(), "test").unwrap();
-    HostKey::from_openssh(&key.to_openssh(ssh_key::LineEnding::LF).unwrap()).unwrap()
+    key.to_openssh(ssh_key::LineEnding::LF).unwrap().to_string()
 }
 
 pub(crate) struct World {

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use backup_core::id::SourceName;
-use backup_core::prune::{Action, Step};
+use backup_core::prune::{Action, Step, Waiver};
+use backup_core::vault::document::Holder;
 use backup_core::vault::layout::GenerationDir;
 use serde_json::{Value, json};
 
@@ -28,12 +29,21 @@ pub(crate) struct Args {
     /// Only this vault
     #[arg(long, value_name = "NAME")]
     pub(crate) vault: Option<String>,
+    /// Do not wait for the day between announcing and deleting where another vault holds everything: all of it is read there
+    /// and hashed first. The newer snapshot is waited for all the same
+    #[arg(long, conflicts_with = "undo")]
+    pub(crate) now: bool,
+    /// Plan as if this vault promised nothing, for one that is lost for good; give it in both calls
+    #[arg(long, value_name = "VAULT", conflicts_with = "undo")]
+    pub(crate) without_replica: Vec<String>,
 }
 
 /// Plans, and acts where asked. A frozen plan is no failure: it is said, and nothing expires.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
-    session.check_vault(args.vault.as_deref())?;
+    for name in args.vault.iter().chain(&args.without_replica) {
+        session.check_vault(Some(name))?;
+    }
     if args.undo {
         return undo(cx, &session, args.vault.as_deref()).await;
     }
@@ -42,7 +52,8 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let (vaults, quiet) = session.vaults(None, args.apply).await?;
     let end = silent::report(cx, &vaults, &quiet)?;
     let acts = |name: &str| args.vault.as_deref().is_none_or(|only| only == name);
-    let prunings = pruning::prune(&session, &vaults, &acts, &session.sources(&[])?, key.as_ref()).await?;
+    let waiver = Waiver { now: args.now, without: args.without_replica.clone() };
+    let prunings = pruning::prune(&session, &vaults, &acts, &session.sources(&[])?, key.as_ref(), &waiver).await?;
     for pruning in &prunings {
         if let Some(error) = &pruning.error {
             let text = format!("vault `{}`, source `{}`: {}", pruning.vault, pruning.source, error.message());
@@ -50,7 +61,10 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         }
     }
     let listed: Vec<Value> = prunings.iter().map(Pruning::to_json).collect();
-    let value = json!({ "applied": args.apply, "plans": listed, "silent": silent::to_json(&quiet) });
+    let value = json!({
+        "applied": args.apply, "now": args.now, "without_replica": args.without_replica, "plans": listed,
+        "silent": silent::to_json(&quiet),
+    });
     cx.printer.result("prune", value, || {
         let mut text: String = prunings.iter().map(pruning_text).collect();
         text.push_str(&summary(&prunings, args.apply));
@@ -101,6 +115,9 @@ fn pruning_text(pruning: &Pruning) -> String {
         text.push_str("  not planned, see above\n\n");
         return text;
     };
+    for without in plan.without() {
+        let _ = writeln!(text, "  planned as if vault `{without}` promised nothing");
+    }
     for foreign in &plan.foreign {
         let _ = writeln!(text, "  {foreign}");
     }
@@ -121,11 +138,12 @@ fn pruning_text(pruning: &Pruning) -> String {
     }
     text.push_str(&table.render());
     for done in &pruning.done {
-        let action = match done.action {
+        let action = match &done.action {
             Action::Announce => "announced: may be deleted by a run after 24 hours and a newer snapshot".to_owned(),
             Action::Withdraw => "announcement taken back: it stays".to_owned(),
             Action::Sweep => "swept: a signature that an interrupted deletion had left".to_owned(),
-            _ => format!("deleted: {} files, {}", done.files, words::bytes(done.bytes)),
+            Action::Wait { reason } => format!("not deleted yet: {reason}"),
+            _ => format!("deleted: {} files, {}{}", done.files, words::bytes(done.bytes), held(done.holder.as_ref())),
         };
         let _ = writeln!(text, "{}: {action}", done.dir.id);
         if done.strangers > 0 {
@@ -136,12 +154,29 @@ fn pruning_text(pruning: &Pruning) -> String {
     text
 }
 
+/// Who was seen to hold what was deleted before its day was over.
+fn held(holder: Option<&Holder>) -> String {
+    holder.map_or_else(String::new, |holder| {
+        format!(
+            "; vault `{}` holds it: {} objects, {} read there",
+            holder.name,
+            holder.objects,
+            words::bytes(holder.bytes)
+        )
+    })
+}
+
 fn why(step: &Step) -> String {
     // The action's word is beside it.
     let reason = step.reason.split_once(": ").map_or(step.reason.as_str(), |(_, reason)| reason);
     match &step.action {
         Action::Wait { reason: wait } => format!("{reason}; {wait}"),
         Action::Withdraw => format!("{reason}; its announcement is taken back"),
+        Action::Hurry { until, objects, bytes } => format!(
+            "{reason}; before {} only if another vault holds it: about {objects} objects, {} to read there",
+            until.format("%F %R UTC"),
+            words::bytes(*bytes)
+        ),
         _ => reason.to_owned(),
     }
 }
@@ -149,12 +184,13 @@ fn why(step: &Step) -> String {
 fn summary(prunings: &[Pruning], applied: bool) -> String {
     let steps = || prunings.iter().filter_map(|pruning| pruning.plan.as_ref()).flat_map(|plan| &plan.steps);
     let count = |wanted: &[&str]| steps().filter(|step| wanted.contains(&word(&step.action))).count();
-    let due = count(&["announce", "delete", "resume", "withdraw", "sweep"]);
+    let due = count(&["announce", "delete", "delete-now", "resume", "withdraw", "sweep"]);
     match (applied, due) {
         (false, 0) => "nothing to do\n".to_owned(),
         (false, _) => format!("dry run: {due} generations would be changed; do it with `backup prune --apply`\n"),
         (true, _) => {
-            let done: usize = prunings.iter().map(|pruning| pruning.done.len()).sum();
+            let done = prunings.iter().flat_map(|pruning| &pruning.done);
+            let done = done.filter(|done| !matches!(done.action, Action::Wait { .. })).count();
             format!("{done} generations changed\n")
         }
     }

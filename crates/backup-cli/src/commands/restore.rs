@@ -201,7 +201,9 @@ async fn identities(scene: &Scene<'_>, args: &Args) -> Result<Identities, CliErr
     session::open_identities(&name, &bytes, args.passphrase_file.as_deref())
 }
 
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, CliError> + Send + 'static) -> Result<T, CliError> {
+pub(in crate::commands) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
     let ended = tokio::task::spawn_blocking(work).await;
     ended.unwrap_or_else(|error| Err(CliError::caused(Exit::Failed, "a thread ended early", &error)))
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use backup_core::catalogue;
 use backup_core::config::{self, Share, Source, Span, Step};
 use backup_core::id::{Hash256, SourceName};
+use backup_core::prune::history;
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
@@ -198,7 +199,7 @@ async fn look(session: &Session<'_>, args: &Args, within: Option<&[&config::Vaul
         end = end.worse(Exit::Partial);
     }
     let whole = only.is_none() && targets.len() == session.config.vaults.len() && quiet.is_empty();
-    let lost = lost_heads(&heads, &reports, whole);
+    let lost = look.lost_heads(&heads, &reports, whole).await;
     if !lost.is_empty() {
         end = end.worse(Exit::Damage);
     }
@@ -399,18 +400,44 @@ impl Look<'_> {
         }
         heads
     }
+
+    /// What is wrong with the newest snapshots. Nothing inside a vault alone could show that. `whole`: every vault was looked
+    /// at, so that one that is nowhere is lost.
+    async fn lost_heads(
+        &self,
+        heads: &[(SourceName, (String, Hash256))],
+        reports: &[Report],
+        whole: bool,
+    ) -> Vec<String> {
+        let mut lost = Vec::new();
+        for (source, newest) in heads {
+            let mine: Vec<&Report> = reports.iter().filter(|report| report.source == *source).collect();
+            let mut found = lost_head(newest, &mine, whole);
+            // Absent on purpose: but a document that took its place is not excused by that.
+            if !found.is_empty() && self.was_purged(source, &newest.0).await {
+                found = lost_head(newest, &mine, false);
+            }
+            lost.extend(found);
+        }
+        lost
+    }
+
+    /// Whether a believed receipt in any vault says that the snapshot was purged.
+    async fn was_purged(&self, source: &SourceName, snapshot: &str) -> bool {
+        for vault in self.vaults {
+            let found = history::receipts(vault, self.signers, self.session.stack(), source).await;
+            let mut purged = found.iter().flatten().filter(|receipt| receipt.grounds.purge.is_some());
+            if purged.any(|receipt| receipt.snapshots.iter().any(|(id, _)| id.as_str() == snapshot)) {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// Nothing is remembered here.
 fn none() -> CliError {
     CliError::new(Exit::Failed, "there is no state")
-}
-
-/// What is wrong with the newest snapshots. Nothing inside a vault alone could show that. `whole`: every vault was looked at,
-/// so that one that is nowhere is lost.
-fn lost_heads(heads: &[(SourceName, (String, Hash256))], reports: &[Report], whole: bool) -> Vec<String> {
-    let of = |source: &SourceName| reports.iter().filter(|report| report.source == *source).collect::<Vec<_>>();
-    heads.iter().flat_map(|(source, newest)| lost_head(newest, &of(source), whole)).collect()
 }
 
 /// Compares the newest snapshot of a source that this host made, name and head, with what the vaults have: another document

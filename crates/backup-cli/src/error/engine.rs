@@ -179,6 +179,7 @@ fn backup(error: &BackupError) -> Advice {
         BackupError::Pruned { .. } => {
             say(Exit::Failed, "take the deletion back with `backup prune --undo`, then run again")
         }
+        BackupError::Purged { .. } => say(Exit::Failed, "run again: the next run opens a new generation"),
     }
 }
 
@@ -267,6 +268,10 @@ fn replicate(error: &ReplicateError) -> Advice {
         | ReplicateError::Mark { source, .. }
         | ReplicateError::Vault(source) => vault(source),
         ReplicateError::Incomplete { .. } => say(Exit::Damage, "see what is missing with `backup verify`"),
+        ReplicateError::Purged { .. } => say(
+            Exit::Failed,
+            "purge it in every vault that still has it: `backup purge GENERATION --source S --reason TEXT --apply`",
+        ),
         ReplicateError::Pruned { .. } => say(Exit::Failed, "take the deletion back with `backup prune --undo`"),
     }
 }

@@ -38,6 +38,8 @@ pub struct Seen {
     pub foreign: Vec<String>,
     /// The documents behind the history's stamps, in their order.
     pub documents: Vec<(GenerationDir, Signed<SnapshotDoc>)>,
+    /// The receipts that are believed: what was removed.
+    pub receipts: Vec<ReceiptDoc>,
 }
 
 /// Reads a source's history from a vault. What is known to be `damaged` there (objects and snapshots, by name) is not whole,
@@ -62,8 +64,10 @@ pub async fn read(
     let foreign = foreign.collect();
     let generations = vault.generations(stack, source).await?;
     let mut history = History { promised_elsewhere: promised_elsewhere.clone(), ..History::default() };
-    let mut documents = Vec::new();
+    let (mut documents, mut going) = (Vec::new(), Vec::new());
     for dir in &generations {
+        // What is being purged is as good as gone: it takes nobody's place, and is absent on purpose.
+        let purged = notice::standing(vault, signers, dir).await?.purged.is_some();
         let stored = stored_instants(vault, dir).await?;
         let objects: HashMap<ObjectName, u64> =
             vault.list_objects(dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
@@ -71,8 +75,11 @@ pub async fn read(
         for id in vault.snapshots(dir).await? {
             listed += 1;
             let path = dir.snapshot(&id, ".json");
-            let Some(signed) = believed(vault.get_signed::<SnapshotDoc>(&path, signers).await)? else { continue };
-            let complete = is_complete(vault, &signed.doc, &objects, damaged).await?;
+            let Some(signed) = believed(vault, vault.get_signed::<SnapshotDoc>(&path, signers).await).await? else {
+                continue;
+            };
+            let complete = !purged && is_complete(vault, &signed.doc, &objects, damaged).await?;
+            going.extend(purged.then_some(signed.doc.instant));
             let at = stored.get(&path).copied().unwrap_or(signed.doc.instant);
             let mut stamp = stamp(&signed, at, complete, &marks);
             stamp.pinned |= pinned.contains(&id);
@@ -86,7 +93,9 @@ pub async fn read(
             listed,
         });
     }
-    history.removed = removed(vault, signers, stack, source).await?;
+    let receipts = receipts(vault, signers, stack, source).await?;
+    history.removed = instants(&receipts);
+    history.removed.append(&mut going);
     // A hole stays in the chain: a vault that was away for longer than its window never gets what it missed. As with a gap, it is
     // for a person to say that what came after it is what it should be.
     let looked_at = |open: &verify::Open| marks.contains(&(open.after, MarkKind::Accept.word()));
@@ -95,7 +104,7 @@ pub async fn read(
     history.open_chain = (!broken.is_empty()).then(|| broken.join("; "));
     // What proves that captures go on is a capture.
     let newest = documents.iter().map(|(_, signed)| signed.doc.id.clone()).filter(|id| !id.is_imported()).max();
-    Ok(Seen { history, generations, newest, marks: own, foreign, documents })
+    Ok(Seen { history, generations, newest, marks: own, foreign, documents, receipts })
 }
 
 /// The snapshot that a path below `marks` says is pinned.
@@ -139,8 +148,50 @@ async fn is_complete(
         objects.get(&line.name) == Some(&line.bytes)
             && (known.is_empty() || !known.contains(line.name.to_string().as_str()))
     };
-    let inventory = believed(vault.get_inventory(doc).await)?;
+    let inventory = believed(vault, vault.get_inventory(doc).await).await?;
     Ok(!known.contains(doc.id.as_str()) && inventory.is_some_and(|(lines, _)| lines.iter().all(good)))
+}
+
+/// What a source's believed receipts say was removed from a vault. Errors: only a store that fails.
+pub async fn receipts(
+    vault: &Vault,
+    signers: &Signers,
+    stack: &StackName,
+    source: &SourceName,
+) -> Result<Vec<ReceiptDoc>, VaultError> {
+    read_receipts(vault, signers, (stack, source), &|_| true).await
+}
+
+/// Those of one generation.
+pub(crate) async fn receipts_of(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+) -> Result<Vec<ReceiptDoc>, VaultError> {
+    let ending = format!("-{}.json", dir.id);
+    read_receipts(vault, signers, (&dir.stack, &dir.source), &|path| path.ends_with(&ending)).await
+}
+
+async fn read_receipts(
+    vault: &Vault,
+    signers: &Signers,
+    (stack, source): (&StackName, &SourceName),
+    wanted: &(dyn Fn(&str) -> bool + Sync),
+) -> Result<Vec<ReceiptDoc>, VaultError> {
+    let mut found = Vec::new();
+    for entry in vault.list(&layout::receipts(stack, source)).await? {
+        if entry.path.as_str().ends_with(".json")
+            && wanted(entry.path.as_str())
+            && let Some(receipt) = believed(vault, vault.get_signed::<ReceiptDoc>(&entry.path, signers).await).await?
+        {
+            found.push(receipt.doc);
+        }
+    }
+    Ok(found)
+}
+
+fn instants(receipts: &[ReceiptDoc]) -> Vec<DateTime<Utc>> {
+    receipts.iter().flat_map(|receipt| &receipt.snapshots).map(|(id, _)| id.instant()).collect()
 }
 
 /// Data instants of the snapshots that a signed receipt says were removed.
@@ -150,15 +201,7 @@ pub(crate) async fn removed(
     stack: &StackName,
     source: &SourceName,
 ) -> Result<Vec<DateTime<Utc>>, VaultError> {
-    let mut instants = Vec::new();
-    for entry in vault.list(&layout::receipts(stack, source)).await? {
-        if entry.path.as_str().ends_with(".json")
-            && let Some(receipt) = believed(vault.get_signed::<ReceiptDoc>(&entry.path, signers).await)?
-        {
-            instants.extend(receipt.doc.snapshots.iter().map(|(id, _)| id.instant()));
-        }
-    }
-    Ok(instants)
+    Ok(instants(&receipts(vault, signers, stack, source).await?))
 }
 
 /// The snapshots of all vaults, each once: with every mark that any vault has, whole if it is whole anywhere, and stored
@@ -182,11 +225,11 @@ pub fn union<'a>(all: impl Iterator<Item = &'a History>) -> History {
     History { stamps: stamps.into_values().collect(), removed, ..History::default() }
 }
 
-/// `None` for what is not believed; an error only where the store failed.
-fn believed<T>(result: Result<T, VaultError>) -> Result<Option<T>, VaultError> {
+/// `None` for what is not believed, also where the store gives that one path to nobody; an error only where the store failed.
+async fn believed<T>(vault: &Vault, result: Result<T, VaultError>) -> Result<Option<T>, VaultError> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(error) if notice::is_refused(&error) => Ok(None),
+        Err(error) if notice::is_foreign(vault, &error).await => Ok(None),
         Err(error) => Err(error),
     }
 }

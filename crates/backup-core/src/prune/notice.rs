@@ -66,6 +66,8 @@ pub(crate) async fn is_foreign(vault: &Vault, error: &VaultError) -> bool {
 pub(crate) struct Standing {
     /// A pinned signer announced the generation's deletion, or began it: nothing may be committed into it.
     pub(crate) pruned: bool,
+    /// Why it is being purged, if that is what was announced: nothing may be committed into it ever again.
+    pub(crate) purged: Option<String>,
     /// What is not believed, in words.
     pub(crate) foreign: Vec<String>,
 }
@@ -76,7 +78,10 @@ pub(crate) async fn standing(vault: &Vault, signers: &Signers, dir: &GenerationD
     for stage in [PruneStage::Expired, PruneStage::Deleting] {
         match read(vault, signers, dir, stage).await? {
             Notice::None => {}
-            Notice::Signed(_) => standing.pruned = true,
+            Notice::Signed(doc) => {
+                standing.pruned = true;
+                standing.purged = standing.purged.or(doc.grounds.purge);
+            }
             Notice::Foreign(text) => standing.foreign.push(text),
         }
     }

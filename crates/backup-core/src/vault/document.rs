@@ -114,6 +114,45 @@ impl MarkKind {
     }
 }
 
+/// What an operator said, where a deletion is not the two runs of a prune with everything promised kept.
+///
+/// Every member is absent where it says nothing, so that an ordinary document has no `grounds` at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grounds {
+    /// It was purged: it goes whatever its age and whatever was promised. The operator's words; whoever keeps the vault can
+    /// read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purge: Option<String>,
+    /// The day between announcing and deleting was not waited for: the vault that was seen to hold everything whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now: Option<Holder>,
+    /// Names of configured vaults whose promises were passed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
+}
+
+impl Grounds {
+    /// Whether nothing was said.
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A vault whose copy of a generation was read and hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holder {
+    /// Its identity.
+    pub vault: VaultId,
+    /// Its name in the configuration.
+    pub name: String,
+    /// Objects that were read and hashed there.
+    pub objects: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+}
+
 /// `vault.json`: made by `init` only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -262,6 +301,9 @@ pub struct ExpiredDoc {
     pub newest: SnapshotId,
     /// Every snapshot of the generation with the reason for its expiry.
     pub snapshots: Vec<(SnapshotId, String)>,
+    /// What an operator said, if anything.
+    #[serde(default, skip_serializing_if = "Grounds::is_plain")]
+    pub grounds: Grounds,
     /// Fingerprint of the host key.
     pub signer: String,
     /// Version of this program.
@@ -288,6 +330,9 @@ pub struct ReceiptDoc {
     pub objects: u64,
     /// Their stored bytes.
     pub stored_bytes: u64,
+    /// What an operator said, if anything.
+    #[serde(default, skip_serializing_if = "Grounds::is_plain")]
+    pub grounds: Grounds,
     /// Fingerprint of the host key.
     pub signer: String,
     /// Version of this program.

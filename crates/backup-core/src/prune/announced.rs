@@ -1,0 +1,112 @@
+//! Announcements that may be acted upon: signed by somebody pinned, and put there when they were signed.
+//!
+//! A document that was taken back is still signed. Whoever kept a copy and can write into the vault could put it back, and so
+//! spare a generation its announcement, or go on with a deletion that had been given up. But the store says when it got a
+//! file: what it got long after the instant that the document states was put back. It is told and not acted upon. (A
+//! writer and a replicator heed it all the same, as [`super::notice`] reads it: there the safe side is to stop.)
+//!
+//! A vault that was copied to another place as files shows it for genuine announcements too: they are made anew.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::GRACE;
+use super::notice::{self, Notice};
+use crate::signature::Signers;
+use crate::vault::document::{ExpiredDoc, PruneStage};
+use crate::vault::layout::{self, GenerationDir, SnapshotId};
+use crate::vault::store::Entry;
+use crate::vault::{Vault, VaultError};
+
+/// A document is put within seconds of the instant that it states; a store's retries take some minutes.
+const LATE: TimeDelta = TimeDelta::hours(1);
+
+/// What is announced of one generation.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// `expired.json`.
+    pub(super) expired: Option<Announced>,
+    /// `deleting.json`.
+    pub(super) deleting: Option<ExpiredDoc>,
+    /// One of the two was put back.
+    pub(super) replayed: bool,
+    /// What is not acted upon, in words.
+    pub(super) foreign: Vec<String>,
+}
+
+impl Found {
+    /// Why the generation is being purged, if it is.
+    pub(super) fn purge(&self) -> Option<&str> {
+        let docs = self.deleting.iter().chain(self.expired.iter().map(|announced| &announced.doc));
+        docs.filter_map(|doc| doc.grounds.purge.as_deref()).next()
+    }
+}
+
+/// Reads both documents. `files` is a listing of the generation.
+pub(super) async fn find(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+    files: &[Entry],
+    now: DateTime<Utc>,
+) -> Result<Found, VaultError> {
+    let mut found = Found::default();
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+        let doc = match notice::read(vault, signers, dir, stage).await? {
+            Notice::None => continue,
+            // A document that nobody pinned signed must neither make us delete nor keep us from it.
+            Notice::Foreign(text) => {
+                found.foreign.push(text);
+                continue;
+            }
+            Notice::Signed(doc) => doc,
+        };
+        // What the listing does not show came after it.
+        let came = came(dir, stage, files).unwrap_or(now);
+        if came - doc.at > LATE {
+            found.replayed = true;
+            found.foreign.push(format!(
+                "`{}` of {} was signed at {} and put there at {}: an old one that was put back, not obeyed",
+                stage.file(),
+                dir.id,
+                doc.at.format("%F %R UTC"),
+                came.format("%F %R UTC")
+            ));
+            continue;
+        }
+        match stage {
+            PruneStage::Expired => found.expired = Some(Announced { until: came.max(doc.at) + GRACE, doc }),
+            PruneStage::Deleting => found.deleting = Some(doc),
+        }
+    }
+    Ok(found)
+}
+
+/// When the store got a document or its signature, whichever is later.
+fn came(dir: &GenerationDir, stage: PruneStage, files: &[Entry]) -> Option<DateTime<Utc>> {
+    let path = dir.file(stage.file());
+    let signature = layout::signature_of(&path);
+    files.iter().filter(|entry| entry.path == path || entry.path == signature).map(|entry| entry.modified).max()
+}
+
+/// A believed `expired.json`.
+#[derive(Debug)]
+pub(super) struct Announced {
+    pub(super) doc: ExpiredDoc,
+    /// From when on the generation may be deleted.
+    pub(super) until: DateTime<Utc>,
+}
+
+impl Announced {
+    /// The snapshots that it names.
+    pub(super) fn names(&self) -> BTreeSet<&SnapshotId> {
+        self.doc.snapshots.iter().map(|(id, _)| id).collect()
+    }
+
+    /// Whether a deletion of these snapshots may go on.
+    pub(super) fn covers(&self, listed: &[SnapshotId], now: DateTime<Utc>) -> bool {
+        let named = self.names();
+        now >= self.until && listed.iter().all(|id| named.contains(id))
+    }
+}

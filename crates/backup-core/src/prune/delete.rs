@@ -1,0 +1,119 @@
+//! The files of a generation, and the order in which they go.
+//!
+//! Snapshots first, so that nothing is listed whose objects are going; then objects; then the rest, `deleting.json` and its
+//! signature last. What this program does not make is left, and counted.
+
+use std::collections::BTreeSet;
+
+use crate::vault::document::PruneStage;
+use crate::vault::layout::{self, GenerationDir, SnapshotId};
+use crate::vault::store::Entry;
+use crate::vault::{Vault, VaultError};
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Removed {
+    /// Files.
+    pub(super) files: u64,
+    /// Their stored bytes.
+    pub(super) bytes: u64,
+    /// Files that were left because they belong to nothing that this program makes.
+    pub(super) strangers: u64,
+}
+
+/// At which place a file of a generation is deleted; `None` for what this program does not make.
+fn rank(dir: &GenerationDir, path: &str) -> Option<u8> {
+    let rest = &path[dir.dir().as_str().len() + 1..];
+    let name = rest.rsplit('/').next().unwrap_or(rest);
+    Some(match rest.split('/').next()? {
+        "snapshots" if name.ends_with(".json") => 0,
+        "snapshots" if name.ends_with(".json.sig") || name.ends_with(".inventory.zst") => 1,
+        "objects" => match name.parse() {
+            Ok(object) if dir.object(&object).as_str() == path => 2,
+            _ => return None,
+        },
+        "generation.json" | "generation.json.sig" => 3,
+        "expired.json" | "expired.json.sig" => 4,
+        "deleting.json" => 5,
+        "deleting.json.sig" => LAST,
+        _ => return None,
+    })
+}
+
+/// The signature of `deleting.json` goes last: the document must not lie there without one, or the deletion would not be
+/// taken up again.
+const LAST: u8 = 6;
+
+/// Whether this program makes such a file.
+pub(super) fn is_ours(dir: &GenerationDir, entry: &Entry) -> bool {
+    rank(dir, entry.path.as_str()).is_some()
+}
+
+/// The snapshots of a generation that a listing shows, by name.
+pub(super) fn snapshots(dir: &GenerationDir, files: &[Entry]) -> Vec<SnapshotId> {
+    let folder = format!("{}/", dir.snapshots());
+    let name = |entry: &Entry| entry.path.as_str().strip_prefix(&folder)?.strip_suffix(".json")?.parse().ok();
+    files.iter().filter_map(name).collect()
+}
+
+/// How many objects a listing of a generation shows, and their stored bytes.
+pub(super) fn objects(dir: &GenerationDir, files: &[Entry]) -> (u64, u64) {
+    let objects = files.iter().filter(|entry| rank(dir, entry.path.as_str()) == Some(2));
+    objects.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.bytes))
+}
+
+/// Whether of all the files of this program only that signature is left.
+pub(super) fn is_swept(dir: &GenerationDir, files: &[Entry]) -> bool {
+    let ranks: BTreeSet<u8> = files.iter().filter_map(|entry| rank(dir, entry.path.as_str())).collect();
+    ranks == BTreeSet::from([LAST])
+}
+
+/// Deletes that signature and nothing else: nobody signed this, and a replicate may have begun to fill the folder since the
+/// plan. `None` where it is not alone any more; then nothing is deleted.
+pub(super) async fn sweep(vault: &Vault, dir: &GenerationDir) -> Result<Option<Removed>, VaultError> {
+    let files = vault.list(&dir.dir()).await?;
+    let lone = layout::signature_of(&dir.file(PruneStage::Deleting.file()));
+    let Some(entry) = files.iter().find(|entry| entry.path == lone).filter(|_| is_swept(dir, &files)) else {
+        return Ok(None);
+    };
+    vault.delete(&lone).await?;
+    vault.sync().await?;
+    Ok(Some(Removed { files: 1, bytes: entry.bytes, strangers: files.len() as u64 - 1 }))
+}
+
+/// Deletes everything that this program made in a generation.
+pub(super) async fn delete(vault: &Vault, dir: &GenerationDir) -> Result<Removed, VaultError> {
+    let mut files = vault.list(&dir.dir()).await?;
+    let rank = |path: &str| rank(dir, path);
+    let mut removed = Removed::default();
+    removed.strangers = files.iter().filter(|entry| rank(entry.path.as_str()).is_none()).count() as u64;
+    files.retain(|entry| rank(entry.path.as_str()).is_some());
+    files.sort_by_key(|entry| rank(entry.path.as_str()));
+    let mut last = 0;
+    for entry in files {
+        let rank = rank(entry.path.as_str()).unwrap_or(0);
+        if rank != last {
+            vault.sync().await?;
+            last = rank;
+        }
+        vault.delete(&entry.path).await?;
+        removed.files += 1;
+        removed.bytes += entry.bytes;
+    }
+    vault.sync().await?;
+    Ok(removed)
+}
+
+/// Takes both documents of a prune away, the one that lets files go first.
+pub(super) async fn withdraw(vault: &Vault, dir: &GenerationDir) -> Result<(), VaultError> {
+    remove_document(vault, dir, PruneStage::Deleting).await?;
+    remove_document(vault, dir, PruneStage::Expired).await
+}
+
+/// Takes one of them away.
+pub(super) async fn remove_document(vault: &Vault, dir: &GenerationDir, stage: PruneStage) -> Result<(), VaultError> {
+    let path = dir.file(stage.file());
+    vault.delete(&path).await?;
+    vault.delete(&layout::signature_of(&path)).await?;
+    vault.sync().await
+}

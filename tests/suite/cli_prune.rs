@@ -1,0 +1,345 @@
+//! `prune` and `purge` through the binary, over vaults whose history is six days old.
+//!
+//! The history is made by the engine with clocks of its own, and laid out as a directory vault has it, files dated as they
+//! came. So the binary, which knows only the machine's clock, finds what a week of runs leaves behind.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use backup_core::id::Hash256;
+use backup_core::signature::Namespace;
+use backup_core::vault::document::{ExpiredDoc, ReceiptDoc, SnapshotDoc};
+use backup_core::vault::store::Store;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::engine::prune::day;
+use super::engine::world::{World, host_key, host_key_text};
+use super::host::{Ended, Host};
+use super::stack::files_below;
+
+#[expect(clippy::disallowed_methods, reason = "the program under test reads the same clock")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+/// Text without the breaks of a table's lines.
+fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+const WHY: &str = "customer 4711 asked for it";
+
+/// Two vaults with the same six daily generations, the last of them a minute old.
+struct Scene {
+    host: Host,
+    docs: Vec<SnapshotDoc>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let mut world = World::new().await;
+        world.request.period = "1d".parse().unwrap();
+        world.pass(now() - world.host.now() - TimeDelta::days(6) - TimeDelta::minutes(7));
+        let mut docs = Vec::new();
+        for seed in 1..=6 {
+            docs.push(day(&world, seed).await);
+        }
+        let host = Host::new();
+        for name in ["data", "local", "offsite"] {
+            fs::create_dir(host.path(name)).unwrap();
+        }
+        fs::write(host.path("data/a.txt"), "hello").unwrap();
+        let more = host.good(&["key", "new", "more.txt"]).out;
+        let key = host_key(1);
+        fs::write(host.path("host_key"), host_key_text(1)).unwrap();
+        fs::write(host.path("signers"), format!("{}\n", key.allowed_signers_line())).unwrap();
+        let vault = |name: &str, keep: &str| {
+            let id = &Hash256::of(name.as_bytes()).to_string()[..32];
+            format!("[vault.{name}]\nid = \"{id}\"\npath = \"{name}\"\nkeep = {{ within = \"{keep}\", min = 1 }}\n")
+        };
+        let text = format!(
+            "schema = 1\nstack = \"shop\"\nstate = \"state\"\ngeneration = \"1d\"\nlimits = {{ reserve = \"0%\" }}\n[keys]\n\
+             recipients = [\"{}\"]\nsigners = \"signers\"\nhost_key = \"host_key\"\n{}{}[source.db]\ntype = \"files\"\npaths = [\"data\"]\n",
+            more.trim(),
+            vault("local", "2d"),
+            vault("offsite", "30d")
+        );
+        fs::write(host.path("backup.toml"), text).unwrap();
+        let scene = Self { host, docs };
+        for name in ["local", "offsite"] {
+            scene.lay_out(&world, name).await;
+        }
+        scene
+    }
+
+    /// Everything of the world's vault as files, dated as they came; `vault.json` under the vault's own id.
+    async fn lay_out(&self, world: &World, vault: &str) {
+        for entry in world.watch.memory.list(None).await.unwrap() {
+            let bytes = world.body(&entry.path).await;
+            let bytes = if entry.path.as_str() == "vault.json" {
+                let id = Hash256::of(vault.as_bytes()).to_string()[..32].to_owned();
+                String::from_utf8(bytes).unwrap().replace(world.vault.id().as_str(), &id).into_bytes()
+            } else {
+                bytes
+            };
+            let path = self.host.path(vault).join(entry.path.as_str());
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, bytes).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(entry.modified.into()).unwrap();
+        }
+    }
+
+    /// Those whose generations are closed: the ones that `local` may let go.
+    fn closed(&self) -> Vec<usize> {
+        (0..6).filter(|at| self.docs[*at].dir().id.is_closed(now())).collect()
+    }
+
+    /// The others of them.
+    fn open(&self) -> Vec<usize> {
+        (0..6).filter(|at| !self.closed().contains(at)).collect()
+    }
+
+    fn generation(&self, at: usize) -> String {
+        self.docs[at].generation.to_string()
+    }
+
+    fn folder(&self, vault: &str, at: usize) -> PathBuf {
+        self.host.path(vault).join(self.docs[at].dir().dir().as_str())
+    }
+
+    /// The snapshots that are left in a vault, of the six.
+    fn left(&self, vault: &str) -> Vec<usize> {
+        let there = |at: &usize| self.folder(vault, *at).join(format!("snapshots/{}.json", self.docs[*at].id)).exists();
+        (0..6).filter(there).collect()
+    }
+
+    fn receipts(&self, vault: &str) -> Vec<ReceiptDoc> {
+        let files = files_below(&self.host.path(vault).join("shop/db/receipts"));
+        let documents = files.iter().filter(|path| path.extension().unwrap() == "json");
+        documents.map(|path| serde_json::from_slice(&fs::read(path).unwrap()).unwrap()).collect()
+    }
+
+    fn announcement(&self, vault: &str, at: usize) -> ExpiredDoc {
+        serde_json::from_slice(&fs::read(self.folder(vault, at).join("expired.json")).unwrap()).unwrap()
+    }
+
+    /// An announcement becomes a day and an hour older, as a run of yesterday would have written it.
+    fn age(&self, vault: &str, at: usize) {
+        let mut doc = self.announcement(vault, at);
+        doc.at -= TimeDelta::hours(25);
+        let bytes = serde_json::to_vec(&doc).unwrap();
+        let signature = host_key(1).sign(Namespace::Expired, &bytes).unwrap();
+        for (name, body) in [("expired.json", bytes), ("expired.json.sig", signature.into_bytes())] {
+            let path = self.folder(vault, at).join(name);
+            fs::write(&path, body).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(doc.at.into()).unwrap();
+        }
+    }
+
+    fn away(&self, vault: &str, away: bool) {
+        let (here, there) = (self.host.path(vault), self.host.path(&format!("{vault}-away")));
+        let (from, to) = if away { (here, there) } else { (there, here) };
+        fs::rename(from, to).unwrap();
+    }
+
+    /// Calls `purge` on one of the six.
+    fn purge(&self, at: usize, more: &[&str]) -> Ended {
+        let generation = self.generation(at);
+        let args = [&["purge", &generation, "--source", "db", "--reason", WHY], more].concat();
+        self.host.run(&args)
+    }
+
+    fn purge_now(&self, at: usize, more: &[&str]) -> Ended {
+        let generation = self.generation(at);
+        self.purge(at, &[&["--apply", "--yes", &generation], more].concat())
+    }
+}
+
+#[tokio::test]
+async fn what_an_unreachable_vault_promises_stays_unless_it_is_passed_over_by_name() {
+    let scene = Scene::new().await;
+    scene.away("offsite", true);
+    let dry = scene.host.run(&["prune"]);
+    // Fails where a vault that does not answer counts as holding what it promises.
+    assert!(
+        dry.code == 3 && flat(&dry.out).contains("promised by another vault") && dry.out.contains("nothing to do"),
+        "{dry:?}"
+    );
+    let wrong = scene.host.run(&["prune", "--without-replica", "nowhere"]);
+    assert!(wrong.code == 2 && wrong.err.contains("there is no vault `nowhere`"), "{wrong:?}");
+    // Passing over this vault itself changes nothing.
+    let own = scene.host.run(&["prune", "--without-replica", "local"]);
+    assert!(own.out.contains("nothing to do"), "{own:?}");
+    let args = ["prune", "--without-replica", "offsite", "--apply"];
+    let told = scene.host.run(&args);
+    assert!(told.code == 3 && told.out.contains("planned as if vault `offsite` promised nothing"), "{told:?}");
+    let closed = scene.closed();
+    assert_eq!(told.out.matches("announced: may be deleted").count(), closed.len(), "{told:?}");
+    assert_eq!(scene.announcement("local", 0).grounds.without, ["offsite"]);
+    scene.host.run(&["run"]);
+    closed.iter().for_each(|at| scene.age("local", *at));
+    // In the second call it must be said again: fails where the first one's word is enough.
+    let json = scene.host.run(&["prune", "--json"]).json();
+    assert_eq!(json["plans"][0]["generations"][0]["action"], "withdraw", "{json:#}");
+    let json = scene.host.run(&[&args[..], &["--json"]].concat()).json();
+    assert_eq!(json["plans"][0]["without"], serde_json::json!(["offsite"]), "{json:#}");
+    assert_eq!(scene.left("local"), scene.open());
+    let receipts = scene.receipts("local");
+    assert!(receipts.len() == closed.len() && receipts.iter().all(|receipt| receipt.grounds.without == ["offsite"]));
+}
+
+#[tokio::test]
+async fn now_reads_the_other_vault_and_deletes_only_what_is_whole_there() {
+    let scene = Scene::new().await;
+    assert!(scene.host.good(&["prune", "--now", "--apply"]).out.contains("announced"), "the first call announces");
+    let waits = scene.host.good(&["prune", "--now"]);
+    assert!(
+        flat(&waits.out).contains("waits for a snapshot newer than") && waits.out.contains("nothing to do"),
+        "{waits:?}"
+    );
+    scene.host.good(&["run"]);
+    let plain = scene.host.good(&["prune"]);
+    assert!(flat(&plain.out).contains("may be deleted from") && plain.out.contains("nothing to do"), "{plain:?}");
+    // A copy that a listing shows and whose bytes are others.
+    let object = files_below(&scene.folder("offsite", 0).join("objects")).remove(0);
+    let good = fs::read(&object).unwrap();
+    let mut bad = good.clone();
+    bad[40] ^= 1;
+    fs::write(&object, bad).unwrap();
+    let dry = scene.host.good(&["prune", "--now"]);
+    assert!(dry.out.contains("delete-now") && flat(&dry.out).contains("KiB to read there"), "{dry:?}");
+    assert_eq!(scene.left("local").len(), 6, "a plan reads only");
+    let told = scene.host.good(&["prune", "--now", "--apply"]);
+    assert!(told.out.contains("not deleted yet") && told.out.contains("vault `offsite` holds it"), "{told:?}");
+    // Fails where what is listed is enough.
+    assert_eq!(scene.left("local"), [&[0][..], &scene.open()].concat());
+    fs::write(&object, good).unwrap();
+    let json = scene.host.good(&["prune", "--now", "--apply", "--json"]).json();
+    let done = &json["plans"][0]["done"][0];
+    assert_eq!((&done["action"], &done["held_by"]["name"]), (&"delete-now".into(), &"offsite".into()), "{json:#}");
+    assert_eq!((scene.left("local"), scene.left("offsite").len()), (scene.open(), 6));
+    assert!(
+        scene.receipts("local").iter().all(|receipt| receipt.grounds.now.as_ref().is_some_and(|now| now.bytes > 9_000))
+    );
+    scene.host.good(&["verify"]);
+}
+
+#[tokio::test]
+async fn a_leak_goes_from_every_vault_in_two_calls_and_stays_away() {
+    let scene = Scene::new().await;
+    let dry = scene.purge(4, &[]);
+    assert!(dry.code == 0 && dry.out.matches("would be announced: 1 snapshot").count() == 2, "{dry:?}");
+    assert!(dry.out.contains("dry run") && !scene.folder("local", 4).join("expired.json").exists());
+    let generation = scene.generation(3);
+    let wrong = scene.purge(4, &["--apply", "--yes", &generation]);
+    assert!(wrong.code == 2 && wrong.err.contains("was not confirmed"), "{wrong:?}");
+    let told = scene.purge_now(4, &[]);
+    assert!(told.code == 0 && told.out.matches("announced (1 snapshot").count() == 2, "{told:?}");
+    assert_eq!(scene.announcement("offsite", 4).grounds.purge.as_deref(), Some(WHY));
+    let waits = scene.purge_now(4, &[]);
+    assert!(waits.code == 0 && waits.out.matches("is announced").count() == 2, "{waits:?}");
+    // The nightly prune leaves it alone.
+    let pruned = scene.host.good(&["prune", "--apply"]);
+    assert!(flat(&pruned.out).matches("being purged (customer 4711").count() == 2, "{pruned:?}");
+    for vault in ["local", "offsite"] {
+        scene.age(vault, 4);
+    }
+    scene.away("offsite", true);
+    let partly = scene.purge_now(4, &["--json"]);
+    // Fails where a vault that does not answer is passed over.
+    assert!(partly.code == 3 && partly.err.contains("vault `offsite` cannot be used"), "{partly:?}");
+    assert!(partly.err.contains("is still there"), "{partly:?}");
+    assert_eq!(partly.json()["vaults"][0]["action"], "deleted");
+    assert_eq!(scene.left("local"), [0, 1, 2, 3, 5]);
+    scene.away("offsite", false);
+    // Announced there, it does not come back; and no more so where the announcement was lost.
+    for name in ["expired.json", "expired.json.sig"] {
+        let refused = scene.host.run(&["replicate"]);
+        assert!(refused.code == 3 && refused.err.contains("was purged in vault"), "{refused:?}");
+        assert_eq!(scene.left("local"), [0, 1, 2, 3, 5]);
+        fs::remove_file(scene.folder("offsite", 4).join(name)).unwrap();
+    }
+    assert!(scene.purge_now(4, &[]).out.contains("vault local: was purged at"));
+    scene.age("offsite", 4);
+    let ended = scene.purge_now(4, &[]);
+    assert!(ended.code == 0 && ended.out.contains("vault offsite: deleted"), "{ended:?}");
+    assert!(!scene.folder("offsite", 4).exists() || files_below(&scene.folder("offsite", 4)).is_empty());
+    for vault in ["local", "offsite"] {
+        let [receipt] = scene.receipts(vault).try_into().unwrap();
+        assert_eq!(receipt.grounds.purge.as_deref(), Some(WHY));
+    }
+    scene.host.good(&["verify"]);
+    scene.host.good(&["replicate"]);
+    let over = scene.purge(4, &[]);
+    assert!(over.code == 0 && over.out.matches("was purged at").count() == 2, "{over:?}");
+}
+
+#[tokio::test]
+async fn the_newest_and_the_pinned_are_refused_in_all_vaults_at_once() {
+    let scene = Scene::new().await;
+    let newest = scene.purge_now(5, &[]);
+    assert!(newest.code == 2 && newest.err.contains("it holds the newest snapshot"), "{newest:?}");
+    assert!(newest.err.contains("add `--even-newest`"), "{newest:?}");
+    let short = scene.docs[2].id.short().to_owned();
+    scene.away("offsite", true);
+    assert_eq!(scene.host.run(&["pin", &short]).code, 3);
+    scene.away("offsite", false);
+    let pinned = scene.purge_now(2, &[]);
+    // Fails where each vault is judged by its own pins.
+    assert!(pinned.code == 2 && pinned.err.contains(&format!("`backup unpin {short}`")), "{pinned:?}");
+    assert!(!scene.folder("offsite", 2).join("expired.json").exists(), "{pinned:?}");
+    assert_eq!(scene.purge_now(2, &["--vault", "offsite"]).code, 2, "a pin elsewhere is a word against it, too");
+    scene.host.good(&["unpin", &short]);
+    assert_eq!(scene.purge_now(2, &["--vault", "offsite"]).code, 0);
+    assert!(
+        !scene.folder("local", 2).join("expired.json").exists()
+            && scene.folder("offsite", 2).join("expired.json").exists()
+    );
+    // Taken back, twice.
+    let generation = scene.generation(2);
+    let undo = ["purge", &generation, "--source", "db", "--undo"];
+    assert!(scene.host.good(&undo).out.contains("vault offsite: db"));
+    assert!(scene.host.good(&undo).out.contains("vault offsite: no purge of"));
+    assert!(!scene.folder("offsite", 2).join("expired.json").exists());
+    let unknown = scene.host.run(&["purge", "2026-01-01--1d--00112233", "--source", "db", "--reason", WHY]);
+    assert!(unknown.code == 2 && unknown.err.contains(&scene.generation(0)), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn after_the_newest_was_purged_a_run_opens_a_new_generation_and_nothing_counts_as_lost() {
+    let scene = Scene::new().await;
+    scene.host.good(&["run"]);
+    let listed = |vault: &str| {
+        let files = files_below(&scene.host.path(vault).join("shop/db"));
+        let names = files.iter().filter(|path| path.extension().is_some_and(|end| end == "json"));
+        names
+            .filter(|path| path.to_str().unwrap().contains("/snapshots/"))
+            .cloned()
+            .max_by_key(|path| path.file_name().map(ToOwned::to_owned))
+            .unwrap()
+    };
+    let newest = listed("local");
+    let generation = newest.ancestors().nth(2).unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+    let purge =
+        ["purge", &generation, "--source", "db", "--reason", WHY, "--even-newest", "--apply", "--yes", &generation];
+    scene.host.good(&purge);
+    for vault in ["local", "offsite"] {
+        let folder = scene.host.path(vault).join("shop/db").join(&generation);
+        let mut doc: ExpiredDoc = serde_json::from_slice(&fs::read(folder.join("expired.json")).unwrap()).unwrap();
+        doc.at -= TimeDelta::hours(25);
+        let bytes = serde_json::to_vec(&doc).unwrap();
+        let signature = host_key(1).sign(Namespace::Expired, &bytes).unwrap();
+        for (name, body) in [("expired.json", bytes), ("expired.json.sig", signature.into_bytes())] {
+            fs::write(folder.join(name), body).unwrap();
+            File::options().write(true).open(folder.join(name)).unwrap().set_modified(doc.at.into()).unwrap();
+        }
+    }
+    assert!(scene.host.good(&purge).out.matches(": deleted").count() == 2);
+    assert!(!newest.exists());
+    // Fails where `verify` does not read the receipts: the newest that this host made is in no vault.
+    scene.host.good(&["verify"]);
+    scene.host.good(&["run"]);
+    assert!(!listed("local").to_str().unwrap().contains(&generation));
+    assert_eq!(listed("local").file_name(), listed("offsite").file_name());
+    scene.host.good(&["verify"]);
+}

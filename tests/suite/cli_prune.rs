@@ -343,3 +343,21 @@ async fn after_the_newest_was_purged_a_run_opens_a_new_generation_and_nothing_co
     assert_eq!(listed("local").file_name(), listed("offsite").file_name());
     scene.host.good(&["verify"]);
 }
+
+#[tokio::test]
+async fn what_was_purged_in_one_vault_goes_from_none_to_none() {
+    let scene = Scene::new().await;
+    let third = "[vault.third]\npath = \"third\"\n";
+    let text = fs::read_to_string(scene.host.path("backup.toml")).unwrap();
+    fs::write(scene.host.path("backup.toml"), text.replace("[source.db]", &format!("{third}[source.db]"))).unwrap();
+    fs::create_dir(scene.host.path("third")).unwrap();
+    scene.host.good(&["init"]);
+    assert_eq!(scene.purge_now(4, &["--vault", "local"]).code, 0);
+    scene.age("local", 4);
+    assert_eq!(scene.purge_now(4, &["--vault", "local"]).code, 0);
+    // From `offsite` into `third`, of which neither knows of the purge.
+    let told = scene.host.run(&["replicate"]);
+    assert!(told.code == 3 && told.err.contains("was purged in vault `local`"), "{told:?}");
+    // Fails without `leave_purged` in the survey.
+    assert_eq!(scene.left("third"), [0, 1, 2, 3, 5], "{told:?}");
+}

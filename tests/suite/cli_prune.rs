@@ -177,7 +177,9 @@ async fn what_an_unreachable_vault_promises_stays_unless_it_is_passed_over_by_na
     assert_eq!(told.out.matches("announced: may be deleted").count(), closed.len(), "{told:?}");
     assert_eq!(scene.announcement("local", 0).grounds.without, ["offsite"]);
     scene.host.run(&["run"]);
-    closed.iter().for_each(|at| scene.age("local", *at));
+    for at in &closed {
+        scene.age("local", *at);
+    }
     // In the second call it must be said again: fails where the first one's word is enough.
     let json = scene.host.run(&["prune", "--json"]).json();
     assert_eq!(json["plans"][0]["generations"][0]["action"], "withdraw", "{json:#}");
@@ -342,4 +344,22 @@ async fn after_the_newest_was_purged_a_run_opens_a_new_generation_and_nothing_co
     assert!(!listed("local").to_str().unwrap().contains(&generation));
     assert_eq!(listed("local").file_name(), listed("offsite").file_name());
     scene.host.good(&["verify"]);
+}
+
+#[tokio::test]
+async fn what_was_purged_in_one_vault_goes_from_none_to_none() {
+    let scene = Scene::new().await;
+    let third = "[vault.third]\npath = \"third\"\n";
+    let text = fs::read_to_string(scene.host.path("backup.toml")).unwrap();
+    fs::write(scene.host.path("backup.toml"), text.replace("[source.db]", &format!("{third}[source.db]"))).unwrap();
+    fs::create_dir(scene.host.path("third")).unwrap();
+    scene.host.good(&["init"]);
+    assert_eq!(scene.purge_now(4, &["--vault", "local"]).code, 0);
+    scene.age("local", 4);
+    assert_eq!(scene.purge_now(4, &["--vault", "local"]).code, 0);
+    // From `offsite` into `third`, of which neither knows of the purge.
+    let told = scene.host.run(&["replicate"]);
+    assert!(told.code == 3 && told.err.contains("was purged in vault `local`"), "{told:?}");
+    // Fails without `leave_purged` in the survey.
+    assert_eq!(scene.left("third"), [0, 1, 2, 3, 5], "{told:?}");
 }

@@ -195,6 +195,32 @@ async fn a_generation_that_the_destination_removes_gets_nothing() {
 }
 
 #[tokio::test]
+async fn a_prune_that_begins_or_ends_during_a_copy_makes_it_withdraw() {
+    for stage in [Some(PruneStage::Expired), Some(PruneStage::Deleting), None] {
+        let pair = Pair::new().await;
+        let (memory, doc) = (pair.there.memory.clone(), pair.docs[0].clone());
+        let announced = stage.map(|stage| announcement(&doc, stage, &pair.world.key));
+        let (commit, object) = (doc.dir().snapshot(&doc.id, ".json"), doc.dir().object(&doc.manifest.objects[0]));
+        pair.there.before_put(move |path| {
+            if path != commit.as_str() {
+                return;
+            }
+            for (path, body) in announced.iter().flatten().cloned() {
+                futures::executor::block_on(memory.put(&path, body.into(), PutMode::Replace)).unwrap();
+            }
+            // One that has ended leaves no document, only holes.
+            if announced.is_none() {
+                futures::executor::block_on(memory.delete(&object)).unwrap();
+            }
+        });
+        let ended = pair.copy_all().await;
+        // Fails without the second `refuse_if_pruned`, or without `is_whole`, in `copy`.
+        assert!(matches!(ended.errors.as_slice(), [ReplicateError::Pruned { .. }]), "{stage:?}: {ended:?}");
+        assert_eq!(pair.whole().await, 2, "the commit was taken back");
+    }
+}
+
+#[tokio::test]
 async fn what_nobody_pinned_announced_keeps_no_copy_away() {
     for stage in [PruneStage::Expired, PruneStage::Deleting] {
         for forgery in forgeries(&Pair::new().await.docs[0], stage, &host_key(1)) {

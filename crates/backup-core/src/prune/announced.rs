@@ -38,8 +38,8 @@ pub(super) struct Found {
 impl Found {
     /// Why the generation is being purged, if it is.
     pub(super) fn purge(&self) -> Option<&str> {
-        let docs = self.deleting.iter().chain(self.expired.iter().map(|announced| &announced.doc));
-        docs.filter_map(|doc| doc.grounds.purge.as_deref()).next()
+        let mut docs = self.deleting.iter().chain(self.expired.iter().map(|announced| &announced.doc));
+        docs.find_map(|doc| doc.grounds.purge.as_deref())
     }
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn find(
                 found.foreign.push(text);
                 continue;
             }
-            Notice::Signed(doc) => doc,
+            Notice::Signed(doc) => *doc,
         };
         // What the listing does not show came after it.
         let came = came(dir, stage, files).unwrap_or(now);

@@ -85,8 +85,8 @@ pub(super) async fn sweep(vault: &Vault, dir: &GenerationDir) -> Result<Option<R
 pub(super) async fn delete(vault: &Vault, dir: &GenerationDir) -> Result<Removed, VaultError> {
     let mut files = vault.list(&dir.dir()).await?;
     let rank = |path: &str| rank(dir, path);
-    let mut removed = Removed::default();
-    removed.strangers = files.iter().filter(|entry| rank(entry.path.as_str()).is_none()).count() as u64;
+    let strangers = files.iter().filter(|entry| rank(entry.path.as_str()).is_none()).count() as u64;
+    let mut removed = Removed { strangers, ..Removed::default() };
     files.retain(|entry| rank(entry.path.as_str()).is_some());
     files.sort_by_key(|entry| rank(entry.path.as_str()));
     let mut last = 0;

@@ -18,7 +18,7 @@ pub(crate) enum Notice {
     /// It is not there.
     None,
     /// A pinned signer signed it.
-    Signed(ExpiredDoc),
+    Signed(Box<ExpiredDoc>),
     /// Something lies there that is not believed, and why, in words.
     Foreign(String),
 }
@@ -41,7 +41,7 @@ pub(crate) async fn read(
         Err(error) => return Err(error),
     }
     match vault.get_signed::<ExpiredDoc>(&path, signers).await {
-        Ok(signed) => Ok(Notice::Signed(signed.doc)),
+        Ok(signed) => Ok(Notice::Signed(Box::new(signed.doc))),
         // It was taken back in between.
         Err(VaultError::MissingDocument { path: missing, .. }) if missing == path.as_str() => Ok(Notice::None),
         Err(error) if is_foreign(vault, &error).await => Ok(foreign(&error)),

@@ -341,7 +341,7 @@ async fn a_vault_that_does_not_answer_is_partial_and_none_is_exit_10() {
 
 #[tokio::test]
 async fn a_suspect_snapshot_is_named() {
-    let mut scene = Scene::of_days(3, &[], "7d").await;
+    let mut scene = Scene::of_days(6, &[], "1d").await;
     let doc = scene.docs.pop().unwrap();
     let id = format!("{}-suspect", doc.id).parse().unwrap();
     let suspect = SnapshotDoc { id, suspect: 1, ..doc.clone() };
@@ -355,6 +355,10 @@ async fn a_suspect_snapshot_is_named() {
     scene.write().await;
     let told = scene.audit(&[], 0);
     assert!(flat(&told).contains(&format!("note suspect and not accepted: `{}`", suspect.id)), "{}", told.out);
+    // What was pruned before the anomaly came was pruned rightly, although it would stay now.
+    pruned(&scene, &scene.docs[0]);
+    scene.configure("keep = { within = \"2d\", min = 1 }", "");
+    assert_eq!(scene.kinds(&[], 0), ["suspect"]);
 }
 
 #[tokio::test]

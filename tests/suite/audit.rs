@@ -6,8 +6,9 @@ mod scene;
 use std::collections::BTreeSet;
 use std::fs;
 
+use backup_core::id::Hash256;
 use backup_core::signature::Namespace;
-use backup_core::vault::document::{Grounds, PublicDocument, ReceiptDoc, SnapshotDoc};
+use backup_core::vault::document::{Grounds, MarkDoc, MarkKind, PublicDocument, ReceiptDoc, SnapshotDoc};
 use backup_core::verify::Fraction;
 use chrono::TimeDelta;
 use harness::s3::S3Server;
@@ -33,6 +34,12 @@ async fn a_vault_that_holds_what_was_promised_passes_without_any_key() {
     let scene = Scene::of_days(12, &[], "7d").await;
     scene.replicate(&|_| true).await;
     scene.write().await;
+    // A draft of a run that died: an audit does not even clear up.
+    fs::create_dir(scene.file("first", ".tmp")).unwrap();
+    let draft = scene.file("first", ".tmp/put-0123456789abcdef");
+    fs::write(&draft, "x").unwrap();
+    let old = now() - TimeDelta::days(3);
+    fs::File::options().write(true).open(&draft).unwrap().set_modified(old.into()).unwrap();
     scene.configure_both(NINE);
     let good = scene.audit(&["--read-data", "1/1"], 0);
     let table = "VERDICT VAULT SOURCE DAYS SNAPSHOTS NEWEST ok first db 10/10 12 ";
@@ -183,11 +190,8 @@ async fn histories_that_part_are_damage() {
     assert!(flat(&told).contains("follow on the same snapshot"), "{}", told.out);
 }
 
-#[tokio::test]
-async fn what_was_removed_before_its_time_is_named_with_the_receipts_words() {
-    let scene = Scene::of_days(12, &[], "1d").await;
-    scene.write().await;
-    let gone = &scene.docs[5];
+/// Removes the generation of a snapshot as a prune does: with a signed receipt.
+fn pruned(scene: &Scene, gone: &SnapshotDoc) -> ReceiptDoc {
     let receipt = ReceiptDoc {
         format: 1,
         stack: gone.stack.clone(),
@@ -204,6 +208,31 @@ async fn what_was_removed_before_its_time_is_named_with_the_receipts_words() {
     fs::remove_dir_all(scene.file("first", gone.dir().dir().as_str())).unwrap();
     let bytes = serde_json::to_vec(&receipt).unwrap();
     scene.sign("first", receipt.path().as_str(), &bytes, &scene.world.key, Namespace::Receipt);
+    receipt
+}
+
+#[tokio::test]
+async fn what_was_pruned_in_time_is_no_breach_and_the_newest_of_a_promised_week_is_one() {
+    let scene = Scene::of_days(16, &[], "1d").await;
+    scene.write().await;
+    for gone in &scene.docs[..10] {
+        pruned(&scene, gone);
+    }
+    scene.configure("keep = { within = \"2d\", min = 1 }", "");
+    assert_eq!(scene.kinds(&[], 0), [""; 0]);
+    // Of the last three weeks that hold snapshots one at least was among them.
+    scene.configure("keep = { within = \"2d\", weekly = 3, min = 1 }", "");
+    let told = scene.audit(&[], 5);
+    assert!(flat(&told).contains("gone before its time") && !flat(&told).contains("no snapshot of"), "{}", told.out);
+}
+
+#[tokio::test]
+async fn what_was_removed_before_its_time_is_named_with_the_receipts_words() {
+    let scene = Scene::of_days(12, &[], "1d").await;
+    scene.write().await;
+    let gone = &scene.docs[5];
+    let receipt = pruned(&scene, gone);
+    let bytes = serde_json::to_vec(&receipt).unwrap();
     let told = scene.audit(&[], 5);
     assert!(
         flat(&told).contains("1 snapshot gone before its time") && flat(&told).contains("expire: past 1d"),
@@ -233,6 +262,24 @@ async fn what_stays_longer_than_promised_is_named() {
     assert!(flat(&told).contains("expired; the next `backup prune --apply`"), "{}", told.out);
     let found = &scene.audit(&["--json"], 5).json()["sources"][0]["vaults"][0]["findings"];
     assert_eq!((found[0]["about"].as_array().unwrap().len(), found.as_array().unwrap().len()), (7, 1), "{found:#}");
+    // A pin keeps whatever its age.
+    let pinned = &scene.docs[0];
+    let pin = MarkDoc {
+        format: 1,
+        stack: pinned.stack.clone(),
+        source: pinned.source.clone(),
+        snapshot: pinned.id.clone(),
+        mark: MarkKind::Pin,
+        at: now(),
+        document: Hash256::of(&fs::read(scene.of("first", pinned, ".json")).unwrap()),
+        signer: scene.world.key.fingerprint(),
+        tool: "backup 0".to_owned(),
+    };
+    let bytes = serde_json::to_vec(&pin).unwrap();
+    scene.sign("first", pin.path().as_str(), &bytes, &scene.world.key, Namespace::Mark);
+    let found = &scene.audit(&["--json"], 5).json()["sources"][0]["vaults"][0];
+    assert_eq!(found["findings"][0]["about"].as_array().unwrap().len(), 6, "{found:#}");
+    assert!(found["next"][0].as_str().unwrap().ends_with("stays while it is pinned"), "{found:#}");
     scene.configure("keep = { within = \"8d\", min = 1 }", "");
     assert_eq!(scene.kinds(&[], 0), [""; 0]);
 }
@@ -295,7 +342,7 @@ async fn a_vault_that_does_not_answer_is_partial_and_none_is_exit_10() {
 
 #[tokio::test]
 async fn a_suspect_snapshot_is_named() {
-    let mut scene = Scene::of_days(3, &[], "7d").await;
+    let mut scene = Scene::of_days(6, &[], "1d").await;
     let doc = scene.docs.pop().unwrap();
     let id = format!("{}-suspect", doc.id).parse().unwrap();
     let suspect = SnapshotDoc { id, suspect: 1, ..doc.clone() };
@@ -309,6 +356,10 @@ async fn a_suspect_snapshot_is_named() {
     scene.write().await;
     let told = scene.audit(&[], 0);
     assert!(flat(&told).contains(&format!("note suspect and not accepted: `{}`", suspect.id)), "{}", told.out);
+    // What was pruned before the anomaly came was pruned rightly, although it would stay now.
+    pruned(&scene, &scene.docs[0]);
+    scene.configure("keep = { within = \"2d\", min = 1 }", "");
+    assert_eq!(scene.kinds(&[], 0), ["suspect"]);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 
 use crate::vault::layout::SnapshotId;
+use crate::words::plain;
 
 use super::judge::{Captures, captures};
 use super::{Day, Evidence, Expected, Finding, Kind, Promise, Slot, few};
@@ -51,8 +52,9 @@ pub(super) fn removed(evidence: &Evidence) -> BTreeMap<SnapshotId, String> {
     let here = captures(evidence);
     let mut gone = BTreeMap::new();
     for receipt in &evidence.receipts {
+        let purged = receipt.grounds.purge.as_ref().map_or(String::new(), |why| format!("purged ({}): ", plain(why)));
         for (id, reason) in receipt.snapshots.iter().filter(|(id, _)| !id.is_imported() && !here.contains_key(id)) {
-            gone.insert(id.clone(), format!("removed on {}: {reason}", receipt.at.format("%F")));
+            gone.insert(id.clone(), format!("removed on {}: {purged}{reason}", receipt.at.format("%F")));
         }
     }
     gone

@@ -39,8 +39,8 @@ pub(super) async fn look(
     let mut objects: BTreeMap<(GenerationId, ObjectName), u64> = BTreeMap::new();
     for entry in vault.list(&folder).await? {
         match belongs(stack, source, &entry.path) {
-            Some(Some(object)) => drop(objects.insert(object, entry.bytes)),
-            Some(None) => {}
+            Some(Made::Object(id, name)) => drop(objects.insert((id, name), entry.bytes)),
+            Some(Made::Document) => {}
             None => {
                 found.file_bytes += entry.bytes;
                 found.files.push(entry.path.to_string());
@@ -64,8 +64,16 @@ pub(super) async fn look(
     Ok(found)
 }
 
-/// Whether this program may have made a path; of an object, which one it is.
-fn belongs(stack: &StackName, source: &SourceName, path: &StorePath) -> Option<Option<(GenerationId, ObjectName)>> {
+/// What this program makes.
+enum Made {
+    /// An object of a generation.
+    Object(GenerationId, ObjectName),
+    /// Anything else.
+    Document,
+}
+
+/// What of this program's a path may be.
+fn belongs(stack: &StackName, source: &SourceName, path: &StorePath) -> Option<Made> {
     let document = path.as_str().strip_suffix(".sig").unwrap_or(path.as_str());
     let below = document.strip_prefix(layout::source_dir(stack, source).as_str())?.strip_prefix('/')?;
     let (folder, rest) = below.split_once('/')?;
@@ -73,13 +81,13 @@ fn belongs(stack: &StackName, source: &SourceName, path: &StorePath) -> Option<O
         "marks" => {
             let (id, word) = rest.strip_suffix(".json")?.rsplit_once('.')?;
             let kinds = [MarkKind::Pin, MarkKind::Accept, MarkKind::Checked, MarkKind::Restored];
-            let id: SnapshotId = id.parse().ok()?;
-            kinds.iter().any(|kind| kind.word() == word && !id.as_str().is_empty()).then_some(None)
+            id.parse::<SnapshotId>().ok()?;
+            kinds.iter().any(|kind| kind.word() == word).then_some(Made::Document)
         }
         "receipts" => {
             let (at, id) = rest.strip_suffix(".json")?.split_once('-')?;
             let good = at.len() == 16 && id.parse::<GenerationId>().is_ok();
-            good.then_some(None)
+            good.then_some(Made::Document)
         }
         generation => {
             let dir = GenerationDir { stack: stack.clone(), source: source.clone(), id: generation.parse().ok()? };
@@ -88,23 +96,18 @@ fn belongs(stack: &StackName, source: &SourceName, path: &StorePath) -> Option<O
     }
 }
 
-fn in_generation(
-    dir: &GenerationDir,
-    rest: &str,
-    document: &str,
-    path: &StorePath,
-) -> Option<Option<(GenerationId, ObjectName)>> {
+fn in_generation(dir: &GenerationDir, rest: &str, document: &str, path: &StorePath) -> Option<Made> {
     if let Some(name) = rest.strip_prefix("objects/") {
         let object: ObjectName = name.rsplit('/').next()?.parse().ok()?;
-        return (dir.object(&object) == *path).then(|| Some((dir.id.clone(), object)));
+        return (dir.object(&object) == *path).then(|| Made::Object(dir.id.clone(), object));
     }
     if let Some(name) = rest.strip_prefix("snapshots/") {
         let signed = name.strip_suffix(".json");
         let inventory = name.strip_suffix(".inventory.zst").filter(|_| document == path.as_str());
-        return signed.or(inventory)?.parse::<SnapshotId>().ok().map(|_| None);
+        return signed.or(inventory)?.parse::<SnapshotId>().ok().map(|_| Made::Document);
     }
     let known = ["generation.json", PruneStage::Expired.file(), PruneStage::Deleting.file()];
-    known.contains(&rest).then_some(None)
+    known.contains(&rest).then_some(Made::Document)
 }
 
 /// Names at the top of a vault, and in its stack's folder, that belong to nothing this program or this policy knows.

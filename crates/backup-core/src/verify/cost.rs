@@ -53,6 +53,7 @@ fn is_archive(manifest: &Manifest, number: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fingerprint::Fingerprint;
     use crate::id::Hash256;
     use crate::manifest::{Part, PathEntry, Stream, TableEntry};
 
@@ -85,7 +86,7 @@ mod tests {
             member: None,
             blocks: None,
             rows: 1,
-            fingerprint: Default::default(),
+            fingerprint: Fingerprint::default(),
         };
         TableEntry {
             schema: "public".into(),
@@ -93,7 +94,7 @@ mod tests {
             kept,
             rows: 7,
             bytes: 1,
-            fingerprint: Default::default(),
+            fingerprint: Fingerprint::default(),
             format: "text".into(),
             columns: Vec::new(),
             types: Vec::new(),

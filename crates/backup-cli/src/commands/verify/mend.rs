@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use backup_core::config::Source;
 use backup_core::repair::{Mend, Outcome, Repair, repair};
 use backup_core::vault::Vault;
+use backup_core::vault::store::StorePath;
 use backup_core::verify::{Place, Verified, judge_recover};
 use serde_json::{Value, json};
 
@@ -121,6 +122,6 @@ pub(super) fn to_json(mend: &Mend) -> Value {
         Outcome::Not(_) => ("not-repaired", None, &[][..]),
     };
     let why = matches!(mend.outcome, Outcome::Not(_)).then(|| mend.outcome.to_string());
-    let aside: Vec<&str> = aside.iter().map(|path| path.as_str()).collect();
+    let aside: Vec<&str> = aside.iter().map(StorePath::as_str).collect();
     json!({ "path": mend.place.path().as_str(), "outcome": word, "from": from, "kept_as": aside, "why": why })
 }

@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn time_is_divided_among_what_is_left() {
-        let mut time = Time::new(Duration::from_secs(300), 3);
+        let mut time = Time::new(Duration::from_mins(5), 3);
         let share = |until: Instant| until.saturating_duration_since(Instant::now()).as_secs();
         assert_eq!(share(time.next()), 99, "a third, less what passed since");
         // What the first one did not use is divided among the others.

@@ -1,6 +1,7 @@
 //! `verify --repair` by the real binary: over two directories, over a directory and a bucket.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use harness::s3::S3Server;
@@ -155,7 +156,6 @@ fn a_bucket_is_repaired_from_a_directory_and_the_other_way_round() {
         let host = Host::new();
         let keys = format!("AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}\n", bucket.access_key, bucket.secret_key);
         fs::write(host.path("s3.env"), keys).unwrap();
-        use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(host.path("s3.env"), fs::Permissions::from_mode(0o600)).unwrap();
         for name in ["data", "local"] {
             fs::create_dir(host.path(name)).unwrap();

@@ -195,8 +195,9 @@ async fn no_listing_takes_what_was_moved_aside_for_a_part_of_the_vault() {
     let (_, aside) = pair.content().await;
     assert_eq!(aside.iter().filter(|body| &body[..] == b"bad").count(), 9, "each one is kept");
     let vault = &pair.world.vault;
-    assert_eq!(vault.stacks().await.unwrap(), [pair.world.request.stack.clone()]);
-    assert_eq!(vault.sources(&pair.world.request.stack).await.unwrap(), [pair.world.request.source.clone()]);
+    let request = &pair.world.request;
+    assert_eq!(vault.stacks().await.unwrap(), std::slice::from_ref(&request.stack));
+    assert_eq!(vault.sources(&request.stack).await.unwrap(), std::slice::from_ref(&request.source));
     assert_eq!(pair.world.history().await.len(), 2);
     assert!(!pair.world.verify(true).await.is_damaged());
     assert!(layout::DAMAGED.parse::<backup_core::id::StackName>().is_err(), "no stack can be called so");

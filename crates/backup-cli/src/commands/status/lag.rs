@@ -33,8 +33,19 @@ pub(super) struct Lag {
     bytes: Option<u64>,
     /// How much older its newest is than the newest of all.
     behind: TimeDelta,
-    /// When it was last seen, where it does not answer; `Some(None)`: it never was, as far as is remembered.
-    silent: Option<Option<DateTime<Utc>>>,
+    /// Whence this is known.
+    word: Word,
+}
+
+/// Whence it is known what a vault holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// It answers.
+    Its,
+    /// It does not, and was last seen then.
+    Last(DateTime<Utc>),
+    /// It does not, and nothing is remembered.
+    None,
 }
 
 /// The lag of every configured vault, by name, in the configuration's order.
@@ -44,7 +55,7 @@ pub(super) async fn of(session: &Session<'_>, source: &Source, found: &Found, si
     let mut lags = Vec::new();
     for vault in &session.config.vaults {
         let answers = found.vaults.iter().any(|open| open.name() == vault.name);
-        let mut silent = None;
+        let mut word = Word::Its;
         let has: Vec<bool> = if answers {
             listed.iter().map(|one| one.vaults.iter().any(|open| open.name() == vault.name)).collect()
         } else {
@@ -52,29 +63,25 @@ pub(super) async fn of(session: &Session<'_>, source: &Source, found: &Found, si
                 (Some(id), Some(state)) => state.seen(id, &source.name).await.ok().flatten(),
                 _ => None,
             };
-            silent = Some(seen.as_ref().map(|(_, at)| *at));
+            word = seen.as_ref().map_or(Word::None, |(_, at)| Word::Last(*at));
             listed.iter().map(|one| seen.as_ref().is_some_and(|(newest, _)| one.id <= *newest)).collect()
         };
         let captures = || listed.iter().zip(&has).filter(|(one, _)| !one.id.is_imported());
-        let newest = captures().filter(|(_, has)| **has).map(|(one, _)| one.id.clone()).last();
-        let head = captures().map(|(one, _)| one.id.instant()).last();
+        let newest = captures().filter(|(_, has)| **has).map(|(one, _)| one.id.clone()).next_back();
+        let head = captures().map(|(one, _)| one.id.instant()).next_back();
         let first = has.iter().position(|has| *has).unwrap_or(0);
         let lacking: Vec<&Listed> =
             listed.iter().zip(&has).skip(first).filter(|(_, has)| !**has).map(|(one, _)| one).collect();
         let mut bytes = Some(0);
         for one in lacking.iter().rev().take(ADDED_UP) {
-            let size = match sizes.get(&one.id) {
-                Some(size) => *size,
-                None => {
-                    let size = added(one, signers).await;
-                    sizes.insert(one.id.clone(), size);
-                    size
-                }
-            };
+            if !sizes.contains_key(&one.id) {
+                sizes.insert(one.id.clone(), added(one, signers).await);
+            }
+            let size = sizes[&one.id];
             bytes = bytes.zip(size).map(|(sum, size)| sum + size);
         }
         let behind = newest.as_ref().zip(head).map_or(TimeDelta::zero(), |(newest, head)| head - newest.instant());
-        lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, silent }));
+        lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, word }));
     }
     lags
 }
@@ -110,10 +117,10 @@ impl Lag {
         if self.behind > TimeDelta::zero() {
             behind.push_str(&format!(", {} behind", words::age(self.behind)));
         }
-        match self.silent {
-            None => format!("{newest}{behind}"),
-            Some(None) => "does not answer, and nothing is remembered of it".to_owned(),
-            Some(Some(at)) => {
+        match self.word {
+            Word::Its => format!("{newest}{behind}"),
+            Word::None => "does not answer, and nothing is remembered of it".to_owned(),
+            Word::Last(at) => {
                 format!("does not answer; {} ago: {newest}, now{}", words::age(now - at), behind.replacen(',', "", 1))
             }
         }
@@ -123,8 +130,8 @@ impl Lag {
     pub(super) fn to_json(&self, vault: &str) -> Value {
         json!({
             "vault": vault, "newest": self.newest, "missing": self.missing, "missing_bytes": self.bytes,
-            "behind_seconds": self.behind.num_seconds(), "answers": self.silent.is_none(),
-            "seen": self.silent.flatten().map(words::utc),
+            "behind_seconds": self.behind.num_seconds(), "answers": self.word == Word::Its,
+            "seen": if let Word::Last(at) = self.word { Some(words::utc(at)) } else { None },
         })
     }
 }
@@ -137,14 +144,14 @@ mod tests {
     fn a_lag_says_how_many_how_much_and_how_old() {
         let now: DateTime<Utc> = "2026-11-22T08:00:00Z".parse().unwrap();
         let newest = Some("20261121T020000Z-1r-abc234".parse().unwrap());
-        let good = Lag { newest, missing: 0, bytes: Some(0), behind: TimeDelta::zero(), silent: None };
+        let good = Lag { newest, missing: 0, bytes: Some(0), behind: TimeDelta::zero(), word: Word::Its };
         assert_eq!(good.text(now), "newest abc234, complete");
         let late = Lag { missing: 2, bytes: Some(3 << 20), behind: TimeDelta::hours(30), ..good.clone() };
         assert_eq!(late.text(now), "newest abc234, 2 missing, 3.0 MiB, 30h behind");
-        let down = Lag { silent: Some(Some(now - TimeDelta::hours(5))), ..late.clone() };
+        let down = Lag { word: Word::Last(now - TimeDelta::hours(5)), ..late.clone() };
         assert_eq!(down.text(now), "does not answer; 5h ago: newest abc234, now 2 missing, 3.0 MiB, 30h behind");
         assert_eq!(down.to_json("v")["behind_seconds"], 108_000);
-        let never = Lag { silent: Some(None), newest: None, ..late };
+        let never = Lag { word: Word::None, newest: None, ..late };
         assert_eq!(never.text(now), "does not answer, and nothing is remembered of it");
         let empty = Lag { newest: None, missing: 2, bytes: None, ..good };
         assert_eq!(empty.text(now), "empty, 2 missing");

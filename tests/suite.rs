@@ -20,6 +20,7 @@ mod suite {
     mod pg_capture;
     mod pg_complete;
     mod pg_restore;
+    mod protection;
     mod recover;
     mod restore_options;
     mod roundtrip;

@@ -7,6 +7,7 @@ mod commit;
 mod damage;
 mod dedup;
 mod generation;
+mod locks;
 mod planted;
 mod prune;
 mod replicate;

@@ -144,6 +144,7 @@ async fn an_endpoint_that_only_promises_is_believed_nothing() {
     let host = host(&lax.bucket, "");
     host.good(&["init"]);
     host.good(&["run"]);
+    let proxied = Proxy::start(lax.addr()).unwrap();
     let store = store(&lax.bucket).await;
     let before: Vec<_> = store.list(None).await.unwrap().into_iter().map(|entry| entry.path).collect();
     let ended = host.run(&["doctor", "--json"]);
@@ -162,6 +163,15 @@ async fn an_endpoint_that_only_promises_is_believed_nothing() {
     assert_eq!(store.hidden().await.unwrap(), None);
     let after: Vec<_> = store.list(None).await.unwrap().into_iter().map(|entry| entry.path).collect();
     assert_eq!(before, after);
+    let mut through = lax.bucket.clone();
+    through.endpoint = proxied.endpoint();
+    let looked = S3Store::connect(options(&through, "v"), Arc::new(Silent)).await.unwrap();
+    // Even where the bucket's word is taken out of its mouth, the probe names only its own bodies.
+    let seen = looked.shield(&Versioning::Enabled, Some(LockMode::Governance)).await.unwrap();
+    assert!(!matches!(seen.lock, Some(LockSeen::Enforced)), "{seen:?}");
+    let heads = proxied.heads();
+    let named: Vec<_> = heads.iter().filter(|head| head.contains("versionId=")).collect();
+    assert!(named.iter().all(|head| head.contains("/_probe/")), "{named:?}");
 }
 
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@
 #   scripts/test.sh --quick    formatting, lints and tests
 #
 # CARGO_TARGET_DIR   where cargo builds; default: under the user's cache directory, shared by all clones
-# REQUIRE            names, separated by commas (pg15,pg18,s3,stock-tools): what may not be skipped; servers pg13, pg16,
+# REQUIRE            names, separated by commas (pg15,pg18,s3,moto,stock-tools): what may not be skipped; servers pg13, pg16,
 #                    pg17, pg18 that it names are installed (BACKUP_PG_DIR: where)
 # CI                 set: nextest's profile `ci`
 #
@@ -83,6 +83,7 @@ tools() {
     mapfile -t majors < <(required_majors)
     if [ ${#majors[@]} -gt 0 ]; then ensure_pg_majors "${majors[@]}" || say "   (tests that need them will say so)"; fi
     ensure_rust
+    ensure_moto || say "   (moto cannot be had; tests that need it will say so)"
     default_target_dir
     say "   $(cargo --version), target directory $CARGO_TARGET_DIR"
     ensure_cargo_tool cargo-nextest "$NEXTEST_VERSION" --no-default-features --features default-no-update ||

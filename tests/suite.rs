@@ -28,6 +28,7 @@ mod suite {
     mod pg_capture;
     mod pg_complete;
     mod pg_restore;
+    mod protection;
     mod proxy_faults;
     mod recover;
     mod restore_options;

@@ -10,6 +10,8 @@ NEXTEST_VERSION=0.9.143
 DENY_VERSION=0.20.2
 FUZZ_VERSION=0.13.2
 MUTANTS_VERSION=27.1.0
+# As far as its habits are known to the tests.
+MOTO_VERSION=5.2.5
 
 # Directory of Debian's PostgreSQL programs: the newest major version with server and clients, or nothing.
 pg_bin_dir() {
@@ -118,6 +120,31 @@ ensure_cargo_tool() {
         CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=false \
         cargo install "$name" --version "$version" --locked --quiet "$@" || return
     rm -rf "$CARGO_TARGET_DIR/tools"
+}
+
+# ensure_moto: the mock of S3 with versions and locks, in a virtual environment of its own. Fails where it cannot be had.
+ensure_moto() {
+    command -v moto_server >/dev/null && return 0
+    : "${HOME:=$(getent passwd "$(id -u)" | cut -d: -f6)}"
+    local dir="${XDG_CACHE_HOME:-$HOME/.cache}/backup/moto-$MOTO_VERSION"
+    if [ ! -x "$dir/bin/moto_server" ]; then
+        command -v python3 >/dev/null || return
+        say "   installing moto $MOTO_VERSION (once)"
+        rm -rf "$dir"
+        # Debian's python3 may lack venv; then pip's own way to a directory does.
+        if python3 -m venv "$dir" >/dev/null 2>&1; then
+            "$dir/bin/python" -m pip install --quiet "moto[server,s3]==$MOTO_VERSION" || { rm -rf "$dir"; return 1; }
+        else
+            rm -rf "$dir"
+            python3 -m pip install --quiet --user "moto[server,s3]==$MOTO_VERSION" || return
+            PATH="$(python3 -m site --user-base)/bin:$PATH"
+            export PATH
+            command -v moto_server >/dev/null
+            return
+        fi
+    fi
+    PATH="$dir/bin:$PATH"
+    export PATH
 }
 
 # One target directory for all clones of this user, outside of them: the dependencies are compiled once.

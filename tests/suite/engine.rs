@@ -10,6 +10,7 @@ mod dedup;
 mod generation;
 mod guard;
 mod histories;
+mod locks;
 mod pace;
 mod planted;
 mod promise;

@@ -3,9 +3,10 @@
 //!
 //! What it is not (measured, 5.2.5): it keeps everything in memory, checks neither keys nor checksums, answers 500 to
 //! `GetObjectRetention` (a HEAD shows the lock), accepts a lock that ends in the past, and with a delimiter lists the folder
-//! of a body that only a delete marker is left of, which S3 does not. Whoever wants those needs another server.
+//! of a body that only a delete marker is left of, which S3 does not; it calls the root of `GetBucketVersioning`'s answer by
+//! another name. Whoever wants those needs another server.
 //!
-//! Nobody checks keys, so a test speaks as the bucket's owner or as an attacker by plain HTTP: [`Moto::ask`].
+//! Nobody checks signatures, so a test speaks as the bucket's owner or as an attacker by plain HTTP: [`Moto::ask`].
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -18,6 +19,10 @@ use crate::tools;
 
 /// How long it may take to start: an interpreter and many modules, on a busy machine.
 const START: Duration = Duration::from_mins(1);
+
+/// Without any it is the public that asks, which may not delete.
+const NOBODY: &str =
+    "AWS4-HMAC-SHA256 Credential=AKmoto/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
 
 /// What a bucket is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,13 +104,14 @@ impl Moto {
         })
     }
 
-    /// One request without a signature, as anybody may make here: status and body.
+    /// One request with a signature that nobody checks: status and body.
     pub fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.addr)?;
         let more = headers.iter().fold(String::new(), |all, (name, value)| all + name + ": " + value + "\r\n");
         write!(
             stream,
-            "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n{more}\r\n{body}",
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
+             Authorization: {NOBODY}\r\n{more}\r\n{body}",
             self.addr,
             body.len()
         )?;

@@ -41,6 +41,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ChecksumAlgorithm;
 use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
@@ -290,6 +291,8 @@ impl S3Store {
             .key(key)
             .checksum_sha256(sha256_base64)
             .set_if_none_match(if_none_match.then(|| "*".to_owned()))
+            // With a lock S3 wants the algorithm named as well.
+            .set_checksum_algorithm(lock.map(|_| ChecksumAlgorithm::Sha256))
             .set_object_lock_mode(lock.map(|(mode, _)| lock::mode(mode)))
             .set_object_lock_retain_until_date(lock.map(|(_, until)| lock::date(until)))
             .body(ByteStream::from(body))

@@ -47,6 +47,25 @@ pub enum Versioning {
     Unknown(String),
 }
 
+impl Versioning {
+    fn of(status: Option<&str>) -> Self {
+        match status {
+            None | Some("") => Self::Off,
+            Some("Enabled") => Self::Enabled,
+            Some("Suspended") => Self::Suspended,
+            Some(other) => Self::Unknown(other.to_owned()),
+        }
+    }
+}
+
+/// The status in an answer whose root has another name than S3's.
+fn status_of(xml: &str) -> Option<&str> {
+    let (root, rest) = xml.split_once("Versioning")?;
+    let named = root.rsplit('<').next().is_some_and(|name| name.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let (status, _) = rest.split_once("<Status>")?.1.split_once("</Status>")?;
+    named.then_some(status)
+}
+
 /// What an endpoint said to a PUT of the probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -160,13 +179,19 @@ impl S3Store {
     pub(super) async fn versioning(&self) -> Result<Versioning, StoreError> {
         let attempt = async |_| {
             let asked = self.client.get_bucket_versioning().bucket(&self.bucket).send();
-            match Box::pin(asked).await.map_err(judge) {
-                Ok(answer) => Ok(match answer.status().map(aws_sdk_s3::types::BucketVersioningStatus::as_str) {
-                    None | Some("") => Versioning::Off,
-                    Some("Enabled") => Versioning::Enabled,
-                    Some("Suspended") => Versioning::Suspended,
-                    Some(other) => Versioning::Unknown(other.to_owned()),
-                }),
+            let answer = Box::pin(asked).await;
+            // Some call the answer's root otherwise than S3; the SDK then refuses it, with the body at hand.
+            if let Err(error) = &answer
+                && let Some(raw) = error.raw_response().filter(|raw| raw.status().is_success())
+                && let Some(body) = raw.body().bytes()
+                && let Some(status) = status_of(&String::from_utf8_lossy(body))
+            {
+                return Ok(Versioning::of(Some(status)));
+            }
+            match answer.map_err(judge) {
+                Ok(answer) => {
+                    Ok(Versioning::of(answer.status().map(aws_sdk_s3::types::BucketVersioningStatus::as_str)))
+                }
                 Err(Failure::Final(refusal)) => Ok(Versioning::Unknown(refusal.reason)),
                 Err(again) => Err(again),
             }
@@ -275,6 +300,14 @@ mod tests {
             S3Credentials::Static { access_key_id: "key".to_owned(), secret_access_key, session_token: None };
         let options = S3Options::new(endpoint, "b", "us-east-1", credentials);
         (S3Store::connect(options, Arc::new(Silent)).await.unwrap(), held)
+    }
+
+    #[test]
+    fn a_status_is_found_below_a_root_of_another_name_and_nowhere_else() {
+        let of = |root: &str| format!("<?xml version=\"1.0\"?>\n<{root} xmlns=\"x\"><Status>Enabled</Status></{root}>");
+        assert_eq!(status_of(&of("GetBucketVersioningResponse")), Some("Enabled"));
+        assert_eq!(status_of(&of("Health")), None);
+        assert_eq!(status_of("<VersioningConfiguration/>"), None);
     }
 
     const EXPECTED: Probe =

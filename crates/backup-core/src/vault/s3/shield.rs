@@ -87,7 +87,7 @@ impl S3Store {
             return Ok(Some(false));
         }
         // What was answered is not what was done.
-        Ok(Some(!self.versions_of(path).await?.contains(&version)))
+        Ok(Some(!self.is_current(path, &version).await?))
     }
 
     async fn try_lock(&self, mode: LockMode) -> Result<LockSeen, StoreError> {
@@ -123,14 +123,14 @@ impl S3Store {
             Some(version) if self.delete_version(path, &version).await? => {
                 LockSeen::NotEnforced("a version with a lock could be deleted".to_owned())
             }
-            Some(version) if !self.versions_of(path).await?.contains(&version) => {
+            Some(version) if !self.is_current(path, &version).await? => {
                 LockSeen::NotEnforced("the deletion of a version with a lock was refused, and it is gone".to_owned())
             }
             Some(_) => LockSeen::Enforced,
         };
         if seen == LockSeen::Enforced {
             // Best effort: earlier probes', whose locks have ended.
-            for version in self.versions_of(path).await?.into_iter().skip(1) {
+            for version in self.versions_of(path).await.unwrap_or_default().into_iter().skip(1) {
                 let _ = self.delete_version(path, &version).await;
             }
         }
@@ -151,6 +151,16 @@ impl S3Store {
             }
         };
         self.call("delete", path, attempt).await.map_err(|gave_up| self.error("delete", path, gave_up))
+    }
+
+    /// Whether a HEAD still shows this version. A key need not be allowed to list versions.
+    async fn is_current(&self, path: &'static str, version: &str) -> Result<bool, StoreError> {
+        let head = self.call("read", path, async |_| match self.retention_once(path).await {
+            Ok((_, current)) => Ok(current.as_deref() == Some(version)),
+            Err(Failure::Final(Refusal { kind: Kind::NoKey, .. })) => Ok(false),
+            Err(other) => Err(other),
+        });
+        head.await.map_err(|gave_up| self.error("read", path, gave_up))
     }
 
     /// Ids of all versions of a probe's body, newest first as the bucket lists them.

@@ -1,0 +1,185 @@
+//! A store with locks, of which the test says what they keep: prune waits for them, a pin holds what its snapshot needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use backup_core::mark::hold;
+use backup_core::mark::{self, Change};
+use backup_core::prune::{Action, PrunePlan, PruneRequest, apply, plan};
+use backup_core::vault::Vault;
+use backup_core::vault::document::{MarkKind, SnapshotDoc};
+use backup_core::vault::protection::{LockMode, Retention};
+use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use retention::{Policy, Span};
+
+use super::watch::Watch;
+use super::world::{Script, World};
+
+/// What keeps which path.
+type Kept = Arc<Mutex<BTreeMap<String, Retention>>>;
+
+#[derive(Debug, Clone)]
+struct Locks(Watch, Kept);
+
+#[async_trait]
+impl Store for Locks {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    async fn put(&self, path: &StorePath, body: Bytes, mode: PutMode) -> Result<PutOutcome, StoreError> {
+        self.0.put(path, body, mode).await
+    }
+    async fn get(&self, path: &StorePath, limit_bytes: u64) -> Result<Bytes, StoreError> {
+        self.0.get(path, limit_bytes).await
+    }
+    async fn stat(&self, path: &StorePath) -> Result<Option<Entry>, StoreError> {
+        self.0.stat(path).await
+    }
+    async fn list(&self, prefix: Option<&StorePath>) -> Result<Vec<Entry>, StoreError> {
+        self.0.list(prefix).await
+    }
+    async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError> {
+        self.0.children(prefix).await
+    }
+    async fn delete(&self, path: &StorePath) -> Result<(), StoreError> {
+        self.0.delete(path).await
+    }
+    async fn sync(&self) -> Result<(), StoreError> {
+        self.0.sync().await
+    }
+    async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
+        self.0.now().await
+    }
+    fn locks(&self) -> bool {
+        true
+    }
+    async fn protection(&self, path: &StorePath) -> Result<Option<Retention>, StoreError> {
+        Ok(self.1.lock().unwrap().get(path.as_str()).cloned())
+    }
+    async fn hold(&self, path: &StorePath, on: bool) -> Result<(), StoreError> {
+        let mut kept = self.1.lock().unwrap();
+        if on {
+            kept.insert(path.to_string(), Retention { mode: None, until: None, legal_hold: true });
+        } else {
+            kept.remove(path.as_str());
+        }
+        Ok(())
+    }
+}
+
+/// A world whose vault has locks.
+async fn world() -> (World, Kept) {
+    let mut world = World::new().await;
+    let kept = Kept::default();
+    let store = Arc::new(Locks(world.watch.clone(), Arc::clone(&kept)));
+    world.vault = Vault::open("first", store, None).await.unwrap();
+    (world, kept)
+}
+
+async fn planned(world: &World) -> PrunePlan {
+    let request = PruneRequest {
+        stack: world.request.stack.clone(),
+        source: world.request.source.clone(),
+        policy: Policy { within: Span::days(2), weekly: None, monthly: None, yearly: None, min: 1 },
+        timezone: chrono_tz::UTC,
+        host_now: world.host.now(),
+        promised_elsewhere: BTreeSet::new(),
+        marks: BTreeSet::new(),
+        damaged: BTreeSet::new(),
+        tool: "backup 0".to_owned(),
+    };
+    plan(&world.vault, &world.signers, &request).await.unwrap()
+}
+
+async fn day(world: &World, seed: u64) -> SnapshotDoc {
+    world.pass(TimeDelta::days(1));
+    world.run(&Script::noise(100_000, seed)).await.unwrap().snapshot.doc
+}
+
+#[tokio::test]
+async fn a_deletion_waits_for_the_last_lock_before_it_begins() {
+    let (mut world, kept) = world().await;
+    world.request.period = "1d".parse().unwrap();
+    let mut docs = Vec::new();
+    for seed in 1..=6 {
+        docs.push(day(&world, seed).await);
+    }
+    apply(&world.vault, &world.key, &planned(&world).await).await.unwrap();
+    day(&world, 7).await;
+    let dir = docs[0].dir();
+    let action = |plan: &PrunePlan| plan.steps.iter().find(|step| step.dir == dir).unwrap().action.clone();
+    assert_eq!(action(&planned(&world).await), Action::Delete);
+
+    let object = dir.object(&world.vault.list_objects(&dir).await.unwrap()[0].name);
+    let lock = |until, legal_hold| Retention { mode: Some(LockMode::Compliance), until: Some(until), legal_hold };
+    kept.lock().unwrap().insert(object.to_string(), lock(world.store.now() + TimeDelta::hours(5), false));
+    let waiting = planned(&world).await;
+    // Fails where locks are not looked at: `deleting.json` would be written, and the rest hidden.
+    assert!(
+        matches!(action(&waiting), Action::Wait { reason } if reason.starts_with("locked until 20")),
+        "{waiting:?}"
+    );
+    assert_eq!(waiting.locked.len(), 1, "it is told by name: {:?}", waiting.locked);
+    apply(&world.vault, &world.key, &waiting).await.unwrap();
+    assert!(world.vault.exists(&object).await.unwrap());
+    assert!(!world.vault.exists(&dir.file("deleting.json")).await.unwrap());
+
+    // A legal hold has no end.
+    kept.lock().unwrap().insert(object.to_string(), lock(world.store.now(), true));
+    assert!(matches!(action(&planned(&world).await), Action::Wait { reason } if reason.contains("`backup unpin`")));
+    kept.lock().unwrap().insert(object.to_string(), lock(world.store.now(), false));
+    let plan = planned(&world).await;
+    assert_eq!((action(&plan), plan.locked.len()), (Action::Delete, 0));
+    apply(&world.vault, &world.key, &plan).await.unwrap();
+    assert!(!world.vault.exists(&object).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_two_pinned_snapshots_share_is_held_until_both_are_unpinned() {
+    let (world, kept) = world().await;
+    let held = || -> BTreeSet<String> { kept.lock().unwrap().keys().cloned().collect() };
+    let (mut pinned, mut all) = (Vec::new(), Vec::new());
+    for (streams, seed) in [(vec![1, 2], 1), (vec![1, 3], 2)] {
+        let streams = streams.into_iter().map(|seed| super::super::recover::noise(100_000, seed)).collect();
+        let doc = world.run(&Script { streams, abandoned: Vec::new() }).await.unwrap().snapshot.doc;
+        let path = doc.dir().snapshot(&doc.id, ".json");
+        let signed = world.vault.get_signed::<SnapshotDoc>(&path, &world.signers).await.unwrap();
+        let made = mark::set(
+            &world.vault,
+            (&world.key, &world.signers),
+            &signed,
+            MarkKind::Pin,
+            (world.host.now(), "backup 0"),
+        );
+        assert_eq!(made.await.unwrap(), Change::Made, "{seed}");
+        hold::set(&world.vault, &signed).await.unwrap();
+        all.push(held());
+        pinned.push(signed.doc);
+    }
+    let inventory = |doc: &SnapshotDoc| {
+        let (vault, doc) = (world.vault.clone(), doc.clone());
+        async move {
+            let lines = vault.get_inventory(&doc).await.unwrap().0;
+            lines.iter().map(|line| doc.dir().object(&line.name).to_string()).collect::<BTreeSet<String>>()
+        }
+    };
+    let (first, second) = (inventory(&pinned[0]).await, inventory(&pinned[1]).await);
+    assert!(!first.is_disjoint(&second) && first != second, "the test needs both");
+    assert!(first.iter().all(|path| all[0].contains(path)) && second.iter().all(|path| all[1].contains(path)));
+    assert!(all[0].iter().any(|path| path.ends_with(".json.sig")) && all[0].iter().any(|path| path.ends_with(".zst")));
+
+    let unpin = async |doc: &SnapshotDoc| {
+        let dir = doc.dir();
+        mark::remove(&world.vault, &dir, &doc.id, MarkKind::Pin).await.unwrap();
+        hold::lift(&world.vault, &world.signers, &dir, &doc.id).await.unwrap();
+    };
+    unpin(&pinned[0]).await;
+    // Fails where an unpin lifts from everything that its snapshot needs.
+    assert!(second.iter().all(|path| held().contains(path)), "{:?}", held());
+    assert!(first.difference(&second).all(|path| !held().contains(path)), "{:?}", held());
+    unpin(&pinned[1]).await;
+    assert_eq!(held(), BTreeSet::new());
+}

@@ -1,0 +1,319 @@
+//! What keeps a vault from being deleted, tried where it exists (moto: versions, delete markers, Object Lock) and where it is
+//! only promised (the harness's lax endpoint): locks, older versions, rules of the bucket, and what `doctor` says of them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
+
+use backup_core::clock::Clock;
+use backup_core::monitor::{Event, Monitor, Silent};
+use backup_core::vault::protection::{Hidden, Lifecycle, LockMode, LockRule};
+use backup_core::vault::s3::{LockSeen, S3Store, Versioning};
+use backup_core::vault::store::{PutMode, Store};
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use harness::moto::{Kind, Moto};
+use harness::proxy::Proxy;
+use harness::s3::{Bucket, S3Server};
+use serde_json::Value;
+
+use super::host::Host;
+use super::store_conformance::{options, path};
+
+const SOURCE: &str = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
+
+/// A host with one vault, prefix `v` of `bucket`; `more` are further lines of the vault.
+fn host(bucket: &Bucket, more: &str) -> Host {
+    let host = Host::new();
+    fs::create_dir(host.path("data")).unwrap();
+    fs::write(host.path("data/a.txt"), "hello").unwrap();
+    let keys = format!("AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}\n", bucket.access_key, bucket.secret_key);
+    fs::write(host.path("s3.env"), keys).unwrap();
+    fs::set_permissions(host.path("s3.env"), fs::Permissions::from_mode(0o600)).unwrap();
+    let (endpoint, name) = (&bucket.endpoint, &bucket.bucket);
+    host.configure(&format!(
+        "[vault.far]\ns3 = {{ endpoint = \"{endpoint}\", bucket = \"{name}\", prefix = \"v\" }}\n\
+         credentials = {{ file = \"s3.env\" }}\nkeep = {{ within = \"7d\", min = 2 }}\n{more}{SOURCE}"
+    ));
+    host
+}
+
+async fn store(bucket: &Bucket) -> S3Store {
+    S3Store::connect(options(bucket, "v"), Arc::new(Silent)).await.unwrap()
+}
+
+/// What `doctor --json` says protects the vault: by what, and in words; and its exit code.
+fn protection(host: &Host) -> (i32, String, String) {
+    let ended = host.run(&["doctor", "--json"]);
+    let seen = &ended.json()["protection"][0];
+    let text = |key: &str| seen[key].as_str().unwrap_or_else(|| panic!("{}", ended.out)).to_owned();
+    (ended.code, text("by"), text("text"))
+}
+
+fn snapshot(host: &Host) -> String {
+    let listed: Value = host.good(&["list", "--json"]).json();
+    let text = listed.to_string();
+    let at = text.find("\"id\":\"").unwrap_or_else(|| panic!("{listed:#}")) + 6;
+    text[at..].split('"').next().unwrap().to_owned()
+}
+
+#[expect(clippy::disallowed_methods, reason = "moto has this machine's clock")]
+fn wall() -> Clock {
+    Clock::new(Utc::now)
+}
+
+fn rule(mode: LockMode) -> LockRule {
+    LockRule { mode, window: TimeDelta::days(7), period: TimeDelta::days(28), clock: wall() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_locked_until_the_policy_lets_it_go_and_a_pin_holds_it_longer() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let bucket = moto.bucket("locked", Kind::Locked).unwrap();
+    let host = host(&bucket, "lock = \"compliance\"\n");
+    host.good(&["init"]);
+    host.good(&["run"]);
+    let store = store(&bucket).await;
+    let files: Vec<_> = store.list(None).await.unwrap();
+    let files: Vec<_> =
+        files.iter().map(|entry| &entry.path).filter(|path| !path.as_str().starts_with("_probe")).collect();
+    let rule = rule(LockMode::Compliance);
+    let (mut in_generation, now) = (0, rule.clock.now());
+    for path in &files {
+        let kept = store.protection(path).await.unwrap().unwrap_or_else(|| panic!("`{path}` is not locked"));
+        assert_eq!((kept.mode, kept.legal_hold), (Some(LockMode::Compliance), false), "{path}");
+        let until = kept.until.unwrap();
+        if path.as_str().contains("--28d--") {
+            // Fails where the retention is counted from the upload: it is the generation's.
+            assert_eq!(until, rule.until(path), "{path}");
+            in_generation += 1;
+        }
+        assert!(until > now + TimeDelta::days(28 + 7), "{path} only until {until}");
+    }
+    assert!(in_generation >= 6, "{files:?}");
+
+    let (code, by, text) = protection(&host);
+    assert_eq!((code, by.as_str()), (0, "object-lock"), "{text}");
+    assert!(text.starts_with("protection: object lock (compliance, until 20"), "{text}");
+
+    let id = snapshot(&host);
+    let held = async || {
+        let mut held = 0;
+        for path in &files {
+            held += usize::from(store.protection(path).await.unwrap().is_some_and(|kept| kept.legal_hold));
+        }
+        held
+    };
+    host.good(&["pin", &id]);
+    // Everything of the only generation is its snapshot's.
+    assert_eq!(held().await, in_generation);
+    host.good(&["unpin", &id]);
+    assert_eq!(held().await, 0);
+}
+
+#[test]
+fn a_lock_that_a_bucket_does_not_enforce_is_refused() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let lax = S3Server::start_lax().unwrap();
+    let buckets = [
+        (moto.bucket("plain", Kind::Plain).unwrap(), "does not keep versions"),
+        (moto.bucket("versioned", Kind::Versioned).unwrap(), "a body with a lock is refused"),
+        (lax.bucket.clone(), "does not keep versions"),
+    ];
+    for (bucket, why) in buckets {
+        let host = host(&bucket, "lock = \"governance\"\n");
+        let ended = host.run(&["init"]);
+        assert_eq!(ended.code, 2, "{}{}", ended.out, ended.err);
+        assert!(ended.err.contains(why) && ended.err.contains("hint: make a bucket with Object Lock"), "{}", ended.err);
+        assert!(!fs::read_to_string(host.path("backup.toml")).unwrap().contains("id ="), "nothing was made");
+        // One that was made before is found by `doctor`.
+        let text = fs::read_to_string(host.path("backup.toml")).unwrap();
+        fs::write(host.path("backup.toml"), text.replace("lock = \"governance\"\n", "")).unwrap();
+        host.good(&["init"]);
+        let text = fs::read_to_string(host.path("backup.toml")).unwrap();
+        fs::write(host.path("backup.toml"), text.replace("[source", "lock = \"governance\"\n[source")).unwrap();
+        let ended = host.run(&["doctor", "--json"]);
+        assert!(ended.code == 1 && ended.out.contains("no lock holds there"), "{}{}", ended.out, ended.err);
+        assert!(ended.out.contains("protection: none: deletable by this host"), "{}", ended.out);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_only_promises_is_believed_nothing() {
+    let lax = S3Server::start_lax().unwrap();
+    let host = host(&lax.bucket, "");
+    host.good(&["init"]);
+    host.good(&["run"]);
+    let proxied = Proxy::start(lax.addr()).unwrap();
+    let store = store(&lax.bucket).await;
+    let before: Vec<_> = store.list(None).await.unwrap().into_iter().map(|entry| entry.path).collect();
+    let ended = host.run(&["doctor", "--json"]);
+    for said in [
+        "ignores If-None-Match; versioning is off",
+        "the bucket's rule `tidy` deletes `v/*` after 3 days, and what is stored here is needed up to 65 days",
+        "protection: none: deletable by this host",
+    ] {
+        assert!(ended.out.contains(said), "{said}\n{}", ended.out);
+    }
+    assert_eq!(ended.code, 5, "{}", ended.out);
+    let (_, by, _) = protection(&host);
+    assert_eq!(by, "none");
+    // It gives version ids; whoever named one in a DELETE would delete the only body.
+    assert_eq!(store.older(&before[0]).await.unwrap(), []);
+    assert_eq!(store.hidden().await.unwrap(), None);
+    let after: Vec<_> = store.list(None).await.unwrap().into_iter().map(|entry| entry.path).collect();
+    assert_eq!(before, after);
+    let mut through = lax.bucket.clone();
+    through.endpoint = proxied.endpoint();
+    let looked = S3Store::connect(options(&through, "v"), Arc::new(Silent)).await.unwrap();
+    // Even where the bucket's word is taken out of its mouth, the probe names only its own bodies.
+    let seen = looked.shield(&Versioning::Enabled, Some(LockMode::Governance)).await.unwrap();
+    assert!(!matches!(seen.lock, Some(LockSeen::Enforced)), "{seen:?}");
+    let heads = proxied.heads();
+    let named: Vec<_> = heads.iter().filter(|head| head.contains("versionId=")).collect();
+    assert!(named.iter().all(|head| head.contains("/_probe/")), "{named:?}");
+}
+
+#[derive(Debug, Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Monitor for Warnings {
+    fn event(&self, event: Event) {
+        if let Event::Warning { text } = event {
+            self.0.lock().unwrap().push(text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_locked_body_of_a_process_is_looked_at_and_no_other() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let lax = S3Server::start_lax().unwrap();
+    let locked = moto.bucket("locked", Kind::Locked).unwrap();
+    for (bucket, addr, warned) in [(locked, moto.addr(), 0), (lax.bucket.clone(), lax.addr(), 1)] {
+        let proxy = Proxy::start(addr).unwrap();
+        let mut through = bucket.clone();
+        through.endpoint = proxy.endpoint();
+        let heard = Arc::new(Warnings::default());
+        let store = S3Store::connect(options(&through, "v"), heard.clone()).await.unwrap();
+        let store = store.with_lock(Some(rule(LockMode::Governance)));
+        for name in ["a", "b", "c"] {
+            store.put(&path(name), Bytes::from_static(b"x"), PutMode::Replace).await.unwrap();
+        }
+        let warnings = heard.0.lock().unwrap().clone();
+        assert_eq!(warnings.len(), warned, "{warnings:?}");
+        assert!(warnings.iter().all(|text| text.contains("ignores locks")), "{warnings:?}");
+        // A lock costs one HEAD, in all.
+        assert_eq!((proxy.requests("PUT"), proxy.requests("HEAD"), proxy.requests("GET")), (3, 1, 0));
+        let puts = proxy.heads().into_iter().filter(|head| head.starts_with("PUT "));
+        for head in puts {
+            assert!(
+                head.contains("x-amz-checksum-sha256:") && head.contains("x-amz-object-lock-mode: GOVERNANCE"),
+                "{head}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_was_deleted_or_written_over_is_read_from_older_versions() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let bucket = moto.bucket("versioned", Kind::Versioned).unwrap();
+    let host = host(&bucket, "");
+    host.good(&["init"]);
+    host.good(&["run"]);
+    let keys = moto.keys("versioned", "").unwrap();
+    let at = |part: &str, end: &str| -> Vec<&String> {
+        keys.iter().filter(|key| key.contains(part) && key.ends_with(end)).collect()
+    };
+    // Whoever has the host's key: objects gone, a snapshot's document and its inventory written over.
+    for key in at("/objects/", "") {
+        moto.must("DELETE", &format!("/versioned/{key}"), &[], "").unwrap();
+    }
+    for key in at("/snapshots/", ".json").into_iter().chain(at("/snapshots/", ".zst")) {
+        moto.must("PUT", &format!("/versioned/{key}"), &[], "gone").unwrap();
+    }
+    let found = host.run(&["verify", "--json"]);
+    assert_eq!(found.code, 4, "{}{}", found.out, found.err);
+    let plain = host.run(&["verify"]);
+    assert!(plain.out.contains("damaged files an older version is good"), "{}", plain.out);
+    let restored = host.good(&["restore", "--latest", "--into-dir", "out", "--identity", "ops.txt"]);
+    // Fails where a reader takes what lies there for all that there is.
+    assert_eq!(fs::read_to_string(host.path("out/data/a.txt")).or_else(|_| find(&host)).unwrap(), "hello");
+    assert!(restored.err.contains("read from older versions: somebody deleted or wrote over"), "{}", restored.err);
+
+    let seen = host.run(&["doctor", "--json"]);
+    assert!(seen.out.contains("files are hidden by delete markers"), "{}", seen.out);
+    assert!(seen.out.contains("no rule of the bucket ever drops them"), "{}", seen.out);
+    assert!(seen.out.contains("versioning: deletions leave older versions, which this key may delete"), "{}", seen.out);
+    // A run builds on nothing that is only an older version.
+    let again = host.run(&["run"]);
+    assert!(again.code == 0 || again.code == 3, "{}{}", again.out, again.err);
+    host.good(&["restore", "--latest", "--into-dir", "out2", "--identity", "ops.txt"]);
+}
+
+/// The restored file, wherever below `out` it lies.
+fn find(host: &Host) -> std::io::Result<String> {
+    let files = super::stack::files_below(&host.path("out"));
+    let file = files.iter().find(|file| file.ends_with("a.txt"));
+    fs::read_to_string(file.ok_or_else(|| std::io::Error::other("no a.txt"))?)
+}
+
+#[tokio::test]
+async fn versions_are_counted_probed_and_read() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let bucket = moto.bucket("versioned", Kind::Versioned).unwrap();
+    let mut pages = options(&bucket, "v");
+    pages.page_names = 2;
+    let store = S3Store::connect(pages, Arc::new(Silent)).await.unwrap();
+    let at = path("s/a");
+    for body in ["one", "second", "3"] {
+        store.put(&at, Bytes::from_static(body.as_bytes()), PutMode::Replace).await.unwrap();
+    }
+    store.put(&path("s/ab"), Bytes::from_static(b"other"), PutMode::Replace).await.unwrap();
+    store.delete(&path("s/ab")).await.unwrap();
+    let probe = store.probe().await.unwrap();
+    assert_eq!(probe.versioning, Versioning::Enabled);
+    let shield = store.shield(&probe.versioning, None).await.unwrap();
+    assert!(
+        shield.listed_after_write && shield.versions_deletable == Some(true) && shield.lock.is_none(),
+        "{shield:?}"
+    );
+    // Without what probes left.
+    assert_eq!(store.hidden().await.unwrap(), Some(Hidden { deleted: 1, older: 3, older_bytes: 3 + 6 + 5 }));
+    let older = store.older(&at).await.unwrap();
+    let mut bodies = Vec::new();
+    for version in &older {
+        bodies.push(store.get_older(version, 100).await.unwrap());
+    }
+    bodies.sort();
+    assert_eq!(bodies, ["one", "second"], "{older:?}");
+    assert_eq!(store.older(&path("s/ab")).await.unwrap().len(), 1);
+    // Rules, as this bucket gives them back.
+    assert_eq!(store.lifecycle().await.unwrap(), Lifecycle::Rules(Vec::new()));
+    let rules = "<LifecycleConfiguration><Rule><ID>tidy</ID><Status>Enabled</Status><Filter><Prefix>v/s</Prefix></Filter>\
+                 <Expiration><Days>3</Days></Expiration></Rule><Rule><ID>off</ID><Status>Disabled</Status><Filter><Prefix>v/s</Prefix>\
+                 </Filter><Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>";
+    moto.must("PUT", "/versioned?lifecycle", &[], rules).unwrap();
+    let seen = store.lifecycle().await.unwrap();
+    let short = seen.too_short(store.key_prefix(), Some(TimeDelta::days(4)));
+    assert_eq!(short.iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>(), ["tidy"], "{seen:?}");
+    assert!(seen.too_short("w/", Some(TimeDelta::days(4))).is_empty());
+}
+
+#[tokio::test]
+async fn a_lock_is_tried_and_what_the_trial_leaves_goes_with_a_later_one() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let bucket = moto.bucket("locked", Kind::Locked).unwrap();
+    let store = store(&bucket).await;
+    for _ in 0..2 {
+        let seen = store.shield(&Versioning::Enabled, Some(LockMode::Compliance)).await.unwrap();
+        assert_eq!(seen.lock, Some(LockSeen::Enforced));
+    }
+    let left: Vec<_> = store.list(None).await.unwrap().into_iter().map(|entry| entry.path.to_string()).collect();
+    assert_eq!(left, ["_probe/locked"], "one name, and nothing of a vault");
+    let kept = store.protection(&path("_probe/locked")).await.unwrap().unwrap();
+    assert!(kept.until.unwrap() < wall().now() + TimeDelta::minutes(3), "for minutes, not for years: {kept:?}");
+    let earlier: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
+    assert!(kept.is_in_force(earlier));
+}

@@ -10,6 +10,7 @@ mod suite {
     mod cli_marks;
     mod cli_vaults;
     mod concurrency;
+    mod damage_matrix;
     mod engine;
     mod files_roundtrip;
     mod host;

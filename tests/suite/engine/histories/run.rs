@@ -410,6 +410,9 @@ impl History {
                 continue;
             }
             for at in self.site.listed(vault).await {
+                if !held.facts.iter().any(|fact| fact.at == at) {
+                    return Err(format!("vault {vault} lists {}, which no host signed", at.1));
+                }
                 let key = (vault, at.clone());
                 let same =
                     |files: &Vec<(String, Bytes)>| files.iter().all(|(path, body)| content.get(path) == Some(body));

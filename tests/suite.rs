@@ -16,6 +16,7 @@ mod suite {
     mod cli_vaults;
     mod compat;
     mod concurrency;
+    mod damage_matrix;
     mod engine;
     mod files_roundtrip;
     mod guard;

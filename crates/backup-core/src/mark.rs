@@ -104,9 +104,11 @@ pub async fn remove(vault: &Vault, dir: &GenerationDir, id: &SnapshotId, mark: M
     let path = layout::mark(&dir.stack, &dir.source, id, mark);
     let signature = layout::signature_of(&path);
     let there = (vault.exists(&path).await?, vault.exists(&signature).await?);
-    // The document first: a signature without one means nothing.
+    // The document first, for good: a signature without one means nothing, and a document without one would be a pin that nobody
+    // signed, which keeps its snapshot.
     if there.0 {
         vault.delete(&path).await?;
+        vault.sync().await?;
     }
     if there.1 {
         vault.delete(&signature).await?;

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backup_core::vault::document::{ReceiptDoc, SnapshotDoc};
+use backup_core::id::Hash256;
+use backup_core::vault::document::{MarkDoc, PublicDocument, ReceiptDoc, SnapshotDoc};
 use backup_core::vault::layout::{GenerationDir, SnapshotId};
+use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::site::{Keep, Site};
@@ -29,22 +31,30 @@ pub(crate) struct Held {
     pub(crate) removed: Vec<DateTime<Utc>>,
 }
 
+/// A document with a signature beside it; where somebody meddles, only of a pinned signer and at its own place.
+fn believed<T: PublicDocument>(site: &Site, content: &BTreeMap<String, Bytes>, path: &str) -> Option<T> {
+    let (body, signature) = (content.get(path)?, content.get(&format!("{path}.sig"))?);
+    let doc: T = serde_json::from_slice(body).ok()?;
+    let good = || doc.path().as_str() == path && site.signers.check(T::NAMESPACE, body, signature, doc.at()).is_ok();
+    (!site.attacked || good()).then_some(doc)
+}
+
 /// Reads what lies in a vault, past the engine.
 pub(crate) async fn held(site: &Site, vault: usize) -> Held {
     let (content, modified) = (site.content(vault).await, site.modified(vault).await);
     let mut held = Held::default();
     for (path, body) in &content {
         if path.contains("/receipts/") && path.ends_with(".json") {
-            let Ok(receipt) = serde_json::from_slice::<ReceiptDoc>(body) else { continue };
+            let Some(receipt) = believed::<ReceiptDoc>(site, &content, path) else { continue };
             held.removed.extend(receipt.snapshots.iter().map(|(id, _)| id.instant()));
         }
         if !path.contains("/snapshots/") || !path.ends_with(".json") {
             continue;
         }
-        let Ok(doc) = serde_json::from_slice::<SnapshotDoc>(body) else { continue };
+        let Some(doc) = believed::<SnapshotDoc>(site, &content, path) else { continue };
         let marked = |kind: &&str| {
-            let mark = format!("{}/{}/marks/{}.{kind}.json", doc.stack, doc.source, doc.id);
-            content.contains_key(&mark) && content.contains_key(&format!("{mark}.sig"))
+            let path = format!("{}/{}/marks/{}.{kind}.json", doc.stack, doc.source, doc.id);
+            believed::<MarkDoc>(site, &content, &path).is_some_and(|mark| mark.document == Hash256::of(body))
         };
         held.facts.push(Fact {
             at: (doc.dir(), doc.id.clone()),

@@ -61,6 +61,8 @@ pub(crate) struct Site {
     pub(crate) clock: Time,
     pub(crate) sides: Vec<Side>,
     pub(crate) places: Vec<Place>,
+    /// Whether somebody without keys writes into the vaults: then nothing is taken for true that nobody pinned signed.
+    pub(crate) attacked: bool,
     /// Hashes of everything that was ever given to a run: nothing else may ever be read back.
     pub(crate) tried: Arc<Mutex<BTreeSet<Hash256>>>,
 }
@@ -119,6 +121,7 @@ impl Site {
             clock,
             sides,
             places,
+            attacked: false,
             tried: Arc::default(),
         }
     }
@@ -151,6 +154,7 @@ impl Site {
             clock: Time::new(self.clock.now()),
             sides,
             places,
+            attacked: self.attacked,
             tried: Arc::new(Mutex::new(self.tried.lock().unwrap().clone())),
         }
     }

@@ -114,6 +114,8 @@ pub(super) async fn withdraw(vault: &Vault, dir: &GenerationDir) -> Result<(), V
 pub(super) async fn remove_document(vault: &Vault, dir: &GenerationDir, stage: PruneStage) -> Result<(), VaultError> {
     let path = dir.file(stage.file());
     vault.delete(&path).await?;
+    // A power cut must not bring the document back without its signature.
+    vault.sync().await?;
     vault.delete(&layout::signature_of(&path)).await?;
     vault.sync().await
 }

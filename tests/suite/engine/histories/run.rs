@@ -74,8 +74,9 @@ fn text(error: &dyn std::error::Error) -> String {
 
 impl History {
     pub(super) async fn run(steps: &[Step], seed: u64) -> Result<Tally, String> {
-        let site = Site::new("1d", 2, [Keep { days: 3, min: 2 }, Keep { days: 6, min: 2 }]).await;
+        let mut site = Site::new("1d", 2, [Keep { days: 3, min: 2 }, Keep { days: 6, min: 2 }]).await;
         let attacked = steps.iter().any(|step| matches!(step, Step::Attack(_)));
+        site.attacked = attacked;
         let mut history = Self {
             site,
             up: BTreeSet::from([0, 1]),
@@ -409,6 +410,9 @@ impl History {
                 continue;
             }
             for at in self.site.listed(vault).await {
+                if !held.facts.iter().any(|fact| fact.at == at) {
+                    return Err(format!("vault {vault} lists {}, which no host signed", at.1));
+                }
                 let key = (vault, at.clone());
                 let same =
                     |files: &Vec<(String, Bytes)>| files.iter().all(|(path, body)| content.get(path) == Some(body));
@@ -454,11 +458,12 @@ impl History {
         let now = one.into_iter().chain(other).chain([self.site.clock.now()]).max().unwrap();
         self.site.clock.set(now);
         self.site.places.iter().for_each(|place| place.clock.set(now));
-        for vault in [0, 1] {
-            for fact in held(&self.site, vault).await.facts {
-                for kind in [MarkKind::Pin, MarkKind::Checked] {
-                    self.site.unmark(vault, &fact.at, kind).await.map_err(|e| text(&e))?;
-                }
+        // Also where the snapshot itself is not: marks travel to every vault.
+        let mut all = held(&self.site, 0).await.facts;
+        all.extend(held(&self.site, 1).await.facts);
+        for (vault, at) in [0, 1].iter().flat_map(|vault| all.iter().map(move |fact| (*vault, &fact.at))) {
+            for kind in [MarkKind::Pin, MarkKind::Checked] {
+                self.site.unmark(vault, at, kind).await.map_err(|e| text(&e))?;
             }
         }
         let longest = self.site.places.iter().map(|place| i64::from(place.keep.days)).max().unwrap();

@@ -97,10 +97,10 @@ pub(super) fn generate(seed: u64, length: usize, attacked: bool) -> Vec<Step> {
             }
             18..=19 => steps.push(Step::Run { host: pick(&mut dice, 2), odd: false }),
             20 => steps.push(Step::LongRun { host: 0, days: [1, 2, 3, 9][pick(&mut dice, 4)] }),
-            21 => steps.push(Step::Replicate),
+
             22 => steps.push(Step::Prune { vault: pick(&mut dice, 2) }),
             23 => steps.push(Step::Undo { vault: pick(&mut dice, 2) }),
-            24 => steps.push(Step::Pin { nth: dice.below(1000) }),
+            21 | 24 => steps.push(Step::Pin { nth: dice.below(1000) }),
             25 => steps.push(Step::Unpin { nth: dice.below(1000) }),
             26 => steps.push(Step::Accept { nth: dice.below(1000) }),
             27..=29 => steps.push(Step::AcceptAll),
@@ -112,6 +112,7 @@ pub(super) fn generate(seed: u64, length: usize, attacked: bool) -> Vec<Step> {
             32 => {
                 let whose = [Whose::Host, Whose::Store(0), Whose::Store(1), Whose::All][pick(&mut dice, 4)];
                 steps.push(Step::Jump { whose, days: [1, 365, -30][pick(&mut dice, 3)] });
+                steps.extend([Step::Prune { vault: 0 }, Step::Prune { vault: 1 }]);
             }
             33..=34 => steps.push(Step::SetRight),
             35..=38 => {

@@ -12,7 +12,7 @@ use backup_core::vault::s3::S3Store;
 use backup_core::vault::store::{PutMode, Store, StoreError};
 use bytes::Bytes;
 use futures::future::join_all;
-use harness::proxy::{Answer, Fault, Proxy};
+use harness::proxy::{Answer, Fault, Lie, Proxy};
 use harness::s3::S3Server;
 
 use super::host::Host;
@@ -260,7 +260,7 @@ fn listings_that_are_short_or_old_lose_nothing() {
     let before = liar.server.files();
     let count = || super::stack::files_below(&before).len();
 
-    let lies: [Arc<dyn Fn(&mut Answer) + Send + Sync>; 2] = [
+    let lies: [Lie; 2] = [
         Arc::new(halve),
         Arc::new(move |answer: &mut Answer| {
             if let Some(old) = kept.lock().unwrap().get(&answer.request) {

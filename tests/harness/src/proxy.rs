@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
 
-pub use self::answers::Answer;
+pub use self::answers::{Answer, Lie};
 use self::answers::{Rewrite, converse};
 
 /// What happens to one connection.
@@ -114,7 +114,7 @@ impl Proxy {
     }
 
     /// From now on each new connection without a fault gets answers as `lie` leaves them; `None`: as they are.
-    pub fn rewrite(&self, lie: Option<Arc<dyn Fn(&mut Answer) + Send + Sync>>) {
+    pub fn rewrite(&self, lie: Option<Lie>) {
         *lock(&self.shared.rewrite) = lie.map(Rewrite);
         self.close_open();
     }

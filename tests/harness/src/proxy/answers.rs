@@ -22,8 +22,11 @@ pub struct Answer {
 }
 
 /// What is done to answers.
+pub type Lie = Arc<dyn Fn(&mut Answer) + Send + Sync>;
+
+/// A [`Lie`] that can be shown.
 #[derive(Clone)]
-pub(super) struct Rewrite(pub(super) Arc<dyn Fn(&mut Answer) + Send + Sync>);
+pub(super) struct Rewrite(pub(super) Lie);
 
 impl fmt::Debug for Rewrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -177,7 +177,9 @@ async fn what_an_unreachable_vault_promises_stays_unless_it_is_passed_over_by_na
     assert_eq!(told.out.matches("announced: may be deleted").count(), closed.len(), "{told:?}");
     assert_eq!(scene.announcement("local", 0).grounds.without, ["offsite"]);
     scene.host.run(&["run"]);
-    closed.iter().for_each(|at| scene.age("local", *at));
+    for at in &closed {
+        scene.age("local", *at);
+    }
     // In the second call it must be said again: fails where the first one's word is enough.
     let json = scene.host.run(&["prune", "--json"]).json();
     assert_eq!(json["plans"][0]["generations"][0]["action"], "withdraw", "{json:#}");

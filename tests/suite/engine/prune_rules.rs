@@ -121,7 +121,7 @@ async fn the_receipt_is_there_before_anything_goes_and_things_go_in_order() {
         .filter_map(|path| path.strip_prefix(&prefix))
         .map(|rest| match rest {
             rest if rest.starts_with("snapshots/") => {
-                u8::from(!std::path::Path::new(rest).extension().is_some_and(|e| e == "json"))
+                u8::from(std::path::Path::new(rest).extension().is_none_or(|end| end != "json"))
             }
             rest if rest.starts_with("objects/") => 2,
             "generation.json" | "generation.json.sig" => 3,

@@ -209,15 +209,14 @@ async fn require_one(
 
 async fn confirm(args: &Args) -> Result<(), CliError> {
     let name = args.generation.to_string();
-    let typed = match &args.yes {
-        Some(yes) => yes.to_string(),
-        None => {
-            let prompt = format!("type `{name}` to purge it: ");
-            aside(move || terminal::ask_line(&prompt)).await?.ok_or_else(|| {
-                CliError::usage("`purge --apply` asks for the generation's name, and there is no terminal to ask at")
-                    .hint(format!("add `--yes {}`", args.generation))
-            })?
-        }
+    let typed = if let Some(yes) = &args.yes {
+        yes.to_string()
+    } else {
+        let prompt = format!("type `{name}` to purge it: ");
+        aside(move || terminal::ask_line(&prompt)).await?.ok_or_else(|| {
+            CliError::usage("`purge --apply` asks for the generation's name, and there is no terminal to ask at")
+                .hint(format!("add `--yes {}`", args.generation))
+        })?
     };
     if typed.trim() == name {
         return Ok(());

@@ -252,7 +252,7 @@ pub async fn read(
     for dir in &seen.generations {
         for stage in [PruneStage::Deleting, PruneStage::Expired] {
             if let Notice::Signed(doc) = notice::read(vault, signers, dir, stage).await? {
-                announced.push(doc);
+                announced.push(*doc);
                 break;
             }
         }

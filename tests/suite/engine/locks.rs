@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use backup_core::mark::hold;
 use backup_core::mark::{self, Change};
+use backup_core::prune::purge::{self, PurgeAction, PurgeEnd, PurgeRequest, Refusal};
 use backup_core::prune::{Action, PrunePlan, PruneRequest, apply, plan};
 use backup_core::vault::Vault;
 use backup_core::vault::document::{MarkKind, SnapshotDoc};
@@ -182,4 +183,26 @@ async fn what_two_pinned_snapshots_share_is_held_until_both_are_unpinned() {
     assert!(first.difference(&second).all(|path| !held().contains(path)), "{:?}", held());
     unpin(&pinned[1]).await;
     assert_eq!(held(), BTreeSet::new());
+}
+
+#[tokio::test]
+async fn a_purge_is_refused_while_a_lock_lasts() {
+    let (world, kept) = world().await;
+    let doc = world.run(&Script::noise(1000, 1)).await.unwrap().snapshot.doc;
+    let (dir, reason, tool) = (doc.dir(), "leaked".to_owned(), "backup 0".to_owned());
+    let request = PurgeRequest { dir, reason, even_newest: true, tool };
+    let until = Some(world.store.now() + TimeDelta::days(30));
+    let lock = Retention { mode: Some(LockMode::Compliance), until, legal_hold: false };
+    kept.lock().unwrap().insert(doc.dir().snapshot(&doc.id, ".json").to_string(), lock);
+    let planned = purge::plan(&world.vault, &world.signers, &request).await.unwrap();
+    assert!(
+        matches!(&planned.action, PurgeAction::Refuse(Refusal::Locked(why)) if why.contains("locked until")),
+        "{planned:?}"
+    );
+    world.watch.fail(None);
+    assert_eq!(purge::apply(&world.vault, &world.key, &planned).await.unwrap(), PurgeEnd::Nothing);
+    assert_eq!(world.watch.paths("put"), [""; 0]);
+    kept.lock().unwrap().clear();
+    let planned = purge::plan(&world.vault, &world.signers, &request).await.unwrap();
+    assert_eq!(planned.action, PurgeAction::Announce);
 }

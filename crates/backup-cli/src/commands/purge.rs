@@ -159,6 +159,13 @@ fn refuse(session: &Session<'_>, dir: &GenerationDir, all: &[(&Vault, One)]) -> 
                 hints.push("let the prune end: `backup prune --apply`".to_owned());
                 "a prune is deleting it already".to_owned()
             }
+            Refusal::Locked(why) => {
+                hints.push(
+                    "Object Lock keeps it from everybody until then: change what was leaked, and purge when the lock has ended"
+                        .to_owned(),
+                );
+                why.clone()
+            }
             Refusal::NoSnapshot => {
                 hints.push("nothing can be restored from it: remove its folder from the vault by hand".to_owned());
                 "no snapshot of the source was ever committed there".to_owned()

@@ -19,6 +19,7 @@ use super::announced;
 use super::apply::{is_pinned, put_receipt};
 use super::delete::{self, Removed, remove_document, withdraw};
 use super::history;
+use super::locked;
 use super::notice::{self, Notice};
 use crate::replicate::marks_of;
 use crate::signature::{HostKey, Signers};
@@ -76,6 +77,8 @@ pub enum Refusal {
     Newest(String),
     /// A prune is deleting it already.
     Pruning,
+    /// The bucket keeps it: until when, in words.
+    Locked(String),
     /// No snapshot of the source was ever committed here, so that no document could say what is newest.
     NoSnapshot,
 }
@@ -161,6 +164,11 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PurgeRequest) -> R
     if !ours {
         let gone = receipts.iter().filter(|receipt| receipt.grounds.purge.is_some()).map(|receipt| receipt.at).max();
         plan.action = gone.map_or(PurgeAction::Absent, |at| PurgeAction::Gone { at });
+        return Ok(plan);
+    }
+    // A bucket with locks answers a deletion with success and keeps the bytes: nobody must be told that they are gone.
+    if let Some(reason) = locked::reason(vault, &files, now).await? {
+        plan.action = PurgeAction::Refuse(Refusal::Locked(reason));
         return Ok(plan);
     }
     let names = |doc: &ExpiredDoc| doc.snapshots.iter().map(|(id, _)| id.clone()).collect::<BTreeSet<_>>();

@@ -18,7 +18,7 @@ use crate::s3::Bucket;
 use crate::tools;
 
 /// How long it may take to start: an interpreter and many modules, on a busy machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Without any it is the public that asks, which may not delete.
 const NOBODY: &str =
@@ -107,7 +107,8 @@ impl Moto {
     /// One request with a signature that nobody checks: status and body.
     pub fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.addr)?;
-        let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let more: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let more = more.concat();
         write!(
             stream,
             "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\

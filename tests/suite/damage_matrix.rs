@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use backup_core::signature::HostKey;
-use backup_core::vault::document::{ExpiredDoc, PruneStage, PublicDocument, ReceiptDoc, SnapshotDoc};
+use backup_core::vault::document::{ExpiredDoc, Grounds, PruneStage, PublicDocument, ReceiptDoc, SnapshotDoc};
 use backup_core::vault::layout::signature_of;
 
 use super::host::{Ended, Host, of_source};
@@ -199,6 +199,7 @@ impl Scene {
                 at: newest.instant,
                 newest: newest.id.clone(),
                 snapshots: ids.iter().map(|id| (id.parse().unwrap(), "old".to_owned())).collect(),
+                grounds: Grounds::default(),
                 signer: key.fingerprint(),
                 tool: "backup 0".to_owned(),
             };
@@ -214,6 +215,7 @@ impl Scene {
                 snapshots: Vec::new(),
                 objects: 0,
                 stored_bytes: 0,
+                grounds: Grounds::default(),
                 signer: key.fingerprint(),
                 tool: "backup 0".to_owned(),
             };

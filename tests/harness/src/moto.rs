@@ -107,7 +107,8 @@ impl Moto {
     /// One request with a signature that nobody checks: status and body.
     pub fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.addr)?;
-        let more = headers.iter().fold(String::new(), |all, (name, value)| all + name + ": " + value + "\r\n");
+        let more: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let more = more.concat();
         write!(
             stream,
             "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {}\r\n\

@@ -40,7 +40,7 @@ impl S3Store {
             page.versions().iter().all(|version| version.key() == Some(&key))
         })
         .await?;
-        found.sort_by_key(|version| std::cmp::Reverse(version.modified));
+        found.sort_by_key(|older| std::cmp::Reverse(older.modified));
         Ok(found)
     }
 

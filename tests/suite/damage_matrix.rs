@@ -274,7 +274,7 @@ impl Scene {
     }
 
     /// Damages a copy of the stack.
-    fn spoil(&self, dir: &Path, kind: &Kind, harm: Harm) {
+    fn spoil(dir: &Path, kind: &Kind, harm: Harm) {
         let put = |(path, body): &(PathBuf, Vec<u8>)| {
             let path = dir.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -308,7 +308,7 @@ impl Scene {
         let trial = tempfile::tempdir().unwrap();
         copy_tree(self.host.dir(), trial.path(), false);
         let dir = trial.path();
-        self.spoil(dir, kind, harm);
+        Self::spoil(dir, kind, harm);
         let spoilt = fs::read(dir.join(&kind.file)).ok();
         let whole = kind.before.iter().find(|(path, _)| *path == kind.file).map(|(_, body)| body.clone());
         let whole = whole.or_else(|| fs::read(self.host.dir().join(&kind.file)).ok());

@@ -8,6 +8,8 @@
 //! cuts of their own. A new operation is a name in
 //! [`Operation`], what is there before it, what it does, and a line at the end of this file.
 
+#![expect(clippy::print_stdout, reason = "says at which point a failing test was, and how many deaths there were")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::prune::Action;
@@ -246,7 +248,7 @@ async fn at_each_point(operation: Operation) {
     let all = |cuts| {
         [Fault::DiesBefore, Fault::DiesAfter].into_iter().flat_map(move |how| (0..=cuts).map(move |cut| (how, cut)))
     };
-    let one = |nth: usize| (if nth % 2 == 0 { Fault::DiesBefore } else { Fault::DiesAfter }, nth as u64 % 4);
+    let one = |nth: usize| (if nth.is_multiple_of(2) { Fault::DiesBefore } else { Fault::DiesAfter }, nth as u64 % 4);
     let mut died = 0;
     for (nth, at) in points.into_iter().enumerate() {
         let ways: Vec<(Fault, u64)> = cuts.map_or_else(|| vec![one(nth)], |cuts| all(cuts).collect());

@@ -75,7 +75,7 @@ impl Fact {
 }
 
 /// The newest `count`, whichever of the two instants one goes by.
-fn newest<'a>(facts: impl Iterator<Item = &'a Fact> + Clone, count: u32) -> BTreeSet<&'a SnapshotId> {
+fn newest<'a>(facts: &(impl Iterator<Item = &'a Fact> + Clone), count: u32) -> BTreeSet<&'a SnapshotId> {
     let by = |key: fn(&Fact) -> DateTime<Utc>| {
         let mut all: Vec<&Fact> = facts.clone().collect();
         all.sort_by_key(|fact| std::cmp::Reverse((key(fact), fact.data)));
@@ -89,7 +89,7 @@ fn by_policy(facts: &[Fact], keep: Keep) -> BTreeSet<SnapshotId> {
     let Some(last) = facts.iter().map(|fact| fact.data).max() else { return BTreeSet::new() };
     let window = TimeDelta::days(keep.days.into());
     let within = facts.iter().filter(|fact| last - fact.data <= window).map(|fact| fact.at.1.clone());
-    within.chain(newest(facts.iter(), keep.min.max(1)).into_iter().cloned()).collect()
+    within.chain(newest(&facts.iter(), keep.min.max(1)).into_iter().cloned()).collect()
 }
 
 /// Clocks further apart than this stop everything; and as far may the two instants of a snapshot be apart.
@@ -137,7 +137,7 @@ pub(crate) async fn promised(site: &Site, vault: usize, reachable: &[usize]) -> 
         return everything();
     }
     let mut promised = by_policy(&own.facts, site.places[vault].keep);
-    promised.extend(newest(own.facts.iter().filter(|fact| fact.marks.contains("checked")), 1).into_iter().cloned());
+    promised.extend(newest(&own.facts.iter().filter(|fact| fact.marks.contains("checked")), 1).into_iter().cloned());
     let heard: Vec<&Fact> = reachable.iter().flat_map(|at| &all[at].facts).collect();
     promised.extend(heard.iter().filter(|fact| fact.marks.contains("pin")).map(|fact| fact.at.1.clone()));
     let alarm = own.facts.iter().filter(|fact| fact.suspect && !accepted.contains(&fact.at.1)).map(|fact| fact.data);
@@ -152,9 +152,10 @@ pub(crate) async fn promised(site: &Site, vault: usize, reachable: &[usize]) -> 
             one.stored = one.stored.min(fact.stored);
         }
         let union: Vec<Fact> = union.into_values().collect();
-        let holds: BTreeSet<SnapshotId> = match reachable.contains(&other) {
-            true => all[&other].facts.iter().map(|fact| fact.at.1.clone()).collect(),
-            false => BTreeSet::new(),
+        let holds: BTreeSet<SnapshotId> = if reachable.contains(&other) {
+            all[&other].facts.iter().map(|fact| fact.at.1.clone()).collect()
+        } else {
+            BTreeSet::new()
         };
         promised.extend(by_policy(&union, site.places[other].keep).difference(&holds).cloned());
     }

@@ -247,7 +247,9 @@ impl Site {
         }
         if !frozen {
             // What to copy goes by the documents alone.
-            stamps.values_mut().for_each(|stamp| stamp.stored = stamp.data);
+            for stamp in stamps.values_mut() {
+                stamp.stored = stamp.data;
+            }
         }
         let removed = seen.values().flat_map(|history| history.removed.clone()).collect();
         let history = History { stamps: stamps.into_values().collect(), removed, ..History::default() };

@@ -54,7 +54,7 @@ impl Past {
     fn nth(&self, nth: u64) -> Option<(&String, &Vec<Bytes>)> {
         // Documents are few among objects, and more is to be had with them.
         let documents: Vec<_> = self.0.iter().filter(|(path, _)| !path.contains("/objects/")).collect();
-        let chosen = if nth % 4 == 0 { self.0.iter().collect() } else { documents };
+        let chosen = if nth.is_multiple_of(4) { self.0.iter().collect() } else { documents };
         let at = usize::try_from(nth / 4).unwrap().checked_rem(chosen.len())?;
         Some(chosen[at])
     }

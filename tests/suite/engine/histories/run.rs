@@ -93,7 +93,7 @@ impl History {
             history.step(step).await.map_err(|error| format!("step {at}, {step:?}: {error}"))?;
             history.tally.steps += 1;
         }
-        history.set_right().await;
+        history.set_right();
         history.look(true).await.map_err(|error| format!("at the end: {error}"))?;
         if attacked {
             history.told().await?;
@@ -120,7 +120,9 @@ impl History {
                     let (clocks, slow) = (clocks.clone(), slow.clone());
                     place.watch.before_put(move |path| {
                         if path.ends_with(".inventory.zst") && slow.swap(false, std::sync::atomic::Ordering::Relaxed) {
-                            clocks.iter().for_each(|clock| clock.pass(days));
+                            for clock in &clocks {
+                                clock.pass(days);
+                            }
                         }
                     });
                 }
@@ -211,7 +213,7 @@ impl History {
         }
     }
 
-    async fn set_right(&mut self) {
+    fn set_right(&mut self) {
         self.back();
         self.clocks_right();
         self.crash = None;
@@ -468,7 +470,7 @@ impl History {
         }
         let longest = self.site.places.iter().map(|place| i64::from(place.keep.days)).max().unwrap();
         // The window, a generation, its deadline, closing, announcing and deleting; and a day in the end.
-        for _ in 0..longest + 2 + 1 + 2 + 1 {
+        for _ in 0..=longest + 2 + 1 + 2 {
             self.site.pass(TimeDelta::hours(24));
             self.capture(0, false, None).await?;
             self.accept_all().await?;

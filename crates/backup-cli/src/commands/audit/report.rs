@@ -163,7 +163,9 @@ impl Report {
         }
         for (vault, lines) in &self.rules {
             let _ = writeln!(text, "\nvault {vault}");
-            lines.iter().for_each(|line| text.push_str(&bullet("breach", line)));
+            for line in lines {
+                text.push_str(&bullet("breach", line));
+            }
         }
         for (vault, names) in &self.beside {
             let line = format!("beside the sources of this policy: {}", names.join(", "));

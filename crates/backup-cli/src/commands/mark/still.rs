@@ -2,6 +2,7 @@
 //! do gaps, clocks and chains.
 
 use backup_core::id::SourceName;
+use backup_core::prune::Waiver;
 use backup_core::prune::frozen::unaccepted;
 use backup_core::signature::Signers;
 use backup_core::vault::layout::SnapshotId;
@@ -43,7 +44,7 @@ impl Still {
         };
         // A source that is in the vaults only has no policy, and nothing of it expires.
         let configured: Vec<_> = session.config.sources.iter().filter(|one| one.name == *source).collect();
-        for pruning in pruning::prune(session, &found.vaults, &|_| true, &configured, None).await? {
+        for pruning in pruning::prune(session, &found.vaults, &|_| true, &configured, None, &Waiver::default()).await? {
             let causes = pruning.plan.iter().flat_map(|plan| &plan.frozen).filter(|freeze| !is_of(freeze, accepted));
             still.frozen.extend(causes.map(|freeze| (pruning.vault.clone(), freeze.to_string())));
             still.unknown.extend(pruning.error.map(|error| (pruning.vault, error)));

@@ -396,7 +396,7 @@ async fn a_bucket_is_audited_by_the_policy_file_and_a_lock_that_cannot_be_seen_i
     configure("compliance");
     let told = audit();
     assert!(
-        told.code == 5 && flat(&told).contains("are not locked as promised; the first is not locked: `shop/"),
+        told.code == 5 && flat(&told).contains("are not locked as promised; the first is not locked: `s/db/"),
         "{told:?}"
     );
 }

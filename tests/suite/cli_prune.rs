@@ -44,11 +44,13 @@ impl Scene {
         for seed in 1..=6 {
             docs.push(day(&world, seed).await);
         }
+        world.vault.put_recover("how to restore", &host_key(1)).await.unwrap();
         let host = Host::new();
         for name in ["data", "local", "offsite"] {
             fs::create_dir(host.path(name)).unwrap();
         }
-        fs::write(host.path("data/a.txt"), "hello").unwrap();
+        // No smaller than a day of the past: a run would call that suspect, and expiry would freeze.
+        fs::write(host.path("data/a.txt"), "hello".repeat(20_000)).unwrap();
         let more = host.good(&["key", "new", "more.txt"]).out;
         let key = host_key(1);
         fs::write(host.path("host_key"), host_key_text(1)).unwrap();

@@ -203,7 +203,11 @@ async fn judge(fixture: &Path) {
     // A plan understands everything that is there; what it decides depends on the day.
     let plans = reader.good(&["prune", "--json"]).json();
     for plan in plans["plans"].as_array().unwrap() {
-        assert_eq!(plan["foreign"].as_array().map(Vec::len), Some(0), "{plan:#}");
+        // A checkout has no times of its own, so that announcements look put back; anything else would be news.
+        let foreign = plan["foreign"].as_array().unwrap();
+        let put_back =
+            |text: &serde_json::Value| text.as_str().unwrap().ends_with("an old one that was put back, not obeyed");
+        assert!(foreign.iter().all(put_back), "{plan:#}");
         assert!(!plan.to_string().contains("not understood"), "{plan:#}");
     }
 

@@ -43,13 +43,15 @@ vault from the second one, which is how files come back. `restore` is asked for 
 ";
 
 /// The verbs, in the order of the columns. `ID` is the newest snapshot.
-const VERBS: [(&str, &[&str]); 9] = [
+const VERBS: [(&str, &[&str]); 11] = [
     ("list", &["list", "--json"]),
     ("show", &["show", "ID", "--json"]),
     ("verify", &["verify"]),
     ("verify --read-data", &["verify", "--read-data", "1/1"]),
     ("restore", &["restore", "ID", "--into-dir", "back", "--identity", "ops.txt"]),
     ("restore --vault", &["restore", "ID", "--into-dir", "back", "--identity", "ops.txt", "--vault", "local"]),
+    ("verify --repair", &["verify", "--read-data", "1/1", "--repair"]),
+    ("audit", &["audit", "--read-data", "1/1"]),
     ("run", &["run"]),
     ("replicate", &["replicate"]),
     ("prune", &["prune", "--apply"]),

@@ -96,6 +96,20 @@ async fn everything_is_locked_until_the_policy_lets_it_go_and_a_pin_holds_it_lon
     assert_eq!((code, by.as_str()), (0, "object-lock"), "{text}");
     assert!(text.starts_with("protection: object lock (compliance, until 20"), "{text}");
 
+    // An auditor sees the same, a policy that promises more than the locks, and a rule of the bucket that keeps less.
+    host.good(&["audit"]);
+    let config = fs::read_to_string(host.path("backup.toml")).unwrap();
+    fs::write(host.path("backup.toml"), config.replace("within = \"7d\"", "within = \"90d\"")).unwrap();
+    let told = host.run(&["audit"]);
+    assert!(told.code == 5 && told.out.contains("are not locked as promised"), "{}{}", told.out, told.err);
+    fs::write(host.path("backup.toml"), config).unwrap();
+    let tidy = "<LifecycleConfiguration><Rule><ID>tidy</ID><Status>Enabled</Status><Filter><Prefix>v/s</Prefix></Filter>\
+                <Expiration><Days>3</Days></Expiration></Rule></LifecycleConfiguration>";
+    moto.must("PUT", "/locked?lifecycle", &[], tidy).unwrap();
+    let told = host.run(&["audit"]);
+    assert!(told.code == 5 && told.out.contains("the bucket's rule `tidy` deletes `v/s*`"), "{}{}", told.out, told.err);
+    moto.must("DELETE", "/locked?lifecycle", &[], "").unwrap();
+
     let id = snapshot(&host);
     let held = async || {
         let mut held = 0;

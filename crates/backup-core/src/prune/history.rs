@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
+use futures::stream::{self, StreamExt as _};
 use retention::{Generation, History, Span, Stamp};
 
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
@@ -19,6 +20,9 @@ use crate::vault::{Signed, Vault, VaultError};
 use crate::verify;
 
 use super::notice;
+
+/// Snapshots that are read at once: a bucket answers many at the price of one. Each holds its inventory, so not more.
+const READS: usize = 6;
 
 /// A mark that a pinned signer signed: SHA-256 of the snapshot's document, and the mark's word.
 pub type Fact = (Hash256, &'static str);
@@ -71,18 +75,25 @@ pub async fn read(
         let stored = stored_instants(vault, dir).await?;
         let objects: HashMap<ObjectName, u64> =
             vault.list_objects(dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
-        let mut listed = 0;
-        for id in vault.snapshots(dir).await? {
-            listed += 1;
-            let path = dir.snapshot(&id, ".json");
-            let Some(signed) = believed(vault, vault.get_signed::<SnapshotDoc>(&path, signers).await).await? else {
-                continue;
-            };
-            let complete = !purged && is_complete(vault, &signed.doc, &objects, damaged).await?;
+        let ids = vault.snapshots(dir).await?;
+        let listed = ids.len();
+        let mut read = stream::iter(ids)
+            .map(async |id| {
+                let path = dir.snapshot(&id, ".json");
+                let signed = believed(vault, vault.get_signed::<SnapshotDoc>(&path, signers).await).await?;
+                let complete = match &signed {
+                    Some(signed) => !purged && is_complete(vault, &signed.doc, &objects, damaged).await?,
+                    None => false,
+                };
+                Ok::<_, VaultError>((path, signed, complete))
+            })
+            .buffered(READS);
+        while let Some(one) = read.next().await {
+            let (path, Some(signed), complete) = one? else { continue };
             going.extend(purged.then_some(signed.doc.instant));
             let at = stored.get(&path).copied().unwrap_or(signed.doc.instant);
             let mut stamp = stamp(&signed, at, complete, &marks);
-            stamp.pinned |= pinned.contains(&id);
+            stamp.pinned |= pinned.contains(&signed.doc.id);
             history.stamps.push(stamp);
             documents.push((dir.clone(), signed));
         }

@@ -21,6 +21,10 @@ crates/backup-core/src/backup.rs|withdraw_if_pruned(vault, host, &dir, &committe
 crates/backup-core/src/backup.rs|clocks_agree(vault, started).await?;||clocks_that_disagree_stop_a_run_before_it_begins
 crates/backup-core/src/prune.rs|if now < until {|if false {|announced_waited_for_and_deleted_with_a_receipt
 crates/backup-core/src/prune.rs|if listed == planned {|if true {|a_snapshot_that_came_after_the_plan_stays
+crates/backup-core/src/prune.rs|"grants" if dir.is_grant(&document) => 3,||grants_go_with_their_generation
+crates/backup-core/src/seal/key.rs|if found != public_key {|if false {|what_is_no_grant_opens_nothing_and_is_told
+crates/backup-core/src/verify/chain.rs|branches.len() > 1|false|a_cloned_host_is_told_as_a_fork
+crates/backup-core/src/backup.rs|host.signers.ended(&doc.signer, doc.finished)|None|a_host_key_that_ends_while_a_capture_lasts
 crates/backup-core/src/state.rs|if sum(name, packed).0 != *hash|if false|a_journal_row_with_a_wrong_bit_is_forgotten
 crates/backup-core/src/manifest/text.rs|if sum != bytes {|if false {|every_lost_doubled_or_moved_line_is_noticed
 crates/backup-core/src/source/postgres/child.rs|if !status.success() {|if false {|a_pg_dump_that_does_not_end_well_is_no_archive

@@ -7,6 +7,7 @@ mod suite {
     mod canary;
     mod cli_config;
     mod cli_inspect;
+    mod cli_keys;
     mod cli_marks;
     mod cli_vaults;
     mod concurrency;

@@ -6,7 +6,9 @@
 mod commit;
 mod damage;
 mod dedup;
+mod forks;
 mod generation;
+mod grants;
 mod planted;
 mod prune;
 mod replicate;

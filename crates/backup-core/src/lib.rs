@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod critical;
 pub mod fingerprint;
+pub mod grant;
 pub mod id;
 pub mod json;
 pub mod manifest;

@@ -7,9 +7,10 @@
 //!
 //! (The fourth, `restored`, is a restore.) Damage is collected, not thrown: one bad object must not hide another.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod chain;
+mod grants;
 
-use chrono::{DateTime, Utc};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
 use crate::seal::key::{Identities, IdentityError};
@@ -17,10 +18,13 @@ use crate::signature::{SignatureError, Signers};
 use crate::snapshot::{OpenSnapshot, SnapshotError};
 use crate::source::Streams;
 use crate::state::{State, StateError};
-use crate::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, PruneStage, ReceiptDoc, SnapshotDoc};
+use crate::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, MarkKind, PruneStage, ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
+
+pub(crate) use chain::{Chains, chains};
+pub use chain::{Fork, forks_of};
 
 /// A fraction of all objects: those whose name falls into part `part` of `of`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +70,14 @@ pub struct Verified {
     pub unopened: BTreeSet<(GenerationDir, ObjectName)>,
     /// Damage that belongs to no single snapshot: a chain that does not close, a generation without its document.
     pub chain: Vec<String>,
-    /// Marks, receipts and documents of a prune that were read and believed.
+    /// Where a signer's chain goes on twice: nothing is lost, and nothing expires until somebody has looked.
+    pub forks: Vec<Fork>,
+    /// Marks, receipts, grants and documents of a prune that were read and believed.
     pub documents: u64,
     /// Those that are damaged, unsigned, wrongly signed or misplaced, in words.
     pub unbelieved: Vec<String>,
+    /// Grants that nobody signed, in words: no damage, because they prove themselves when they are used.
+    pub unsigned: Vec<String>,
     /// Documents other than snapshots' whose signer is not pinned, in words: no damage, and no proof either.
     pub foreign: Vec<String>,
 }
@@ -101,6 +109,7 @@ impl Verified {
     /// Whether anything is wrong.
     pub fn is_damaged(&self) -> bool {
         !self.chain.is_empty()
+            || !self.forks.is_empty()
             || !self.objects.is_empty()
             || !self.unbelieved.is_empty()
             || self.snapshots.iter().any(|verdict| !verdict.damage.is_empty())
@@ -172,6 +181,7 @@ pub async fn verify(
                     verified.document(vault.get_signed::<ExpiredDoc>(&path, signers).await)?;
                 }
             }
+            grants::look(vault, signers, &dir, depth.identities, &mut verified).await?;
         }
         // A stream's reader stops at its first bad object; with identities each object is hashed as well.
         let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
@@ -194,8 +204,11 @@ pub async fn verify(
         }
     }
     if only.is_none() {
+        let mut accepted = BTreeSet::new();
         for path in vault.marks(stack, source).await? {
-            verified.document(vault.get_signed::<MarkDoc>(&path, signers).await)?;
+            let mark = vault.get_signed::<MarkDoc>(&path, signers).await;
+            accepted.extend(mark.iter().filter(|mark| mark.doc.mark == MarkKind::Accept).map(|mark| mark.doc.document));
+            verified.document(mark)?;
         }
         for entry in vault.list(&layout::receipts(stack, source)).await? {
             if entry.path.as_str().ends_with(".json") {
@@ -203,7 +216,9 @@ pub async fn verify(
             }
         }
         let removed = crate::prune::history::removed(vault, signers, stack, source).await?;
-        verified.chain.extend(chain(&documents, &removed));
+        let Chains { broken, forks } = chains(&documents, &removed, &accepted);
+        verified.chain.extend(broken);
+        verified.forks = forks;
     }
     Ok(verified)
 }
@@ -418,42 +433,6 @@ async fn check_streams(
         }
     }
     Ok(damage)
-}
-
-/// Each signer's snapshots form a chain by `previous`. It does not close where two follow on the same one, where one that
-/// has older ones beside it follows on none, or where the one that it follows on is missing and no receipt of a prune
-/// (`removed`: instants of what was removed) accounts for it. What the oldest follows on may be gone. Imports are no links.
-pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)], removed: &[DateTime<Utc>]) -> Vec<String> {
-    let mut by_signer: BTreeMap<&str, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
-    for (_, signed) in documents.iter().filter(|(_, signed)| !signed.doc.id.is_imported()) {
-        by_signer.entry(&signed.by.fingerprint).or_default().push(signed);
-    }
-    let mut broken = Vec::new();
-    for (signer, mut chain) in by_signer {
-        chain.sort_by_key(|signed| signed.doc.id.clone());
-        let there: HashMap<Hash256, &Signed<SnapshotDoc>> = chain.iter().map(|s| (s.hash(), *s)).collect();
-        let mut followed: HashMap<Hash256, &Signed<SnapshotDoc>> = HashMap::new();
-        for (at, signed) in chain.iter().enumerate() {
-            let id = &signed.doc.id;
-            let before = at.checked_sub(1).map(|before| &chain[before].doc.id);
-            match (signed.doc.previous, before) {
-                (None, Some(before)) => {
-                    broken.push(format!("snapshot `{id}` by {signer} does not follow on `{before}`"));
-                }
-                (Some(previous), Some(before)) if !there.contains_key(&previous) => {
-                    let gone = removed.iter().any(|at| *at >= before.instant() && *at <= id.instant());
-                    if !gone {
-                        broken.push(format!("a snapshot by {signer} between `{before}` and `{id}` is missing"));
-                    }
-                }
-                _ => {}
-            }
-            if let Some(other) = signed.doc.previous.and_then(|previous| followed.insert(previous, signed)) {
-                broken.push(format!("`{}` and `{id}` by {signer} follow on the same snapshot", other.doc.id));
-            }
-        }
-    }
-    broken
 }
 
 /// Damage as text; anything that is a failure to look is an error.

@@ -3,19 +3,23 @@
 //! A source's newest snapshot counts only if its signature is good: a name that anybody could have put into a vault
 //! must not turn a breach into `ok`.
 
+mod forks;
 mod verdict;
 
 use backup_core::config::{Objective, Source};
 use backup_core::id::SourceName;
 use backup_core::signature::Signers;
 use backup_core::vault::document::{ExpiredDoc, PruneStage, SnapshotDoc};
+use backup_core::vault::layout::SnapshotId;
 use backup_core::vault::store::StoreError;
 use backup_core::vault::{Vault, VaultError};
+use backup_core::verify::Fork;
 use backup_scheduler::Crontab;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
+use super::verify::report::{FORK_ADVICE, fork_json};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -46,9 +50,11 @@ struct Standing<'a> {
     overdue_since: Option<DateTime<Utc>>,
     lags: Vec<(String, Lag)>,
     pending: Vec<Pending>,
+    /// Where the chain of the newest snapshots goes on twice.
+    forks: Vec<Fork>,
 }
 
-/// Prints it: exit 5 if an objective is breached, 3 if a vault does not answer, 4 if a snapshot is not believed.
+/// Prints it: exit 5 if an objective is breached, 3 if a vault does not answer, 4 if a snapshot is not believed or a chain forks.
 pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let signers = session.signers()?;
@@ -66,6 +72,10 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     }
     for one in &all {
         exit = exit.worse(one.verdict.exit());
+        for fork in &one.forks {
+            cx.printer.warn(&format!("source `{}`: {fork}", one.source.name), FORK_ADVICE);
+            exit = exit.worse(Exit::Damage);
+        }
         if one.verdict == Verdict::Missing {
             cx.printer.warn(&format!("source `{}` has no snapshot", one.source.name), "make one with `backup run`");
         }
@@ -178,7 +188,8 @@ async fn standing<'a>(
             (vault.name().to_owned(), Lag { newest, missing: verdict::missing(&has) })
         })
         .collect();
-    Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending })
+    let forks = forks::newest(found, &source.name, signers).await;
+    Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending, forks })
 }
 
 fn judge(
@@ -305,6 +316,7 @@ impl Standing<'_> {
             "vaults": self.lags.iter().map(|(vault, lag)| json!({
                 "vault": vault, "newest": lag.newest, "missing": lag.missing,
             })).collect::<Vec<_>>(),
+            "forks": self.forks.iter().map(fork_json).collect::<Vec<_>>(),
             "pending": self.pending.iter().map(|pending| json!({
                 "vault": pending.vault,
                 "generation": pending.doc.generation,
@@ -335,6 +347,12 @@ impl Standing<'_> {
         }
         for (vault, lag) in &self.lags {
             lines.push(format!("  vault     {vault}: {}", lag.text()));
+        }
+        for fork in &self.forks {
+            lines.push(format!(
+                "  fork      {}",
+                fork.snapshots.iter().map(SnapshotId::short).collect::<Vec<_>>().join(", ")
+            ));
         }
         for pending in &self.pending {
             let (stage, since) = (stage(pending.doc.stage), words::local(pending.doc.at, timezone));

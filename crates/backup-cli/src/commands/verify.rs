@@ -1,6 +1,6 @@
 //! `backup verify`.
 
-mod report;
+pub(crate) mod report;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

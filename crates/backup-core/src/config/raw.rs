@@ -63,6 +63,7 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields)]
 pub(super) struct Keys {
     pub(super) recipients: Spanned<Vec<Text>>,
+    pub(super) revoked: Option<Spanned<Vec<Text>>>,
     pub(super) signers: Option<Text>,
     pub(super) host_key: Option<Text>,
     pub(super) identity: Option<Spanned<Secret>>,

@@ -85,8 +85,9 @@ pub async fn read(
         });
     }
     history.removed = removed(vault, signers, stack, source).await?;
-    let broken = verify::chain(&documents, &history.removed);
-    history.open_chain = (!broken.is_empty()).then(|| broken.join("; "));
+    let accepted = marks.iter().filter(|(_, word)| *word == MarkKind::Accept.word()).map(|(hash, _)| *hash).collect();
+    let open = verify::chains(&documents, &history.removed, &accepted).texts();
+    history.open_chain = (!open.is_empty()).then(|| open.join("; "));
     // What proves that captures go on is a capture.
     let newest = documents.into_iter().map(|(_, signed)| signed.doc.id).filter(|id| !id.is_imported()).max();
     Ok(Seen { history, generations, newest, marks: own, foreign })

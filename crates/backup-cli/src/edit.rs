@@ -139,7 +139,7 @@ mod tests {
         let file = Path::new("/etc/backup/backup.toml");
         let text = |recipients: &str, more: &str| {
             format!(
-                "schema = 1 # one\nstack = \"s\"\n\n[keys] # who\n# \"{ops}\" is the first\nrecipients = {recipients}\n{more}[source.f]\ntype = \"files\"\npaths = [\"/f\"]\n"
+                "schema = 1 # one\nstack = \"s\"\n\n[keys] # who\n# \"{ops}\" is the first\nrecipients = {recipients}\n{more}[vault.v]\npath = \"/v\"\n[source.f]\ntype = \"files\"\npaths = [\"/f\"]\n"
             )
         };
         let forms = [
@@ -165,7 +165,11 @@ mod tests {
         // A comment with the same text stands first: not understood, so nothing is written.
         let odd = text(&format!("[\n# \"{ops}\"\n\"{ops}\", \"{escrow}\"]"), "");
         assert_eq!(revoke(&odd, file, &ops), None);
-        let inline = format!("schema = 1\nstack = \"s\"\nkeys = {{ recipients = [\"{ops}\", \"{escrow}\"] }}\n");
+        let inline = format!(
+            "schema = 1\nstack = \"s\"\nkeys = {{ recipients = [\"{ops}\", \"{escrow}\"] }}\n[vault.v]\npath = \"/v\"\n\
+             [source.f]\ntype = \"files\"\npaths = [\"/f\"]\n"
+        );
+        assert!(Config::parse(&inline, file).is_ok());
         assert_eq!(revoke(&inline, file, &ops), None);
     }
 

@@ -23,8 +23,12 @@ crates/backup-core/src/prune.rs|if self.now < until && !hurry {|if false {|annou
 crates/backup-core/src/prune.rs|None if found.replayed => Action::Withdraw,|None if false => Action::Withdraw,|an_announcement_that_is_put_back_is_taken_away
 crates/backup-core/src/prune/apply.rs|if listed == planned && held|if held|a_snapshot_that_came_after_the_plan_stays
 crates/backup-core/src/prune/apply.rs|&& !is_pinned(self.vault, &step.dir, &planned).await? {|{|a_pin_that_comes_between_the_plan_and_the_deletion_stops_it
+crates/backup-core/src/prune/delete.rs|"grants" if dir.is_grant(&document) => 3,||grants_go_with_their_generation
 crates/backup-core/src/prune/purge.rs|now < announced.until|false|purge::announced_waited_for_and_deleted_with_the_reason
 crates/backup-core/src/replicate.rs|refuse_if_purged(route, dir, id).await?;||no_replication_brings_it_back_or_on
+crates/backup-core/src/seal/key.rs|if found != public_key {|if false {|what_is_no_grant_opens_nothing_and_is_told
+crates/backup-core/src/verify/chain.rs|branches.len() > 1|false|a_cloned_host_is_told_as_a_fork
+crates/backup-core/src/backup.rs|host.signers.ended(&doc.signer, doc.finished)|None|a_host_key_that_ends_while_a_capture_lasts
 crates/backup-core/src/state.rs|if sum(name, packed).0 != *hash|if false|a_journal_row_with_a_wrong_bit_is_forgotten
 crates/backup-core/src/manifest/text.rs|if sum != bytes {|if false {|every_lost_doubled_or_moved_line_is_noticed
 crates/backup-core/src/source/postgres/child.rs|if !status.success() {|if false {|a_pg_dump_that_does_not_end_well_is_no_archive

@@ -9,6 +9,7 @@ mod suite {
     mod chaos;
     mod cli_config;
     mod cli_inspect;
+    mod cli_keys;
     mod cli_marks;
     mod cli_prune;
     mod cli_pull;

@@ -62,6 +62,36 @@ impl Host {
         &self.recipients
     }
 
+    /// A clone: everything that the host has, in a folder of its own.
+    pub(super) fn cloned(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let copied = Command::new("cp").arg("-a").arg(self.dir().join(".")).arg(dir.path()).status().unwrap();
+        assert!(copied.success());
+        Self { dir, recipients: self.recipients.clone() }
+    }
+
+    /// With the operators of another host in place of its own.
+    pub(super) fn of_operators(self, other: &Self) -> Self {
+        for name in OPERATORS {
+            fs::copy(other.path(name), self.path(name)).unwrap();
+        }
+        Self { recipients: other.recipients.clone(), ..self }
+    }
+
+    /// Recipient of the identity in a file.
+    pub(super) fn recipient(&self, name: &str) -> String {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap().to_owned()
+    }
+
+    /// Replaces a part of the configuration, which must be there.
+    #[track_caller]
+    pub(super) fn change(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path("backup.toml")).unwrap();
+        assert!(text.contains(from), "no `{from}` in\n{text}");
+        fs::write(self.path("backup.toml"), text.replace(from, to)).unwrap();
+    }
+
     /// Writes the configuration: what every host has, then `rest` (vaults, sources, jobs).
     pub(super) fn configure(&self, rest: &str) {
         let recipients: Vec<String> = self.recipients.iter().map(|one| format!("\"{one}\"")).collect();

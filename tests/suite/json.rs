@@ -74,6 +74,9 @@ fn stack() -> Host {
     host
 }
 
+/// A recipient whose identity nobody kept.
+const NOBODY: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
 /// How each verb is called in a good stack; in this order, `init` and `run` first.
 fn calls(id: &str, generation: &str) -> Vec<(&'static str, Vec<String>)> {
     let rows: &[(&'static str, &[&str])] = &[
@@ -86,6 +89,10 @@ fn calls(id: &str, generation: &str) -> Vec<(&'static str, Vec<String>)> {
         ("key check", &["ops.txt"]),
         ("key list", &[]),
         ("key sheet", &[]),
+        ("key grant", &[NOBODY, "--identity", "ops.txt", "--dry-run"]),
+        ("key grant", &[NOBODY, "--identity", "ops.txt"]),
+        ("key revoke", &[NOBODY, "--dry-run"]),
+        ("key revoke", &[NOBODY]),
         ("init", &["--dry-run"]),
         ("init", &[]),
         ("completions", &["bash"]),
@@ -168,6 +175,8 @@ fn every_verb_prints_one_document_without_a_configuration() {
         ("completions", &["bash"][..]),
         ("key check", &["ops.txt"]),
         ("import", &["old.sql", "--source", "db"]),
+        ("key grant", &[NOBODY]),
+        ("key revoke", &[NOBODY]),
         ("key new", &["alone.txt"]),
         ("show", &["abc234"]),
         ("purge", &["2026-11-21--7d--00112233", "--source", "db", "--reason", "leaked"]),

@@ -6,6 +6,7 @@
 
 mod damage;
 mod format;
+mod grants;
 mod imported;
 mod postgres;
 mod scene;

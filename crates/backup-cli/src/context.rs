@@ -44,6 +44,15 @@ impl Context {
         Ok(Config::parse(&text, &path)?)
     }
 
+    /// The configuration with more text at the end of the file, which stays as it is.
+    pub(crate) fn config_with(&self, more: &str) -> Result<Config, CliError> {
+        let path = self.config_path()?;
+        let text = fs::read_to_string(&path).map_err(|error| {
+            CliError::caused(Exit::Usage, format!("cannot read the configuration `{}`", path.display()), &error)
+        })?;
+        Ok(Config::parse(&format!("{text}{more}"), &path)?)
+    }
+
     /// The configuration if one is found, for verbs that also work without. A found one that is wrong is an error.
     pub(crate) fn config_if_any(&self) -> Result<Option<Config>, CliError> {
         let here = Path::new("backup.toml");

@@ -7,6 +7,7 @@ mod address;
 mod cli;
 mod commands;
 mod context;
+mod edit;
 mod environment;
 mod error;
 mod exit;

@@ -12,7 +12,9 @@ use backup_core::config;
 use backup_core::id::{Hash256, SourceName};
 use backup_core::monitor::Event;
 use backup_core::prune::purge;
-use backup_core::replicate::{Marks, Proof, ReplicateError, Route, marks_of, proofs, replicate_marks, replicate_one};
+use backup_core::replicate::{
+    Marks, Proof, ReplicateError, Route, marks_of, proofs, replicate_grants, replicate_marks, replicate_one,
+};
 use backup_core::signature::Signers;
 use backup_core::vault::document::{MarkKind, SnapshotDoc};
 use backup_core::vault::layout::{GenerationDir, SnapshotId};
@@ -344,6 +346,7 @@ pub(crate) async fn copy(session: &Session<'_>, vaults: &[Vault], signers: &Sign
             }
         }
     }
+    grants_between(session, vaults, signers, &work, &mut lanes, &mut dead).await;
     marks_between(session, vaults, work, &mut lanes, &mut dead).await;
     seen(session, vaults, held).await;
     lanes.0.into_values().collect()
@@ -355,6 +358,32 @@ async fn seen(session: &Session<'_>, vaults: &[Vault], held: BTreeMap<(SourceNam
     for ((source, vault), newest) in held {
         let Some(vault) = vaults.iter().find(|known| known.name() == vault) else { continue };
         let _ = state.set_seen(vault.id(), &source, &newest, session.cx.clock.now()).await;
+    }
+}
+
+/// Grants too are made after a generation was copied.
+async fn grants_between(
+    session: &Session<'_>,
+    vaults: &[Vault],
+    signers: &Signers,
+    work: &Work,
+    lanes: &mut Lanes,
+    dead: &mut BTreeSet<String>,
+) {
+    for source in work.marks.keys() {
+        for to in vaults.iter().filter(|to| work.into.as_deref().is_none_or(|into| into == to.name())) {
+            for from in vaults.iter().filter(|from| from.name() != to.name()) {
+                if dead.contains(to.name()) || dead.contains(from.name()) {
+                    continue;
+                }
+                let place = (session.stack(), source);
+                let (_, errors) = replicate_grants((from, to), signers, place, &session.monitor).await;
+                for error in errors {
+                    dead.extend(silent_vault(vaults, &error).await);
+                    lanes.at(from.name(), to.name(), source).errors.push(error.into());
+                }
+            }
+        }
     }
 }
 
@@ -387,6 +416,7 @@ async fn marks_between(
 async fn silent_vault(vaults: &[Vault], error: &ReplicateError) -> Option<String> {
     let (ReplicateError::Vault(cause)
     | ReplicateError::Snapshot { source: cause, .. }
+    | ReplicateError::Grant { source: cause, .. }
     | ReplicateError::Mark { source: cause, .. }) = error
     else {
         return None;
@@ -395,7 +425,7 @@ async fn silent_vault(vaults: &[Vault], error: &ReplicateError) -> Option<String
     let away = match source {
         StoreError::Full { .. } | StoreError::Missing { .. } | StoreError::Failed { .. } => true,
         // What must not be replaced says nothing about the rest.
-        StoreError::Denied { .. } => !matches!(error, ReplicateError::Mark { .. }),
+        StoreError::Denied { .. } => !matches!(error, ReplicateError::Mark { .. } | ReplicateError::Grant { .. }),
         _ => false,
     };
     // A body that is given to nobody says nothing about the rest either.

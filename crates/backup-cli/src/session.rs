@@ -121,7 +121,16 @@ impl<'a> Session<'a> {
             CliError::caused(Exit::WrongKey, format!("`{}`", path.display()), &error)
                 .hint("make one with `backup key new --host FILE`")
         })?;
-        if !self.signers()?.fingerprints().contains(&key.fingerprint()) {
+        let signers = self.signers()?;
+        if let Some(why) = signers.ended(&key.fingerprint(), self.cx.clock.now()) {
+            let message = format!("the host key {} would not be believed: {why}", key.fingerprint());
+            return Err(CliError::new(Exit::WrongKey, message).hint(format!(
+                "name the key that took its place in `keys.host_key`, or make one with `backup key new --host FILE` and put \
+                 its line into `{}`",
+                self.config.keys.signers.display()
+            )));
+        }
+        if !signers.fingerprints().contains(&key.fingerprint()) {
             let message = format!("the host key {} is not among the pinned signers", key.fingerprint());
             return Err(CliError::new(Exit::WrongKey, message).hint(format!(
                 "add this line to `{}`: {}",

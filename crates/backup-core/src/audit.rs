@@ -136,7 +136,7 @@ kinds! {
     Damaged "damaged" Damage,
     /// The chain of snapshots does not close in the vault.
     Chain "chain" Damage,
-    /// The chains of two vaults do not agree.
+    /// A chain goes on twice, or the chains of two vaults do not agree.
     Fork "fork" Damage,
     /// A mark, a receipt or an announcement is not believed, or a generation's document is missing or damaged.
     Document "document" Damage,

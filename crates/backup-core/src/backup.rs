@@ -139,6 +139,14 @@ pub enum BackupError {
         /// The vault.
         vault: String,
     },
+    /// The host's key ended while the capture lasted. Nothing was committed.
+    #[error("what the host key {signer} signs now would not be believed: {reason}")]
+    Ended {
+        /// Fingerprint of the key.
+        signer: String,
+        /// Which limit of its pinned line was hit.
+        reason: String,
+    },
     /// A prune has announced the generation's deletion.
     #[error("generation `{generation}` is being removed by a prune")]
     Pruned {
@@ -468,6 +476,10 @@ async fn commit(
         signer: host.key.fingerprint(),
         tool: request.tool.clone(),
     };
+    // A key can end while a capture lasts: what nobody would believe must not look like a commit.
+    if let Some(reason) = host.signers.ended(&doc.signer, doc.finished) {
+        return Err(BackupError::Ended { signer: doc.signer, reason });
+    }
     Ok(Committed { snapshot: vault.put_signed(&doc, host.key).await?, suspect })
 }
 

@@ -29,7 +29,7 @@ use chrono_tz::Tz;
 use toml::de::DeTable;
 
 pub use error::{ConfigError, ConfigWarning, Problem};
-pub use recipient::{Recipient, parse_recipient};
+pub use recipient::{Recipient, check_recipient, parse_recipient};
 pub use schema::{SchemaKey, schema, schema_json};
 pub use show::{View, audit_variables};
 pub use size::{ByteSize, Rate, Reserve, SizeError};
@@ -103,6 +103,22 @@ impl Config {
             fail(error.span(), Problem::Syntax { message }, None)
         })?;
         resolve::resolve(raw, file, SCHEMA_VERSION).map_err(found)
+    }
+
+    /// Refuses to encrypt to a recipient that is revoked. Not part of reading the file: what only reads a vault must go
+    /// on with a configuration that says both.
+    pub fn refuse_revoked(&self) -> Result<(), ConfigError> {
+        let revoked = |recipient: &String| self.keys.revoked.contains(recipient);
+        let Some(at) = self.keys.recipients.iter().position(revoked) else { return Ok(()) };
+        Err(ConfigError {
+            file: self.file.clone(),
+            line: None,
+            problem: Problem::Value {
+                key: "keys.recipients".to_owned(),
+                why: format!("number {} is revoked by `keys.revoked`", at + 1),
+            },
+            hint: Some("take it out of `keys.recipients`; the next run opens new generations without it".to_owned()),
+        })
     }
 
     /// The vault of this name.

@@ -15,6 +15,7 @@ pub mod critical;
 pub mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod grant;
 pub mod id;
 pub mod json;
 pub mod manifest;

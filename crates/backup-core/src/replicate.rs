@@ -4,6 +4,7 @@
 //! the commit's order holds in the destination as in a backup: generation, objects, barrier, inventory, signature,
 //! `snapshot.json`. What is interrupted is taken up again by the next call, because a listing tells what is there.
 
+mod grants;
 mod marks;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use crate::vault::{Signed, Vault, VaultError};
 use crate::verify::chain_text;
 use crate::words::plain;
 
+pub use grants::replicate_grants;
 pub use marks::{Marks, marks, marks_of, replicate_marks};
 
 /// Documents read at once.
@@ -76,6 +78,17 @@ pub enum ReplicateError {
         #[source]
         source: VaultError,
     },
+    /// A grant that is believed in the first vault could not be put into the second.
+    #[error("grant `{path}` could not be put into vault `{to}`")]
+    Grant {
+        /// Its path.
+        path: String,
+        /// The vault that lacks it, or has another in its place that is not believed.
+        to: String,
+        /// Why.
+        #[source]
+        source: VaultError,
+    },
     /// The first vault's inventory names an object that the first vault does not have.
     #[error("snapshot `{snapshot}` needs object `{object}`, which vault `{from}` does not hold")]
     Incomplete {
@@ -121,6 +134,7 @@ impl ReplicateError {
             }
             Self::Vault(_) => false,
             Self::Mark { .. }
+            | Self::Grant { .. }
             | Self::Snapshot { .. }
             | Self::Incomplete { .. }
             | Self::Pruned { .. }

@@ -22,6 +22,7 @@ pub enum Namespace {
     Mark,
     Receipt,
     Expired,
+    Grant,
     Recover,
 }
 
@@ -34,6 +35,7 @@ impl Namespace {
             Self::Mark => "backup.mark.v1",
             Self::Receipt => "backup.receipt.v1",
             Self::Expired => "backup.expired.v1",
+            Self::Grant => "backup.grant.v1",
             Self::Recover => "backup.recover.v1",
         }
     }
@@ -193,6 +195,20 @@ impl Signers {
         keys.chain(self.fingerprints.iter().cloned()).collect()
     }
 
+    /// Why what the key with this fingerprint signs at `at` would not be believed; `None` where its line says nothing
+    /// against it. Only limits in time are looked at: a key may be pinned for some kinds of documents alone.
+    pub fn ended(&self, fingerprint: &str, at: DateTime<Utc>) -> Option<String> {
+        let mut reason = None;
+        let own = |signer: &&Signer| signer.key.fingerprint(HashAlg::Sha256).to_string() == fingerprint;
+        for signer in self.keys.iter().filter(own) {
+            match signer.time(at) {
+                Ok(()) => return None,
+                Err(why) => reason = Some(why),
+            }
+        }
+        reason.filter(|_| !self.fingerprints.iter().any(|pinned| pinned == fingerprint))
+    }
+
     /// Checks that `signature` is by a pinned key, in `namespace`, over exactly `document`. Limits in time are compared
     /// with `at`, the instant that the document itself states (a signer's line can end in the past and still vouch for what
     /// it signed before).
@@ -266,6 +282,10 @@ impl Signer {
         {
             return Err(format!("its line does not allow the namespace `{}`", namespace.as_str()));
         }
+        self.time(at)
+    }
+
+    fn time(&self, at: DateTime<Utc>) -> Result<(), String> {
         if self.valid_after.is_some_and(|after| at < after) {
             return Err("the document is older than the line's `valid-after`".to_owned());
         }

@@ -12,6 +12,7 @@ mod reader;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::grant::{self, Locked, UnlockError};
 use crate::id::{Hash256, ObjectName};
 use crate::manifest::Manifest;
 use crate::manifest::text::{self, ManifestError};
@@ -121,9 +122,10 @@ impl OpenSnapshot {
     ) -> Result<Self, SnapshotError> {
         let doc = Arc::new(signed.doc.clone());
         let snapshot = || doc.id.to_string();
-        let opener = identities
-            .unwrap_key(&doc.wrapped_key, &doc.public_key, &doc.recipients)
-            .map_err(|source| SnapshotError::Key { snapshot: snapshot(), source })?;
+        let opener = grant::unlock(vault, &Locked::from(&*doc), identities).await.map_err(|error| match error {
+            UnlockError::Vault(error) => SnapshotError::Vault(error),
+            UnlockError::Key(source) => SnapshotError::Key { snapshot: snapshot(), source },
+        })?;
         let dir = doc.dir();
         let mut bytes = Vec::new();
         for name in &doc.manifest.objects {

@@ -25,7 +25,7 @@ use crate::id::{Hash256, ObjectName, SourceName, StackName, VaultId};
 use crate::json::{self, JsonError};
 use crate::seal::{MAX_STORED_BYTES, Sealed};
 use crate::signature::{HostKey, Namespace, SignatureError, SignedBy, Signers};
-use document::{FORMAT, InventoryRef, PublicDocument, SnapshotDoc, VaultDoc};
+use document::{FORMAT, GrantDoc, InventoryRef, PublicDocument, SnapshotDoc, VaultDoc};
 use inventory::{InventoryError, InventoryLine};
 use layout::{GenerationDir, GenerationId, SnapshotId};
 use older::OlderReads;
@@ -379,6 +379,30 @@ impl Vault {
         Ok(Signed { doc, bytes, signature, by })
     }
 
+    /// Reads the document at `path` without asking for its signature: for what proves itself otherwise, as a grant does by
+    /// the key that it holds. Format and path are checked.
+    pub(crate) async fn get_unproved<T: PublicDocument>(
+        &self,
+        path: &StorePath,
+        limit_bytes: u64,
+    ) -> Result<T, VaultError> {
+        let bytes = self.get_existing(path, limit_bytes).await?;
+        let doc: T = json::from_slice(&bytes, FORMAT).map_err(|source| self.unreadable(path, source))?;
+        if doc.path() != *path {
+            let says = doc.path().to_string();
+            return Err(VaultError::Misplaced { path: path.to_string(), vault: self.name.clone(), says });
+        }
+        Ok(doc)
+    }
+
+    /// Stores a grant that nobody signs; a signature that lay there belonged to another.
+    pub(crate) async fn put_unsigned(&self, doc: &GrantDoc) -> Result<(), VaultError> {
+        let path = doc.path();
+        self.put(&path, json::to_lines(doc).into(), PutMode::Replace).await?;
+        self.delete(&layout::signature_of(&path)).await?;
+        self.sync().await
+    }
+
     /// Whether a read failed for what lies at its path alone (a link, a pipe, a body that the store gives to nobody), and
     /// not because the vault as a whole cannot be read: its own document still can.
     pub async fn refuses_only_that(&self, error: &VaultError) -> bool {
@@ -501,6 +525,21 @@ impl Vault {
             return Ok(moved.then_some(aside));
         }
         Err(self.damaged(path, format!("it has no free place in `{}`", layout::DAMAGED)))
+    }
+
+    /// Whether a recovery document lies here, whatever it says.
+    pub async fn exists_recover(&self) -> Result<bool, VaultError> {
+        self.exists(&layout::recover()).await
+    }
+
+    /// Whether the recovery document is `text`, signed by somebody who is believed at `now`.
+    pub async fn has_recover(&self, text: &str, signers: &Signers, now: DateTime<Utc>) -> Result<bool, VaultError> {
+        match self.get_recover(signers, now).await {
+            Ok((there, _)) => Ok(there == text.as_bytes()),
+            Err(VaultError::Store { source: StoreError::TooLarge { .. }, .. }) => Ok(false),
+            Err(error @ VaultError::Store { .. }) if !self.refuses_only_that(&error).await => Err(error),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Stacks in this vault.

@@ -8,7 +8,9 @@
 //! (The fourth, `restored`, is a restore.) Damage is collected, not thrown: one bad object must not hide another. What a
 //! repair could mend is named as a [`Place`], what the damage costs in words of the source ([`Verified::costs`]).
 
+mod chain;
 mod cost;
+mod grants;
 mod pace;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,11 +24,13 @@ use crate::signature::{SignatureError, Signers};
 use crate::snapshot::{OpenSnapshot, SnapshotError};
 use crate::source::Streams;
 use crate::state::{State, StateError};
-use crate::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, PruneStage, ReceiptDoc, SnapshotDoc};
+use crate::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, MarkKind, PruneStage, ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
 
+pub(crate) use chain::{Chains, chains};
+pub use chain::{Fork, forks_of};
 pub use pace::{Coverage, Pace, Reads};
 
 /// Objects that are read and hashed at once: 4 MiB each.
@@ -117,13 +121,17 @@ pub struct Verified {
     pub unopened: BTreeSet<(GenerationDir, ObjectName)>,
     /// Damage that belongs to no single snapshot: a chain that does not close, a generation without its document.
     pub chain: Vec<String>,
-    /// Marks, receipts and documents of a prune that were read and believed.
+    /// Where a signer's chain goes on twice: nothing is lost, and nothing expires until somebody has looked.
+    pub forks: Vec<Fork>,
+    /// Marks, receipts, grants and documents of a prune that were read and believed.
     pub documents: u64,
     /// Of how many damaged objects and documents an older version is good: somebody deleted them or wrote over them, and a
     /// restore reads the older version. Looked for among the first [`OLDER_LOOKED_FOR`].
     pub older: u64,
     /// Those that are damaged, unsigned, wrongly signed or misplaced, in words.
     pub unbelieved: Vec<String>,
+    /// Grants that nobody signed, in words: no damage, because they prove themselves when they are used.
+    pub unsigned: Vec<String>,
     /// Documents other than snapshots' whose signer is not pinned, in words: no damage, and no proof either.
     pub foreign: Vec<String>,
     /// What a good copy of another vault would mend, and what is wrong there.
@@ -167,6 +175,7 @@ impl Verified {
     /// Whether anything is wrong.
     pub fn is_damaged(&self) -> bool {
         !self.chain.is_empty()
+            || !self.forks.is_empty()
             || !self.objects.is_empty()
             || !self.unbelieved.is_empty()
             || self.snapshots.iter().any(|verdict| !verdict.damage.is_empty())
@@ -284,6 +293,7 @@ pub async fn verify_at(
                 };
                 verified.document(vault, read, None).await?;
             }
+            grants::look(vault, signers, &dir, depth.identities, &mut verified).await?;
         }
         // A stream's reader stops at its first bad object; with identities each object is hashed as well.
         let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
@@ -316,9 +326,11 @@ pub async fn verify_at(
     let objects = objects.map(|((dir, name), text)| (Place::Object(dir.clone(), *name), text.clone()));
     verified.places.extend(objects);
     if only.is_none() {
+        let mut accepted = BTreeSet::new();
         let marks = vault.marks(stack, source).await;
         for path in verified.listed(vault, marks).await? {
             let read = vault.get_signed::<MarkDoc>(&path, signers).await;
+            accepted.extend(read.iter().filter(|mark| mark.doc.mark == MarkKind::Accept).map(|mark| mark.doc.document));
             verified.document(vault, read, Some(Place::Mark(path))).await?;
         }
         let receipts = vault.list(&layout::receipts(stack, source)).await;
@@ -329,7 +341,9 @@ pub async fn verify_at(
             }
         }
         let removed = crate::prune::history::removed(vault, signers, stack, source).await?;
-        verified.chain.extend(chain(&documents, &removed).into_iter().map(|open| open.text));
+        let Chains { broken, forks } = chains(&documents, &removed, &accepted);
+        verified.chain.extend(broken.into_iter().map(|open| open.text));
+        verified.forks = forks;
     }
     Ok(verified)
 }
@@ -613,53 +627,6 @@ async fn check_streams(
         }
     }
     Ok((damage, cost::of(snapshot.manifest(), &bad)))
-}
-
-/// A place where a chain does not close.
-pub(crate) struct Open {
-    /// The document of the snapshot that shows it: the later one.
-    pub(crate) after: Hash256,
-    /// What is wrong, in words.
-    pub(crate) text: String,
-}
-
-/// Each signer's snapshots form a chain by `previous`. It does not close where two follow on the same one, where one that
-/// has older ones beside it follows on none, or where the one that it follows on is missing and no receipt of a prune
-/// (`removed`: instants of what was removed) accounts for it. What the oldest follows on may be gone. Imports are no links.
-pub(crate) fn chain(documents: &[(GenerationDir, Signed<SnapshotDoc>)], removed: &[DateTime<Utc>]) -> Vec<Open> {
-    let mut by_signer: BTreeMap<&str, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
-    for (_, signed) in documents.iter().filter(|(_, signed)| !signed.doc.id.is_imported()) {
-        by_signer.entry(&signed.by.fingerprint).or_default().push(signed);
-    }
-    let mut broken = Vec::new();
-    for (signer, mut chain) in by_signer {
-        chain.sort_by_key(|signed| signed.doc.id.clone());
-        let there: HashMap<Hash256, &Signed<SnapshotDoc>> = chain.iter().map(|s| (s.hash(), *s)).collect();
-        let mut followed: HashMap<Hash256, &Signed<SnapshotDoc>> = HashMap::new();
-        for (at, signed) in chain.iter().enumerate() {
-            let id = &signed.doc.id;
-            let before = at.checked_sub(1).map(|before| &chain[before].doc.id);
-            match (signed.doc.previous, before) {
-                (None, Some(before)) => {
-                    let text = format!("snapshot `{id}` by {signer} does not follow on `{before}`");
-                    broken.push(Open { after: signed.hash(), text });
-                }
-                (Some(previous), Some(before)) if !there.contains_key(&previous) => {
-                    let gone = removed.iter().any(|at| *at >= before.instant() && *at <= id.instant());
-                    if !gone {
-                        let text = format!("a snapshot by {signer} between `{before}` and `{id}` is missing");
-                        broken.push(Open { after: signed.hash(), text });
-                    }
-                }
-                _ => {}
-            }
-            if let Some(other) = signed.doc.previous.and_then(|previous| followed.insert(previous, signed)) {
-                let text = format!("`{}` and `{id}` by {signer} follow on the same snapshot", other.doc.id);
-                broken.push(Open { after: signed.hash(), text });
-            }
-        }
-    }
-    broken
 }
 
 /// Damage as text; anything that is a failure to look is an error. What lies in a file's place and can be read by nobody is

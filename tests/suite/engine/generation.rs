@@ -1,6 +1,7 @@
 //! When a new generation opens, when the old one accepts nothing more, and the chain through all of them.
 
 use backup_core::backup::BackupError;
+use backup_core::signature::Signers;
 use chrono::TimeDelta;
 
 use super::world::{Script, World, host_key};
@@ -60,6 +61,26 @@ async fn another_host_key_opens_a_new_one_with_a_chain_of_its_own() {
     let second = world.run(&source).await.unwrap().snapshot;
     assert_ne!(first.doc.generation, second.doc.generation);
     assert_ne!(first.by, second.by);
+}
+
+#[tokio::test]
+async fn a_host_key_that_ends_while_a_capture_lasts_commits_nothing() {
+    let mut world = World::new().await;
+    let line = world.key.allowed_signers_line();
+    world.signers =
+        Signers::parse(&line.replace("namespaces=", "valid-before=\"20261121030000Z\",namespaces=")).unwrap();
+    world.run(&Script::noise(300_000, 1)).await.unwrap();
+    let clock = world.host.clone();
+    world.watch.before_put(move |path| {
+        if path.ends_with(".inventory.zst") {
+            clock.pass(TimeDelta::hours(1));
+        }
+    });
+    let ended = world.run(&Script::noise(300_000, 2)).await;
+    // Fails without `ended` in `commit`.
+    assert!(matches!(ended, Err(BackupError::Ended { .. })), "{ended:?}");
+    assert_eq!(world.history().await.len(), 1);
+    assert!(!world.verify(true).await.is_damaged());
 }
 
 #[tokio::test]

@@ -147,6 +147,19 @@ impl Scene {
         more: &[&str],
         env: &[(&str, &str)],
     ) -> Recovered {
+        self.recover_as("identity", vault, source, out, more, env)
+    }
+
+    /// [`Scene::recover`] with another identity.
+    pub(crate) fn recover_as(
+        &self,
+        identity: &str,
+        vault: &Path,
+        source: &str,
+        out: &Path,
+        more: &[&str],
+        env: &[(&str, &str)],
+    ) -> Recovered {
         let page = fs::read_to_string(vault.join("RECOVER-1.md")).unwrap();
         let cut = self.shell(&indented(&page, "awk "), vault);
         assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
@@ -155,7 +168,7 @@ impl Scene {
             .arg(vault.join("recover.sh"))
             .arg(vault)
             .args([STACK, source])
-            .args([self.path("identity"), self.path("allowed_signers"), out.to_owned()])
+            .args([self.path(identity), self.path("allowed_signers"), out.to_owned()])
             .args(more)
             .envs(env.iter().copied())
             .output()

@@ -67,6 +67,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         })?;
         return Ok(if counted.suspect.is_empty() { Exit::Done } else { Exit::Partial });
     }
+    session.config.refuse_revoked()?;
     let key = session.host_key()?;
     if session.config.keys.recipients.is_empty() {
         return Err(CliError::usage("`keys.recipients` is empty: nobody could read the snapshot")

@@ -42,6 +42,7 @@ pub(crate) const LEVEL: i32 = 1;
 /// Runs a job. Whatever fails is named in the report; the report is remembered, also when the run failed.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
+    session.config.refuse_revoked()?;
     let work = Work::choose(&session, args)?;
     if args.dry_run {
         return dry_run(&session, &work);

@@ -3,6 +3,7 @@
 //! A source's newest snapshot counts only if its signature is good: a name that anybody could have put into a vault
 //! must not turn a breach into `ok`.
 
+mod forks;
 mod frozen;
 mod lag;
 mod verdict;
@@ -14,12 +15,15 @@ use backup_core::signature::Signers;
 use backup_core::state::RunRecord;
 use backup_core::vault::VaultError;
 use backup_core::vault::document::{ExpiredDoc, PruneStage, SnapshotDoc};
+use backup_core::vault::layout::SnapshotId;
 use backup_core::vault::store::StoreError;
+use backup_core::verify::Fork;
 use backup_scheduler::Crontab;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
+use super::verify::report::{FORK_ADVICE, fork_json};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -54,13 +58,15 @@ struct Standing<'a> {
     pending: Vec<Pending>,
     /// What keeps everything older from expiring until somebody looks.
     frozen: Option<Frozen>,
+    /// Where the chain of the newest snapshots goes on twice.
+    forks: Vec<Fork>,
 }
 
 /// So many runs are asked for the reasons of a suspect snapshot.
 const REMEMBERED: u32 = 100;
 
 /// Prints it: exit 5 if an objective is breached, 3 if a vault does not answer or a suspect snapshot waits for somebody, 4 if a
-/// snapshot is not believed.
+/// snapshot is not believed or a chain forks.
 pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let signers = session.signers()?;
@@ -91,6 +97,10 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     }
     for one in &all {
         exit = exit.worse(one.verdict.exit());
+        for fork in &one.forks {
+            cx.printer.warn(&format!("source `{}`: {fork}", one.source.name), FORK_ADVICE);
+            exit = exit.worse(Exit::Damage);
+        }
         if one.verdict == Verdict::Missing {
             cx.printer.warn(&format!("source `{}` has no snapshot", one.source.name), "make one with `backup run`");
         }
@@ -197,7 +207,8 @@ async fn standing<'a>(
     let instant = newest.as_ref().map(|doc| doc.instant);
     let verdict = judge(source.objective.as_ref(), instant, overdue_since, now, timezone, !found.vaults.is_empty());
     let lags = lag::of(session, source, found, signers).await;
-    Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending, frozen })
+    let forks = forks::newest(found, &source.name, signers).await;
+    Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending, frozen, forks })
 }
 
 fn judge(
@@ -322,6 +333,7 @@ impl Standing<'_> {
             "next_due": self.next_due.map(words::utc),
             "overdue_since": self.overdue_since.map(words::utc),
             "vaults": self.lags.iter().map(|(vault, lag)| lag.to_json(vault)).collect::<Vec<_>>(),
+            "forks": self.forks.iter().map(fork_json).collect::<Vec<_>>(),
             "pending": self.pending.iter().map(|pending| json!({
                 "vault": pending.vault,
                 "generation": pending.doc.generation,
@@ -353,6 +365,12 @@ impl Standing<'_> {
         }
         for (vault, lag) in &self.lags {
             lines.push(format!("  vault     {vault}: {}", lag.text(now)));
+        }
+        for fork in &self.forks {
+            lines.push(format!(
+                "  fork      {}",
+                fork.snapshots.iter().map(SnapshotId::short).collect::<Vec<_>>().join(", ")
+            ));
         }
         for pending in &self.pending {
             let (stage, since) = (stage(pending.doc.stage), words::local(pending.doc.at, timezone));

@@ -2,7 +2,7 @@
 
 mod mend;
 mod reading;
-mod report;
+pub(crate) mod report;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

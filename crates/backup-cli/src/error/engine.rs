@@ -1,6 +1,7 @@
 //! The engine's errors as classes and advice: what each means for the exit code, and what to do next.
 
 use backup_core::backup::BackupError;
+use backup_core::grant::{GrantError, UnlockError};
 use backup_core::pipeline::PipelineError;
 use backup_core::replicate::ReplicateError;
 use backup_core::seal::SealError;
@@ -45,7 +46,7 @@ fn vault(error: &VaultError) -> Advice {
             "mount the right one; if it was replaced on purpose, take out its `id` and run `backup init`",
         ),
         VaultError::Occupied { .. } => {
-            say(Exit::Usage, "adopt it with `backup init --adopt NAME`, or choose another place")
+            say(Exit::Usage, "join it with `backup init --adopt NAME`, or choose another place")
         }
         // Nothing is damaged: this program is too old for the vault, or for one document in it.
         VaultError::Document { path, source: backup_core::json::JsonError::Newer { .. }, .. } => {
@@ -173,6 +174,9 @@ fn backup(error: &BackupError) -> Advice {
         }
         BackupError::Seal(_) => say(Exit::Failed, "test this machine's memory; nothing was committed"),
         BackupError::Clocks { .. } => say(Exit::Failed, "set the clock that is wrong, then run again"),
+        BackupError::Ended { .. } => {
+            say(Exit::WrongKey, "name the key that took its place in `keys.host_key`, then run again")
+        }
         BackupError::PastDeadline { .. } => {
             say(Exit::Failed, "check the clocks of this host and of the vault, then run again")
         }
@@ -266,6 +270,7 @@ fn replicate(error: &ReplicateError) -> Advice {
     match error {
         ReplicateError::Snapshot { source, .. }
         | ReplicateError::Mark { source, .. }
+        | ReplicateError::Grant { source, .. }
         | ReplicateError::Vault(source) => vault(source),
         ReplicateError::Incomplete { .. } => say(Exit::Damage, "see what is missing with `backup verify`"),
         ReplicateError::Purged { .. } => say(
@@ -273,6 +278,20 @@ fn replicate(error: &ReplicateError) -> Advice {
             "purge it in every vault that still has it: `backup purge GENERATION --source S --reason TEXT --apply`",
         ),
         ReplicateError::Pruned { .. } => say(Exit::Failed, "take the deletion back with `backup prune --undo`"),
+    }
+}
+
+fn unlock(error: &UnlockError) -> Advice {
+    match error {
+        UnlockError::Vault(error) => vault(error),
+        UnlockError::Key(error) => identity(error),
+    }
+}
+
+fn grant(error: &GrantError) -> Advice {
+    match error {
+        GrantError::Vault(error) => vault(error),
+        GrantError::Wrap { .. } => say(Exit::Usage, "name a recipient as `backup key new` prints it: `age1…`"),
     }
 }
 
@@ -304,6 +323,8 @@ convert! {
     BackupError => backup,
     ImportError => import,
     SnapshotError => snapshot,
+    UnlockError => unlock,
+    GrantError => grant,
     StreamError => stream,
     PostgresRestoreError => postgres_restore,
     FilesRestoreError => files_restore,

@@ -6,8 +6,9 @@ use retention::{Clocks, History, Reason, Stamp};
 
 use crate::id::Hash256;
 use crate::prune::history;
+use crate::vault::document::MarkKind;
 use crate::vault::layout::SnapshotId;
-use crate::verify;
+use crate::verify::{self, Fork};
 
 use super::judge::{Captures, captures};
 use super::{Evidence, Expected, Finding, Kind, Promise, count, few};
@@ -116,24 +117,34 @@ pub(super) fn behind(all: &Captures<'_>, here: &Captures<'_>) -> Option<Finding>
     Some(Finding { kind: Kind::Behind, text, about })
 }
 
-/// Where the chain over all vaults together does not close although each vault's own does: two hosts that sign with one key
-/// and do not know of each other, or a vault that was put back to an earlier time and written to again.
+/// Where the chain over all vaults together does not close, or goes on twice, although each vault's own does not: two hosts
+/// that sign with one key and do not know of each other, or a vault that was put back to an earlier time and written to again.
+/// A fork that somebody looked at and accepted, in whichever vault, is none.
 pub(super) fn forks(promises: &[Promise]) -> Vec<Finding> {
     let evidence = || promises.iter().filter_map(|promise| promise.evidence.as_ref());
-    let mut documents: BTreeMap<Hash256, _> = BTreeMap::new();
-    let mut own: BTreeSet<String> = BTreeSet::new();
-    for one in evidence() {
-        documents.extend(one.seen.documents.iter().map(|(dir, signed)| (signed.hash(), (dir.clone(), signed.clone()))));
-        own.extend(verify::chain(&one.seen.documents, &one.seen.history.removed).into_iter().map(|open| open.text));
-    }
     if evidence().count() < 2 {
         return Vec::new();
     }
+    let facts = evidence().flat_map(|one| &one.seen.marks);
+    let accepted: BTreeSet<Hash256> =
+        facts.filter(|(_, word)| *word == MarkKind::Accept.word()).map(|(document, _)| *document).collect();
+    let mut documents: BTreeMap<Hash256, _> = BTreeMap::new();
+    let (mut holes, mut known) = (BTreeSet::new(), Vec::new());
+    for one in evidence() {
+        documents.extend(one.seen.documents.iter().map(|(dir, signed)| (signed.hash(), (dir.clone(), signed.clone()))));
+        let own = verify::chains(&one.seen.documents, &one.seen.history.removed, &accepted);
+        holes.extend(own.broken.into_iter().map(|open| open.text));
+        known.extend(own.forks);
+    }
     let removed: Vec<_> = evidence().flat_map(|one| one.seen.history.removed.iter().copied()).collect();
     let documents: Vec<_> = documents.into_values().collect();
-    let broken =
-        verify::chain(&documents, &removed).into_iter().map(|open| open.text).filter(|text| !own.contains(text));
+    let all = verify::chains(&documents, &removed, &accepted);
+    let broken = all.broken.into_iter().map(|open| open.text).filter(|text| !holes.contains(text));
+    // The same branches are the same fork, also where the snapshot that they follow on is in another vault only.
+    let told = |fork: &Fork| known.iter().any(|own| own.signer == fork.signer && own.snapshots == fork.snapshots);
+    let forks = all.forks.iter().filter(|fork| !told(fork)).map(Fork::to_string);
     broken
+        .chain(forks)
         .map(|text| Finding {
             kind: Kind::Fork,
             text: format!("the histories of the vaults part: {text}"),

@@ -131,6 +131,11 @@ fn proofs(verified: &Verified) -> Vec<Finding> {
         texts.iter().map(|text| Finding { kind, text: text.clone(), about: Vec::new() }).collect()
     };
     all.extend(each(Kind::Chain, &verified.chain));
+    all.extend(verified.forks.iter().map(|fork| Finding {
+        kind: Kind::Fork,
+        text: fork.to_string(),
+        about: fork.snapshots.iter().map(ToString::to_string).collect(),
+    }));
     all.extend(each(Kind::Document, &verified.unbelieved));
     all.extend(each(Kind::Foreign, &verified.foreign));
     all

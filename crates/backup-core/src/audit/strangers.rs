@@ -106,6 +106,9 @@ fn in_generation(dir: &GenerationDir, rest: &str, document: &str, path: &StorePa
         let inventory = name.strip_suffix(".inventory.zst").filter(|_| document == path.as_str());
         return signed.or(inventory)?.parse::<SnapshotId>().ok().map(|_| Made::Document);
     }
+    if rest.starts_with("grants/") {
+        return dir.is_grant(&StorePath::new(document)?).then_some(Made::Document);
+    }
     let known = ["generation.json", PruneStage::Expired.file(), PruneStage::Deleting.file()];
     known.contains(&rest).then_some(Made::Document)
 }
@@ -168,6 +171,8 @@ mod tests {
             format!("{g}/generation.json.sig"),
             format!("{g}/expired.json"),
             format!("{g}/deleting.json.sig"),
+            format!("{g}/grants/0123456789abcdef.json"),
+            format!("{g}/grants/0123456789abcdef.json.sig"),
             format!("{g}/objects/{}/{object}", &object[..2]),
             format!("{g}/snapshots/{id}.json"),
             format!("{g}/snapshots/{id}-suspect.json.sig"),
@@ -181,6 +186,8 @@ mod tests {
         for stranger in [
             "notes.txt".to_owned(),
             format!("{g}/notes.json"),
+            format!("{g}/grants/notes.json"),
+            format!("{g}/grants/more/0123456789abcdef.json"),
             format!("{g}/objects/00/{object}"),
             format!("{g}/objects/{}/{object}.sig", &object[..2]),
             format!("{g}/snapshots/{id}.inventory.zst.sig"),

@@ -63,6 +63,7 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields)]
 pub(super) struct Keys {
     pub(super) recipients: Spanned<Vec<Text>>,
+    pub(super) revoked: Option<Spanned<Vec<Text>>>,
     pub(super) signers: Option<Text>,
     #[serde(default)]
     pub(super) signer_lines: Vec<Text>,

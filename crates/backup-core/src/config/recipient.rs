@@ -16,6 +16,11 @@ pub fn parse_recipient(text: &str) -> Option<Recipient> {
     age::tag::Recipient::from_str(text).ok().map(|recipient| Box::new(recipient) as Recipient)
 }
 
+/// Refuses a text that is no recipient: why, and what to do. Neither repeats the text, which may be a secret.
+pub fn check_recipient(text: &str) -> Result<(), (&'static str, &'static str)> {
+    parse_recipient(text).map(drop).ok_or_else(|| explain(text))
+}
+
 /// Why a text that is no recipient was probably written, and what to do; never the text itself, which may be a secret.
 pub(super) fn explain(text: &str) -> (&'static str, &'static str) {
     let upper = text.to_ascii_uppercase();

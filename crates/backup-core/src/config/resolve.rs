@@ -155,7 +155,8 @@ fn keys(cx: &Context, raw: &raw::Keys) -> Resolved<Keys> {
     let host_key = raw.host_key.as_ref();
     let identity = raw.identity.as_ref();
     Ok(Keys {
-        recipients: recipients(&raw.recipients)?,
+        recipients: named(&raw.recipients)?,
+        revoked: raw.revoked.as_ref().map_or_else(|| Ok(Vec::new()), |list| recipients(list, "keys.revoked"))?,
         signers,
         signer_lines: raw.signer_lines.iter().map(|line| line.get_ref().clone()).collect(),
         host_key: host_key.map(|path| text::path(cx, path.span(), path.get_ref(), "keys.host_key")).transpose()?,
@@ -163,24 +164,29 @@ fn keys(cx: &Context, raw: &raw::Keys) -> Resolved<Keys> {
     })
 }
 
-fn recipients(raw: &toml::Spanned<Vec<raw::Text>>) -> Resolved<Vec<String>> {
+/// At least one recipient.
+fn named(raw: &toml::Spanned<Vec<raw::Text>>) -> Resolved<Vec<String>> {
     const KEY: &str = "keys.recipients";
     if raw.get_ref().is_empty() {
         let why = "no recipients: nobody could read the backups".to_owned();
         let hint = "make an identity with `backup key new operator.txt` and add the line that it prints";
         return Err(refused(raw.span(), KEY, why, Some(hint)));
     }
+    recipients(raw, KEY)
+}
+
+fn recipients(raw: &toml::Spanned<Vec<raw::Text>>, key: &str) -> Resolved<Vec<String>> {
     let mut recipients: Vec<String> = Vec::new();
     for (at, text) in raw.get_ref().iter().enumerate() {
         let number = at + 1;
         // The text is not echoed: what was pasted here by mistake may be a secret.
         if parse_recipient(text.get_ref()).is_none() {
             let (why, hint) = explain(text.get_ref());
-            return Err(refused(text.span(), KEY, format!("number {number} {why}"), Some(hint)));
+            return Err(refused(text.span(), key, format!("number {number} {why}"), Some(hint)));
         }
         if let Some(first) = recipients.iter().position(|known| known == text.get_ref()) {
             let why = format!("number {number} is the same as number {}", first + 1);
-            return Err(refused(text.span(), KEY, why, Some("name each recipient once")));
+            return Err(refused(text.span(), key, why, Some("name each recipient once")));
         }
         recipients.push(text.get_ref().clone());
     }

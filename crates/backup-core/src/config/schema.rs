@@ -184,6 +184,7 @@ static KEYS: Table = Table {
     name: "keys",
     keys: &[
         key("recipients", Texts("age recipients"), Required, "the operators' public keys; at least two are wise"),
+        key("revoked", Texts("age recipients"), Optional, "recipients that nothing may be encrypted to any more"),
         key(
             "signers",
             PATH,

@@ -94,6 +94,9 @@ impl Config {
             ("generation", text(self.generation)),
         ];
         let mut keys: Fields = vec![("recipients", texts(&self.keys.recipients))];
+        if !self.keys.revoked.is_empty() {
+            keys.push(("revoked", texts(&self.keys.revoked)));
+        }
         if full {
             all.push(("state", state(&self.state)));
             let limits = &self.limits;

@@ -53,6 +53,8 @@ pub struct Limits {
 pub struct Keys {
     /// Age recipients of the operators, in the order of the file, each checked to parse, no two equal.
     pub recipients: Vec<String>,
+    /// Recipients to whom nothing is encrypted any more, because an identity leaked or was given back.
+    pub revoked: Vec<String>,
     /// OpenSSH `allowed_signers` file: the only signers that are believed.
     pub signers: PathBuf,
     /// Lines of an `allowed_signers` file, in place of the file: what an auditor's policy file has. Empty: the file counts.

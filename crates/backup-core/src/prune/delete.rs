@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::vault::document::PruneStage;
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
-use crate::vault::store::Entry;
+use crate::vault::store::{Entry, StorePath};
 use crate::vault::{Vault, VaultError};
 
 /// What was deleted.
@@ -24,6 +24,7 @@ pub(super) struct Removed {
 /// At which place a file of a generation is deleted; `None` for what this program does not make.
 fn rank(dir: &GenerationDir, path: &str) -> Option<u8> {
     let rest = &path[dir.dir().as_str().len() + 1..];
+    let document = StorePath::new(path.strip_suffix(".sig").unwrap_or(path))?;
     let name = rest.rsplit('/').next().unwrap_or(rest);
     Some(match rest.split('/').next()? {
         "snapshots" if name.ends_with(".json") => 0,
@@ -32,6 +33,8 @@ fn rank(dir: &GenerationDir, path: &str) -> Option<u8> {
             Ok(object) if dir.object(&object).as_str() == path => 2,
             _ => return None,
         },
+        // Until the last object has gone, whoever was granted the key can still open what is there.
+        "grants" if dir.is_grant(&document) => 3,
         "generation.json" | "generation.json.sig" => 3,
         "expired.json" | "expired.json.sig" => 4,
         "deleting.json" => 5,

@@ -109,10 +109,9 @@ pub async fn read(
     history.removed.append(&mut going);
     // A hole stays in the chain: a vault that was away for longer than its window never gets what it missed. As with a gap, it is
     // for a person to say that what came after it is what it should be.
-    let looked_at = |open: &verify::Open| marks.contains(&(open.after, MarkKind::Accept.word()));
-    let broken = verify::chain(&documents, &history.removed).into_iter().filter(|open| !looked_at(open));
-    let broken: Vec<String> = broken.map(|open| open.text).collect();
-    history.open_chain = (!broken.is_empty()).then(|| broken.join("; "));
+    let accepted = marks.iter().filter(|(_, word)| *word == MarkKind::Accept.word()).map(|(hash, _)| *hash).collect();
+    let open = verify::chains(&documents, &history.removed, &accepted).looked_at(&accepted).texts();
+    history.open_chain = (!open.is_empty()).then(|| open.join("; "));
     // What proves that captures go on is a capture.
     let newest = documents.iter().map(|(_, signed)| signed.doc.id.clone()).filter(|id| !id.is_imported()).max();
     Ok(Seen { history, generations, newest, marks: own, foreign, documents, receipts })

@@ -114,7 +114,7 @@ pub async fn replicate_marks(
 }
 
 /// Whether a vault will not take the next mark either.
-fn is_away(error: &VaultError) -> bool {
+pub(super) fn is_away(error: &VaultError) -> bool {
     use StoreError::{Failed, Full, Missing};
     matches!(error, VaultError::Store { source: Missing { .. } | Failed { .. } | Full { .. }, .. })
 }

@@ -89,12 +89,31 @@ fn wrap(recipients: &[Recipient], secret: &str) -> Result<String, String> {
     String::from_utf8(out).map_err(|e| e.to_string())
 }
 
+impl Opener {
+    /// Wraps the generation key for one more recipient, armoured: whoever opens a generation can let another open it.
+    pub fn wrap_for(&self, recipient: &str) -> Result<String, NewKeyError> {
+        let parsed = parse_recipient(recipient).ok_or_else(|| NewKeyError::Recipient {
+            recipient: recipient.to_owned(),
+            reason: "it is not an age recipient that this program can encrypt to".to_owned(),
+        })?;
+        wrap(&[parsed], self.identity.to_string().expose_secret()).map_err(NewKeyError::Wrap)
+    }
+
+    /// The public key of the generation that it opens.
+    pub fn public_key(&self) -> String {
+        self.identity.to_public().to_string()
+    }
+}
+
 /// Operators' identities, as read from an identity file.
-pub struct Identities(Vec<Box<dyn age::Identity + Send + Sync>>);
+pub struct Identities {
+    all: Vec<Box<dyn age::Identity + Send + Sync>>,
+    recipients: Vec<String>,
+}
 
 impl std::fmt::Debug for Identities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Identities({})", self.0.len())
+        write!(f, "Identities({})", self.all.len())
     }
 }
 
@@ -136,18 +155,25 @@ impl Identities {
         let encrypted = file.starts_with(b"age-encryption.org/") || file.starts_with(b"-----BEGIN AGE ENCRYPTED FILE");
         let text = if encrypted { decrypt_identity_file(file, passphrase)? } else { Zeroizing::new(file.to_vec()) };
         let parsed = age::IdentityFile::from_buffer(&text[..]).map_err(|e| IdentityError::Malformed(e.to_string()))?;
+        let mut recipients = Vec::new();
+        parsed
+            .write_recipients_file(&mut recipients)
+            .map_err(|_| IdentityError::Malformed("it holds no identity".to_owned()))?;
+        let recipients = String::from_utf8_lossy(&recipients).lines().map(str::to_owned).collect();
         let identities = parsed.into_identities().map_err(|e| IdentityError::Malformed(e.to_string()))?;
-        if identities.is_empty() {
-            return Err(IdentityError::Malformed("it holds no identity".to_owned()));
-        }
-        Ok(Self(identities))
+        Ok(Self { all: identities, recipients })
+    }
+
+    /// The recipients that these are the identities of.
+    pub fn recipients(&self) -> &[String] {
+        &self.recipients
     }
 
     /// Opens a generation's wrapped key and proves that it belongs to `public_key`.
     pub fn unwrap_key(&self, wrapped: &str, public_key: &str, recipients: &[String]) -> Result<Opener, IdentityError> {
         let decryptor = age::Decryptor::new_buffered(ArmoredReader::new(wrapped.as_bytes()))
             .map_err(|e| IdentityError::Damaged(e.to_string()))?;
-        let identities = self.0.iter().map(|identity| &**identity as &dyn age::Identity);
+        let identities = self.all.iter().map(|identity| &**identity as &dyn age::Identity);
         let mut reader = decryptor.decrypt(identities).map_err(|e| match e {
             age::DecryptError::NoMatchingKeys => IdentityError::NoMatch { recipients: recipients.join(", ") },
             other => IdentityError::Damaged(other.to_string()),

@@ -53,6 +53,7 @@ public_document!(GenerationDoc, Generation, opened, |doc| doc.dir().file("genera
 public_document!(SnapshotDoc, Snapshot, finished, |doc| doc.dir().snapshot(&doc.id, ".json"));
 public_document!(ExpiredDoc, Expired, at, |doc| doc.dir().file(doc.stage.file()));
 public_document!(ReceiptDoc, Receipt, at, |doc| layout::receipt(&doc.dir(), doc.at));
+public_document!(GrantDoc, Grant, at, |doc| doc.dir().grant(&doc.recipient));
 public_document!(MarkDoc, Mark, at, |doc| layout::mark(&doc.stack, &doc.source, &doc.snapshot, doc.mark));
 
 macro_rules! generation_dir {
@@ -66,7 +67,7 @@ macro_rules! generation_dir {
     )*};
 }
 
-generation_dir!(GenerationDoc SnapshotDoc ExpiredDoc ReceiptDoc);
+generation_dir!(GenerationDoc SnapshotDoc ExpiredDoc ReceiptDoc GrantDoc);
 
 /// Which of prune's two documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -335,6 +336,35 @@ pub struct ReceiptDoc {
     pub grounds: Grounds,
     /// Fingerprint of the host key.
     pub signer: String,
+    /// Version of this program.
+    pub tool: String,
+}
+
+/// `grants/<16 hex>.json`: the generation's key once more, for a recipient that it was not wrapped for when it opened.
+///
+/// The only document that may lie without a signature: operators' machines need not have a key that signs. What it holds
+/// proves itself, by the public key that the signed snapshot names; a signature says who made it, and lets it be replicated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantDoc {
+    /// Format.
+    pub format: u64,
+    /// Stack; must agree with the path.
+    pub stack: StackName,
+    /// Source; must agree with the path.
+    pub source: SourceName,
+    /// Generation; must agree with the path.
+    pub generation: GenerationId,
+    /// `age1…` of the generation.
+    pub public_key: String,
+    /// To whom it is granted; must agree with the path.
+    pub recipient: String,
+    /// The secret key, age-encrypted to that recipient alone, armoured.
+    pub wrapped_key: String,
+    /// When, by the clock of the machine that granted it.
+    pub at: DateTime<Utc>,
+    /// Fingerprint of the key that signed it; `null` where it lies without a signature.
+    pub signer: Option<String>,
     /// Version of this program.
     pub tool: String,
 }

@@ -17,6 +17,8 @@ pub const RECOVER: &str = "RECOVER-1.md";
 /// Folder at the vault's root for what a repair moved aside. No stack can be called so: `_` is in no stack's name, so
 /// nothing that lists stacks, sources or generations ever sees what lies there.
 pub const DAMAGED: &str = "_damaged";
+/// Hex digits in a grant's name.
+const GRANT_DIGITS: usize = 16;
 
 /// Length of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -370,6 +372,26 @@ impl GenerationDir {
     pub fn object(&self, name: &ObjectName) -> StorePath {
         let name = name.to_string();
         path(format!("{}/objects/{}/{name}", self.dir(), &name[..2]))
+    }
+
+    /// The folder of all grants.
+    pub fn grants(&self) -> StorePath {
+        self.file("grants")
+    }
+
+    /// The grant of this generation's key to a recipient: named by the first 16 hex digits of the SHA-256 of its text, so
+    /// that whoever looks for a grant of their own looks at one place.
+    pub fn grant(&self, recipient: &str) -> StorePath {
+        let name = Hash256::of(recipient.as_bytes()).to_string();
+        path(format!("{}/grants/{}.json", self.dir(), &name[..GRANT_DIGITS]))
+    }
+
+    /// Whether a path is where a grant of this generation can lie.
+    pub fn is_grant(&self, path: &StorePath) -> bool {
+        let name = path.as_str().strip_prefix(self.grants().as_str()).and_then(|rest| rest.strip_prefix('/'));
+        name.and_then(|name| name.strip_suffix(".json")).is_some_and(|digits| {
+            digits.len() == GRANT_DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        })
     }
 
     /// The folder of all snapshots.

@@ -18,6 +18,7 @@ pub(crate) struct Args {}
 /// Prints what was found. Warnings do not change the exit code: `doctor` asks the servers and judges.
 pub(crate) fn run(cx: &Context, _args: &Args) -> Result<Exit, CliError> {
     let config = cx.config()?;
+    config.refuse_revoked()?;
     let mut warnings = config.warnings.clone();
     warnings.extend(files(&config));
     warnings.extend(super::cadence(&config, cx.clock.now()));

@@ -45,7 +45,9 @@ pub(super) fn keys(session: &Session<'_>, checks: &mut Checks) {
         (Some(_), Err(error)) => checks.fail("keys.host_key", &error),
     }
     // Fewer than two, and an identity beside a host key, are among the configuration's warnings.
-    if keys.recipients.len() >= 2 {
+    if let Err(error) = session.config.refuse_revoked() {
+        checks.fail("keys.recipients", &error.into());
+    } else if keys.recipients.len() >= 2 {
         checks.good("keys.recipients", format!("{} can read", keys.recipients.len()));
     }
     if keys.identity.is_none() && keys.host_key.is_some() {

@@ -12,7 +12,7 @@ use backup_core::config::{Config, Span};
 use backup_core::id::{SourceName, StackName};
 use backup_core::monitor::Monitor;
 use backup_core::repair::{Repair, repair};
-use backup_core::replicate::{Proof, Route, marks_of, proofs, replicate, replicate_marks};
+use backup_core::replicate::{Proof, Route, marks_of, proofs, replicate, replicate_grants, replicate_marks};
 use backup_core::signature::Signers;
 use backup_core::vault::layout::{GenerationDir, SnapshotId};
 use backup_core::vault::{Vault, VaultError};
@@ -227,6 +227,9 @@ impl<'a> Pull<'a> {
             return Ok(());
         }
         self.copy(stack, &is_wanted, false, pulled).await;
+        let way = (&self.from, &self.to);
+        let (_, errors) = replicate_grants(way, &self.signers, (stack, &source), &self.monitor).await;
+        pulled.lane.errors.extend(errors.into_iter().map(CliError::from));
         let (_, errors) = replicate_marks(&given, &self.to, &had, &self.monitor).await;
         pulled.lane.errors.extend(errors.into_iter().map(CliError::from));
         Ok(())

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use backup_core::id::SourceName;
 use backup_core::repair::Mend;
 use backup_core::vault::layout::SnapshotId;
-use backup_core::verify::{Coverage, Depth, Verdict, Verified};
+use backup_core::verify::{Coverage, Depth, Fork, Verdict, Verified};
 use serde_json::{Value, json};
 
 use super::mend::{self, Recover};
@@ -101,7 +101,9 @@ impl Report {
             .collect();
         json!({
             "vault": self.vault, "source": self.source, "depth": self.depth, "snapshots": snapshots,
-            "damaged": damaged, "chain": self.verified.chain, "documents": self.verified.documents, "good_in_older_versions": self.verified.older, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
+            "damaged": damaged, "chain": self.verified.chain,
+            "forks": self.verified.forks.iter().map(fork_json).collect::<Vec<_>>(),
+            "unsigned": self.verified.unsigned, "documents": self.verified.documents, "good_in_older_versions": self.verified.older, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
             "objects_read": self.verified.objects_read, "bytes_read": self.verified.bytes_read,
             "coverage": coverage_json(&self.verified.coverage),
             "repairs": self.mends.iter().map(mend::to_json).collect::<Vec<_>>(),
@@ -115,6 +117,8 @@ impl Report {
             "not verified".to_owned()
         } else if damaged > 0 {
             format!("DAMAGED: {damaged} of {}", self.verified.snapshots.len())
+        } else if !self.verified.forks.is_empty() && self.verified.chain.is_empty() {
+            "FORKED: see below".to_owned()
         } else if !self.verified.chain.is_empty() || !self.verified.unbelieved.is_empty() {
             "DAMAGED: see below".to_owned()
         } else if self.verified.is_foreign() {
@@ -220,6 +224,10 @@ pub(super) fn text(reports: &[Report], recover: &[Recover], lost: &[String]) -> 
     text.push_str(&coverage_text(reports));
     for report in reports {
         text.push_str(&damage_text(report));
+        for unsigned in &report.verified.unsigned {
+            let _ =
+                writeln!(text, "\nnobody signed the grant {unsigned}: whether it holds the key shows when it is used");
+        }
     }
     for (recover, (wrong, foreign)) in recover.iter().filter_map(|one| Some((one, one.wrong.as_ref()?))) {
         let what = if *foreign { "\n  pin the signer if you know it, or write it anew with `backup init`" } else { "" };
@@ -296,10 +304,22 @@ fn damage_text(report: &Report) -> String {
             "\n{foreign}\n  pin the signer if you know it: add its line to the file that `keys.signers` names"
         );
     }
+    for fork in &report.verified.forks {
+        let _ = writeln!(text, "\n{fork} (vault {}, source {})\n  {FORK_ADVICE}", report.vault, report.source);
+    }
     for broken in &report.verified.chain {
         let _ = writeln!(text, "\n{broken} (vault {}, source {})", report.vault, report.source);
     }
     text
+}
+
+/// What to do about a fork.
+pub(crate) const FORK_ADVICE: &str = "nothing is lost, and nothing expires meanwhile: give one of the machines a key of its own \
+     (`backup key new --host FILE`), look at both snapshots, then `backup accept` one of them";
+
+/// A fork, for programs.
+pub(crate) fn fork_json(fork: &Fork) -> Value {
+    json!({ "signer": fork.signer, "on": fork.on, "snapshots": fork.snapshots })
 }
 
 #[cfg(test)]

@@ -1,0 +1,137 @@
+//! Each signer's snapshots form a chain by `previous`: does it close, and does it go on once only?
+//!
+//! Two machines that sign with one key (a cloned host, one that was set back to an earlier state) make two snapshots that
+//! follow on the same one. Both are whole, and each goes on as a chain of its own: nothing is lost, but what a chain proves
+//! is no longer that nothing is missing. So it is told as what it is, a [`Fork`], and freezes expiry until the branches but
+//! one were looked at and accepted.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+use crate::id::Hash256;
+use crate::vault::Signed;
+use crate::vault::document::SnapshotDoc;
+use crate::vault::layout::{GenerationDir, SnapshotId};
+
+/// Several snapshots of one signer that follow on the same one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fork {
+    /// Fingerprint of the signer.
+    pub signer: String,
+    /// The snapshot that they follow on, where it is still there.
+    pub on: Option<SnapshotId>,
+    /// The first of each branch, oldest first; at least two.
+    pub snapshots: Vec<SnapshotId>,
+}
+
+impl fmt::Display for Fork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named: Vec<String> = self.snapshots.iter().map(|id| format!("`{id}`")).collect();
+        write!(f, "fork: {} by {} follow on the same snapshot", named.join(" and "), self.signer)?;
+        if let Some(on) = &self.on {
+            write!(f, " `{on}`")?;
+        }
+        f.write_str(": two machines sign with one key, or one was set back")
+    }
+}
+
+/// A place where a chain does not close.
+#[derive(Debug)]
+pub(crate) struct Open {
+    /// The document of the snapshot that shows it: the later one.
+    pub(crate) after: Hash256,
+    /// What is wrong, in words.
+    pub(crate) text: String,
+}
+
+/// What is wrong with the chains of a source.
+#[derive(Debug, Default)]
+pub(crate) struct Chains {
+    /// Where one does not close.
+    pub(crate) broken: Vec<Open>,
+    /// Where one goes on more than once.
+    pub(crate) forks: Vec<Fork>,
+}
+
+impl Chains {
+    /// Without the holes after which a snapshot is `accepted` (hashes of documents). To a prune they are closed; to a
+    /// verification what is missing stays missing.
+    pub(crate) fn looked_at(mut self, accepted: &BTreeSet<Hash256>) -> Self {
+        self.broken.retain(|open| !accepted.contains(&open.after));
+        self
+    }
+
+    /// All of it in words.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let broken = self.broken.iter().map(|open| open.text.clone());
+        broken.chain(self.forks.iter().map(Fork::to_string)).collect()
+    }
+}
+
+/// The forks among some documents of one source, of which others may be missing.
+pub fn forks_of(documents: &[(GenerationDir, Signed<SnapshotDoc>)], accepted: &BTreeSet<Hash256>) -> Vec<Fork> {
+    chains(documents, &[], accepted).forks
+}
+
+/// Looks at the chain of each signer. It does not close where one that has older ones beside it follows on none, or where the
+/// one that it follows on is missing and no receipt of a prune (`removed`: instants of what was removed) accounts for it.
+/// What the oldest follows on may be gone. Imports are no links. A fork is settled when all of its branches but one begin with
+/// a snapshot that is `accepted` (hashes of documents).
+pub(crate) fn chains(
+    documents: &[(GenerationDir, Signed<SnapshotDoc>)],
+    removed: &[DateTime<Utc>],
+    accepted: &BTreeSet<Hash256>,
+) -> Chains {
+    let mut by_signer: BTreeMap<&str, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
+    for (_, signed) in documents.iter().filter(|(_, signed)| !signed.doc.id.is_imported()) {
+        by_signer.entry(&signed.by.fingerprint).or_default().push(signed);
+    }
+    let mut found = Chains::default();
+    for (signer, mut chain) in by_signer {
+        chain.sort_by_key(|signed| signed.doc.id.clone());
+        let there: HashMap<Hash256, &Signed<SnapshotDoc>> = chain.iter().map(|s| (s.hash(), *s)).collect();
+        for pair in chain.windows(2) {
+            let (before, id) = (&pair[0].doc.id, &pair[1].doc.id);
+            let mut open = |text: String| found.broken.push(Open { after: pair[1].hash(), text });
+            match pair[1].doc.previous {
+                None => open(format!("snapshot `{id}` by {signer} does not follow on `{before}`")),
+                Some(previous) if !there.contains_key(&previous) => {
+                    if !removed.iter().any(|at| *at >= before.instant() && *at <= id.instant()) {
+                        open(format!("a snapshot by {signer} between `{before}` and `{id}` is missing"));
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        found.forks.extend(forks(signer, &chain, &there, accepted));
+    }
+    found
+}
+
+fn forks(
+    signer: &str,
+    chain: &[&Signed<SnapshotDoc>],
+    there: &HashMap<Hash256, &Signed<SnapshotDoc>>,
+    accepted: &BTreeSet<Hash256>,
+) -> Vec<Fork> {
+    let mut followed: BTreeMap<Hash256, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
+    for signed in chain {
+        if let Some(previous) = signed.doc.previous {
+            followed.entry(previous).or_default().push(signed);
+        }
+    }
+    let open = followed.into_iter().filter(|(_, branches)| {
+        branches.len() > 1 && branches.iter().filter(|signed| !accepted.contains(&signed.hash())).count() > 1
+    });
+    let mut forks: Vec<Fork> = open
+        .map(|(on, branches)| Fork {
+            signer: signer.to_owned(),
+            on: there.get(&on).map(|signed| signed.doc.id.clone()),
+            snapshots: branches.iter().map(|signed| signed.doc.id.clone()).collect(),
+        })
+        .collect();
+    forks.sort_by(|a, b| a.snapshots.cmp(&b.snapshots));
+    forks
+}

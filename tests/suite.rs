@@ -33,6 +33,7 @@ mod suite {
     mod protection;
     mod proxy_faults;
     mod recover;
+    mod requests;
     mod restore_options;
     mod resume;
     mod roundtrip;

@@ -229,6 +229,10 @@ fn a_rotated_host_key_vouches_for_the_past_and_for_nothing_new() {
     // The old key signs nothing any more: fails without `Signers::ended` in `Session::host_key`.
     refused(&host.run(&["run"]), 12, "would not be believed");
     host.change("host_key = \"host_key\"", "host_key = \"host_key_2\"");
+    // The page that says how to restore is signed by a key that has ended: told, and `init` signs it anew.
+    let told = host.run(&["verify"]);
+    assert!(told.code == 4 && told.out.contains("`backup init`"), "{}{}", told.out, told.err);
+    host.good(&["init"]);
     fs::write(host.path("data/b.txt"), "more").unwrap();
     host.good(&["run"]);
     host.good(&["run"]);

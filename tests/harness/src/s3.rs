@@ -4,8 +4,11 @@
 //! its `If-None-Match` is not atomic; a body refused for its checksum stays on its disk; there is no versioning and no
 //! object lock. Keys of more than about 150 bytes are made to work by the module `long_keys`.
 
+mod access;
 mod lax;
 mod long_keys;
+
+pub use access::Requests;
 
 use std::io;
 use std::net::SocketAddr;
@@ -69,6 +72,8 @@ pub struct S3Server {
     pub bucket: Bucket,
     addr: SocketAddr,
     root: tempfile::TempDir,
+    /// What was asked of it.
+    pub requests: Requests,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -94,7 +99,8 @@ impl S3Server {
         // Random by the same source that names the directory: the keys differ between servers, that is all they must.
         let unique = root.path().to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "");
         let (access_key, secret_key) = (format!("AK{unique}"), format!("SK{unique}c4n4ry"));
-        let service = make(root.path(), "vault", &access_key, &secret_key, lax)?;
+        let requests = Requests::default();
+        let service = make(root.path(), "vault", &access_key, &secret_key, lax, requests.clone())?;
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
@@ -116,12 +122,17 @@ impl S3Server {
             access_key,
             secret_key,
         };
-        Ok(Self { bucket, addr, root, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { bucket, addr, root, requests, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The same bucket with a key that may list and read only.
+    pub fn reader(&self) -> Bucket {
+        Bucket { access_key: format!("{}{}", self.bucket.access_key, access::READER), ..self.bucket.clone() }
     }
 
     /// The directory in which the bucket's bodies lie as plain files: for tests that damage them.
@@ -142,15 +153,25 @@ impl Drop for S3Server {
 
 /// The S3 service over `root`, in which the directory of `bucket` is made if missing.
 pub fn service(root: &Path, bucket: &str, access_key: &str, secret_key: &str) -> io::Result<S3Service> {
-    make(root, bucket, access_key, secret_key, false)
+    make(root, bucket, access_key, secret_key, false, Requests::default())
 }
 
-fn make(root: &Path, bucket: &str, access_key: &str, secret_key: &str, lax: bool) -> io::Result<S3Service> {
+fn make(
+    root: &Path,
+    bucket: &str,
+    access_key: &str,
+    secret_key: &str,
+    lax: bool,
+    requests: Requests,
+) -> io::Result<S3Service> {
     std::fs::create_dir_all(root.join(bucket))?;
     let files = s3s_fs::FileSystem::new(root).map_err(|error| io::Error::other(format!("{error:?}")))?;
     let files = long_keys::LongKeys::new(files, root);
     let mut builder = if lax { S3ServiceBuilder::new(lax::Lax::new(files)) } else { S3ServiceBuilder::new(files) };
-    builder.set_auth(SimpleAuth::from_single(access_key, secret_key));
+    let mut keys = SimpleAuth::from_single(access_key, secret_key);
+    keys.register(format!("{access_key}{}", access::READER), secret_key.into());
+    builder.set_auth(keys);
+    builder.set_access(access::Access(requests));
     Ok(builder.build())
 }
 

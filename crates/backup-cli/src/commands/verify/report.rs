@@ -230,8 +230,12 @@ pub(super) fn text(reports: &[Report], recover: &[Recover], lost: &[String]) -> 
         }
     }
     for (recover, (wrong, foreign)) in recover.iter().filter_map(|one| Some((one, one.wrong.as_ref()?))) {
-        let what = if *foreign { "\n  pin the signer if you know it, or write it anew with `backup init`" } else { "" };
-        let _ = writeln!(text, "\n{wrong} (vault {}){what}", recover.vault);
+        let what = if *foreign {
+            "pin the signer if you know it, or write it anew with `backup init`"
+        } else {
+            "write it anew with `backup init`, or bring it from another vault with `--repair`"
+        };
+        let _ = writeln!(text, "\n{wrong} (vault {})\n  {what}", recover.vault);
     }
     let of_reports = reports.iter().flat_map(|one| one.mends.iter().map(|mend| (one.vault.as_str(), mend)));
     let of_vaults = recover.iter().flat_map(|one| one.mends.iter().map(|mend| (one.vault.as_str(), mend)));

@@ -210,6 +210,11 @@ fn stamp() -> String {
     chrono::Utc::now().format("%Y%m%d%H%M%SZ").to_string()
 }
 
+/// Text without the breaks of a table's lines.
+fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn next_second() {
     std::thread::sleep(std::time::Duration::from_millis(1100));
 }
@@ -295,6 +300,9 @@ fn a_cloned_host_is_told_as_a_fork_and_settled() {
         let frozen = here.run(&["prune"]);
         assert!(frozen.out.contains("fork: "), "{}{}", frozen.out, frozen.err);
     }
+    // Fails without the forks in `audit::judge`.
+    let audited = host.run(&["audit"]);
+    assert!(audited.code == 4 && flat(&audited.out).contains("fork: "), "{}{}", audited.out, audited.err);
     let forks = host.run(&["status", "--json"]).json();
     assert_eq!(forks["sources"][0]["forks"][0]["snapshots"], serde_json::json!([all[1], all[2]]), "{forks:#}");
     for id in &all {
@@ -321,6 +329,8 @@ fn a_cloned_host_is_told_as_a_fork_and_settled() {
         here.good(&["verify", "--identity", "ops.txt"]);
         here.good(&["status"]);
         assert!(!here.good(&["prune"]).out.contains("fork"));
+        let audited = here.run(&["audit"]);
+        assert!(audited.code != 4 && !audited.out.contains("fork"), "{}{}", audited.out, audited.err);
     }
 }
 

@@ -104,6 +104,14 @@ fn another_machine_pulls_restores_and_loses_nothing_that_the_source_loses() {
     let restored = files_below(&out).into_iter().find(|path| path.ends_with("a.bin")).unwrap();
     assert_eq!(fs::read(restored).unwrap(), fs::read(producer.path("data/a.bin")).unwrap());
 
+    // A grant that is made later is pulled too: fails without `replicate_grants` in `backlog`.
+    producer.good(&["key", "new", "new.txt"]);
+    producer.good(&["key", "grant", &producer.recipient("new.txt"), "--identity", "ops.txt"]);
+    host.good(&pull);
+    assert!(files_below(&pulled).iter().any(|path| text(path).contains("/grants/")));
+    assert_eq!(content(&pulled), content(&source));
+    assert!(!host.run(&["audit"]).out.contains("did not make"), "an audit takes a grant for a stranger's");
+
     // The source vault is rolled back by whoever has the host: named, and nothing is lost here.
     let whole = content(&pulled);
     let mut newest: Vec<PathBuf> =

@@ -370,6 +370,7 @@ async fn grants_between(
     lanes: &mut Lanes,
     dead: &mut BTreeSet<String>,
 ) {
+    let revoked = &session.config.keys.revoked;
     for source in work.marks.keys() {
         for to in vaults.iter().filter(|to| work.into.as_deref().is_none_or(|into| into == to.name())) {
             for from in vaults.iter().filter(|from| from.name() != to.name()) {
@@ -377,7 +378,7 @@ async fn grants_between(
                     continue;
                 }
                 let place = (session.stack(), source);
-                let (_, errors) = replicate_grants((from, to), signers, place, &session.monitor).await;
+                let (_, errors) = replicate_grants((from, to), signers, place, revoked, &session.monitor).await;
                 for error in errors {
                     dead.extend(silent_vault(vaults, &error).await);
                     lanes.at(from.name(), to.name(), source).errors.push(error.into());

@@ -32,7 +32,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use retention::{Clocks, Freeze, Policy};
 
-use crate::id::{SourceName, StackName};
+use crate::id::{SourceName, StackName, VaultId};
 use crate::signature::Signers;
 use crate::vault::document::{ExpiredDoc, Grounds};
 use crate::vault::layout::{GenerationDir, SnapshotId};
@@ -196,6 +196,7 @@ pub async fn plan_waiving(
             snapshots: snapshots.filter_map(|one| Some((one.id.parse().ok()?, one.text()))).collect(),
             receipted: |doc: &ExpiredDoc| seen.receipts.iter().any(|one| one.generation == dir.id && one.at >= doc.at),
             files: &files,
+            here: vault.id(),
             newest: seen.newest.as_ref(),
             hurry: waiver.now,
             now,
@@ -231,6 +232,8 @@ struct Scene<'a, R: Fn(&ExpiredDoc) -> bool> {
     /// Whether a deletion got so far that its receipt was put.
     receipted: R,
     files: &'a [Entry],
+    /// The vault.
+    here: &'a VaultId,
     newest: Option<&'a SnapshotId>,
     hurry: bool,
     now: DateTime<Utc>,
@@ -252,7 +255,9 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
                 let wanted = !self.delete || !self.listed.iter().all(|id| named.contains(id));
                 let receipted = (self.receipted)(&begun);
                 // One that began before its day was over had been seen in another vault, if it got as far as its receipt.
-                let hurried = begun.grounds.now.is_some() && receipted;
+                // A document that names this vault as the holder is another vault's: it was copied here.
+                let elsewhere = begun.grounds.now.as_ref().is_some_and(|holder| holder.vault != *self.here);
+                let hurried = elsewhere && receipted;
                 let in_time = hurried || announced.is_some_and(|announced| announced.covers(&self.listed, self.now));
                 if !self.listed.is_empty() && (wanted || !in_time) {
                     Action::Withdraw

@@ -2,9 +2,11 @@
 //! another key opens nothing and is told; no signed document changes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use age::secrecy::ExposeSecret;
 use backup_core::grant::{self, Judged, Put, Standing, UnlockError};
+use backup_core::monitor::Monitor;
 use backup_core::prune::{PruneRequest, apply, plan};
 use backup_core::replicate::{Route, replicate, replicate_grants};
 use backup_core::seal::key::{Identities, IdentityError, NewKey};
@@ -18,7 +20,7 @@ use chrono::TimeDelta;
 use retention::{Policy, Span};
 
 use super::watch::{Fault, Watch};
-use super::world::{Script, World, announcement, host_key, make_vault};
+use super::world::{Script, Told, World, announcement, host_key, make_vault};
 
 /// A new operator: recipient and identity.
 fn operator() -> (String, Identities) {
@@ -229,17 +231,22 @@ async fn signed_grants_are_replicated_and_no_others() {
     let route = Route { from: &world.vault, to: &to, signers: &world.signers, monitor: &world.monitor };
     let place = (&world.request.stack, &world.request.source);
     assert_eq!(replicate(route, place.0, place.1, &|_| true, false).await.errors.len(), 0);
-    let copy = async || {
-        let (put, errors) = replicate_grants((&world.vault, &to), &world.signers, place, &world.monitor).await;
+    let told = Arc::new(Told::default());
+    let monitor: Arc<dyn Monitor> = told.clone();
+    let copy_but = async |revoked: &[String]| {
+        let (put, errors) = replicate_grants((&world.vault, &to), &world.signers, place, revoked, &monitor).await;
         assert!(errors.is_empty(), "{errors:?}");
         put
     };
+    let copy = async || copy_but(&[]).await;
     let key = host_key(1);
     let path = doc.dir().grant(&recipient);
     granted(&world, &doc.dir(), &recipient, None).await.unwrap();
     // Fails where what nobody signed is spread.
     assert_eq!((copy().await, to.exists(&path).await.unwrap()), (0, false));
     granted(&world, &doc.dir(), &recipient, Some(&key)).await.unwrap();
+    // Fails where a vault that was away when a recipient was revoked brings its grant back.
+    assert_eq!((copy_but(std::slice::from_ref(&recipient)).await, told.count("which is revoked")), (0, 1));
     assert_eq!((copy().await, copy().await), (1, 0));
     let judged = grant::judge(&to, &world.signers, &path, Some(&doc.public_key)).await.unwrap();
     assert!(matches!(judged, Judged::Signed(_)), "{judged:?}");

@@ -9,7 +9,7 @@ use backup_core::monitor::Monitor;
 use backup_core::prune::purge::{
     PurgeAction, PurgeEnd, PurgePlan, PurgeRequest, Refusal, Undone, apply, plan, reason, undo,
 };
-use backup_core::prune::{self, Action};
+use backup_core::prune::{self, Action, history};
 use backup_core::replicate::{ReplicateError, Replicated, Route, replicate};
 use backup_core::source::{Captured, Sink, Source, SourceError};
 use backup_core::vault::Vault;
@@ -381,6 +381,11 @@ async fn an_import_goes_too_though_no_rule_lets_it() {
     assert!(matches!(purge(&world, import.dir()).await, PurgeEnd::Deleted(_)));
     assert_eq!(below(&world, &import.dir()).await, [""; 0]);
     assert_eq!(world.history().await.len(), 6);
+    // It was no capture, so that its receipt fills no gap between captures.
+    let place = (&world.request.stack, &world.request.source);
+    let none = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let seen = history::read(&world.vault, &world.signers, place, &none.0, &none.1, &none.2).await.unwrap();
+    assert!(seen.receipts.len() == 1 && seen.history.removed.is_empty(), "{:?}", seen.history.removed);
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ pub async fn read(
             .buffered(READS);
         while let Some(one) = read.next().await {
             let (path, Some(signed), complete) = one? else { continue };
-            going.extend(purged.then_some(signed.doc.instant));
+            going.extend((purged && !signed.doc.id.is_imported()).then_some(signed.doc.instant));
             let at = stored.get(&path).copied().unwrap_or(signed.doc.instant);
             let mut stamp = stamp(&signed, at, complete, &marks);
             stamp.pinned |= pinned.contains(&signed.doc.id);
@@ -200,8 +200,10 @@ async fn read_receipts(
     Ok(found)
 }
 
+/// An import that was purged fills no gap between captures: it was none.
 fn instants(receipts: &[ReceiptDoc]) -> Vec<DateTime<Utc>> {
-    receipts.iter().flat_map(|receipt| &receipt.snapshots).map(|(id, _)| id.instant()).collect()
+    let removed = receipts.iter().flat_map(|receipt| &receipt.snapshots);
+    removed.filter(|(id, _)| !id.is_imported()).map(|(id, _)| id.instant()).collect()
 }
 
 /// Data instants of the snapshots that a signed receipt says were removed.

@@ -7,6 +7,7 @@
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use crate::vault::document::PruneStage;
 use crate::vault::protection::Retention;
 use crate::vault::store::Entry;
 use crate::vault::{Vault, VaultError};
@@ -19,7 +20,13 @@ pub(crate) async fn reason(vault: &Vault, files: &[Entry], now: DateTime<Utc>) -
     if !vault.locks() {
         return Ok(None);
     }
-    let seen = stream::iter(files).map(|entry| async move { vault.protection(&entry.path).await });
+    // A prune's own documents are locked as everything that is put, from when they were put; nobody needs them once they are obeyed.
+    let own = |entry: &&Entry| {
+        let name = entry.path.as_str().rsplit('/').next().unwrap_or_default();
+        [PruneStage::Expired, PruneStage::Deleting].iter().any(|stage| name.trim_end_matches(".sig") == stage.file())
+    };
+    let seen = stream::iter(files.iter().filter(|entry| !own(entry)))
+        .map(|entry| async move { vault.protection(&entry.path).await });
     let seen: Vec<Option<Retention>> = seen.buffer_unordered(AT_ONCE).try_collect().await?;
     let kept: Vec<Retention> = seen.into_iter().flatten().filter(|kept| kept.is_in_force(now)).collect();
     if kept.is_empty() {

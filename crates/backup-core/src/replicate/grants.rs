@@ -16,15 +16,17 @@ use crate::vault::{Vault, VaultError};
 use crate::verify::chain_text;
 use crate::words::plain;
 
-/// Puts into `to` the grants that it lacks of generations that both have. Gives how many were put, and what failed.
+/// Puts into `to` the grants that it lacks of generations that both have, but none for a recipient that is `revoked`: a vault
+/// that was away when it was revoked still has those. Gives how many were put, and what failed.
 pub async fn replicate_grants(
     (from, to): (&Vault, &Vault),
     signers: &Signers,
     (stack, source): (&StackName, &SourceName),
+    revoked: &[String],
     monitor: &Arc<dyn Monitor>,
 ) -> (u64, Vec<ReplicateError>) {
     let (mut put, mut errors) = (0, Vec::new());
-    if let Err(error) = copy((from, to), signers, (stack, source), monitor, &mut put, &mut errors).await {
+    if let Err(error) = copy((from, to), signers, (stack, source), (revoked, monitor), &mut put, &mut errors).await {
         errors.push(ReplicateError::Vault(error));
     }
     (put, errors)
@@ -34,7 +36,7 @@ async fn copy(
     (from, to): (&Vault, &Vault),
     signers: &Signers,
     (stack, source): (&StackName, &SourceName),
-    monitor: &Arc<dyn Monitor>,
+    (revoked, monitor): (&[String], &Arc<dyn Monitor>),
     put: &mut u64,
     errors: &mut Vec<ReplicateError>,
 ) -> Result<(), VaultError> {
@@ -45,6 +47,15 @@ async fn copy(
         }
         for path in grant::paths(from, &dir).await? {
             let Judged::Signed(given) = grant::judge(from, signers, &path, None).await? else { continue };
+            if revoked.contains(&given.doc.recipient) {
+                let (recipient, from) = (&given.doc.recipient, from.name());
+                let text = format!(
+                    "vault `{from}` still has a grant for {recipient}, which is revoked: it is not copied; \
+                     `backup key revoke {recipient}` removes it there"
+                );
+                monitor.event(Event::Warning { text });
+                continue;
+            }
             let replaced = match grant::judge(to, signers, &path, None).await? {
                 Judged::Signed(_) => continue,
                 Judged::None => None,

@@ -324,9 +324,12 @@ impl Store for LocalStore {
             let _no_barrier = no_barrier;
             inner.whole("write", to.as_str())?;
             let moved = inner.tree.set_aside(&from, &to).map_err(|e| inner.error("write", to.as_str(), &e))?;
-            let mut touched = lock(&inner.touched);
-            touched.written.extend(with_parents(tree::parent(&to)));
-            touched.seen.extend(with_parents(tree::parent(&from)));
+            // Where nothing lay no folder was made, and the barrier would miss it.
+            if moved {
+                let mut touched = lock(&inner.touched);
+                touched.written.extend(with_parents(tree::parent(&to)));
+                touched.seen.extend(with_parents(tree::parent(&from)));
+            }
             Ok(moved)
         })
         .await

@@ -85,7 +85,7 @@ fn uncommented(line: &str) -> String {
 /// The signers' lines, without comments. They are public keys; only the file's path is private.
 fn signers(config: &Config) -> Result<Vec<String>, CliError> {
     if !config.keys.signer_lines.is_empty() {
-        return Ok(config.keys.signer_lines.clone());
+        return Ok(config.keys.signer_lines.iter().map(|line| uncommented(line)).collect());
     }
     let path = &config.keys.signers;
     let text = fs::read_to_string(path).map_err(|error| {

@@ -190,7 +190,9 @@ fn text(recipient: &str, rows: &[Row], dry_run: bool) -> String {
     let mut table = Table::new(&["VAULT", "SOURCE", "GENERATION", "SNAPSHOTS", "OPENED BY"]);
     for Row { vault, opens, removed } in rows {
         let by = match (&opens.by, removed) {
-            (Standing::Recipient | Standing::Closed { .. }, _) => "its own key",
+            (Standing::Recipient, _) => "its own key",
+            (Standing::Closed { .. }, true) => "maybe a grant that is not believed, removed now",
+            (Standing::Closed { .. }, false) => "maybe a grant that is not believed",
             (_, true) => "a grant, removed now",
             (_, false) if dry_run => "a grant, which would be removed",
             (_, false) => "a grant",

@@ -228,7 +228,8 @@ impl<'a> Pull<'a> {
         }
         self.copy(stack, &is_wanted, false, pulled).await;
         let way = (&self.from, &self.to);
-        let (_, errors) = replicate_grants(way, &self.signers, (stack, &source), &self.monitor).await;
+        let revoked = self.config.as_ref().map_or(&[][..], |config| &config.keys.revoked);
+        let (_, errors) = replicate_grants(way, &self.signers, (stack, &source), revoked, &self.monitor).await;
         pulled.lane.errors.extend(errors.into_iter().map(CliError::from));
         let (_, errors) = replicate_marks(&given, &self.to, &had, &self.monitor).await;
         pulled.lane.errors.extend(errors.into_iter().map(CliError::from));

@@ -215,3 +215,42 @@ fn status_tells_how_far_a_vault_is_behind_also_while_it_is_down() {
         (&0.into(), &0.into(), &0.into())
     );
 }
+
+#[test]
+fn who_may_only_read_the_other_vault_repairs_from_it_and_one_that_is_away_is_told() {
+    let s3 = S3Server::start().unwrap();
+    let keys = |bucket: &harness::s3::Bucket| {
+        format!("AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}\n", bucket.access_key, bucket.secret_key)
+    };
+    let host = Host::new();
+    for name in ["data", "local"] {
+        fs::create_dir(host.path(name)).unwrap();
+    }
+    fs::write(host.path("data/a.bin"), noise(1_200_000)).unwrap();
+    fs::write(host.path("s3.env"), keys(&s3.bucket)).unwrap();
+    fs::set_permissions(host.path("s3.env"), fs::Permissions::from_mode(0o600)).unwrap();
+    host.configure(&format!(
+        "{}[vault.far]\ns3 = {{ endpoint = \"{}\", bucket = \"{}\", prefix = \"v\" }}\n\
+         credentials = {{ file = \"s3.env\" }}\nkeep = {{ within = \"7d\", min = 2 }}\n{SOURCE}",
+        Host::local("local"),
+        s3.bucket.endpoint,
+        s3.bucket.bucket
+    ));
+    host.good(&["init"]);
+    host.good(&["run"]);
+    fs::write(host.path("s3.env"), keys(&s3.reader())).unwrap();
+    let object = one(&host.path("local"), "/objects/", "");
+    let (good, before) = (fs::read(&object).unwrap(), files_below(&s3.files()));
+    let repair = ["verify", "--vault", "local", "--read-data", "1/1", "--repair"];
+    replace(&object, b"bad");
+    // Fails where every vault is opened for writing: the bucket refuses its probe.
+    assert!(host.good(&repair).out.contains("repaired 1 file\n"));
+    assert_eq!((fs::read(&object).unwrap(), files_below(&s3.files())), (good, before));
+    replace(&object, b"bad");
+    fs::write(host.path("s3.env"), keys(&s3.bucket).replace("SECRET_ACCESS_KEY=", "SECRET_ACCESS_KEY=x")).unwrap();
+    let ended = host.run(&repair);
+    // Fails where only the chosen vault's silence is told.
+    assert!(ended.code == 4 && ended.err.contains("vault `far` cannot be used, so no copy"), "{ended:?}");
+    let ended = host.run(&[&repair[..], &["--json"]].concat()).json();
+    assert_eq!(ended["silent"][0]["vault"], "far", "{ended:#}");
+}

@@ -239,14 +239,28 @@ impl<'a> Session<'a> {
         writing: bool,
     ) -> Result<(Vec<Vault>, Vec<(String, CliError)>), CliError> {
         self.check_vault(only)?;
+        let asked = self.config.vaults.iter().filter(|vault| only.is_none_or(|name| name == vault.name));
+        Ok(self.open_each(asked, |_| writing).await)
+    }
+
+    /// All configured vaults, those of them for writing that are named so: others may be ones that can only be read.
+    pub(crate) async fn vaults_writing(&self, writing: impl Fn(&str) -> bool) -> (Vec<Vault>, Vec<(String, CliError)>) {
+        self.open_each(self.config.vaults.iter(), writing).await
+    }
+
+    async fn open_each<'v>(
+        &self,
+        vaults: impl Iterator<Item = &'v config::Vault>,
+        writing: impl Fn(&str) -> bool,
+    ) -> (Vec<Vault>, Vec<(String, CliError)>) {
         let (mut open, mut silent) = (Vec::new(), Vec::new());
-        for vault in self.config.vaults.iter().filter(|vault| only.is_none_or(|name| name == vault.name)) {
-            match self.vault(vault, writing).await {
+        for vault in vaults {
+            match self.vault(vault, writing(&vault.name)).await {
                 Ok(vault) => open.push(vault),
                 Err(error) => silent.push((vault.name.clone(), error)),
             }
         }
-        Ok((open, silent))
+        (open, silent)
     }
 
     /// The configured sources, or those that are named.

@@ -10,6 +10,7 @@
 //! - touch a document that is believed here, however old or new another vault's is;
 //! - put a document where vaults disagree about it, or other than marks and this host's memory say that it is;
 //! - put a snapshot's document before everything that it names is in this vault (the rule of every commit);
+//! - act in a generation that was purged, here or in a vault that could help: that is leaked data;
 //! - act in a generation that a prune announced or deletes. One that a prune took away meanwhile gets nothing either: what
 //!   was put is withdrawn.
 
@@ -23,13 +24,14 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 
 use crate::id::{Hash256, ObjectName};
-use crate::prune::notice;
+use crate::prune::{notice, purge};
 use crate::signature::Signers;
 use crate::vault::document::PruneStage;
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Vault, VaultError};
 use crate::verify::{Place, chain_text, damage_or};
+use crate::words::plain;
 
 /// Objects mended at once: 4 MiB each.
 const MENDS: usize = 4;
@@ -82,6 +84,16 @@ pub enum RepairError {
         generation: String,
         /// The vault.
         vault: String,
+    },
+    /// The generation was purged, or that is announced.
+    #[error("generation `{generation}` was purged in vault `{vault}` ({reason}): nothing of it is brought back")]
+    Purged {
+        /// The generation.
+        generation: String,
+        /// The vault in which it was.
+        vault: String,
+        /// The operator's reason.
+        reason: String,
     },
     /// The vault failed.
     #[error("`{path}` could not be mended")]
@@ -171,13 +183,14 @@ pub struct Repair<'a> {
 struct Bench<'a> {
     ask: Repair<'a>,
     /// The vault failed: nothing more is tried.
-    over: AtomicBool,
+    over: &'a AtomicBool,
 }
 
 /// Mends `places`, generation by generation; what a snapshot's document needs is mended with it. Nothing is thrown: each
 /// file says what became of it, in no order that means anything.
 pub async fn repair(ask: Repair<'_>, places: &BTreeSet<Place>) -> Vec<Mend> {
-    let bench = Bench { ask, over: AtomicBool::new(false) };
+    let over = AtomicBool::new(false);
+    let bench = Bench { ask, over: &over };
     let mut by_generation: BTreeMap<Option<&GenerationDir>, Vec<&Place>> = BTreeMap::new();
     for place in places {
         by_generation.entry(place.dir()).or_default().push(place);
@@ -202,7 +215,33 @@ impl<'a> Bench<'a> {
         self.ask.others.iter().filter(move |other| other.id() != id)
     }
 
-    /// Everything of one generation, with a look for a prune before and after.
+    /// Vaults that say of a generation that it was not purged there, so that they may help; a purge that any vault tells of
+    /// stands against all. One that does not answer has no say and gives nothing.
+    async fn helpers(&self, dir: &GenerationDir) -> Result<Vec<Vault>, RepairError> {
+        let purged = |vault: &Vault, reason: &str| RepairError::Purged {
+            generation: dir.id.to_string(),
+            vault: vault.name().to_owned(),
+            reason: plain(reason),
+        };
+        let (vault, signers) = (self.ask.vault, self.ask.signers);
+        // One that is only announced here is met by `standing`.
+        match purge::done(vault, signers, dir).await {
+            Ok(None) => {}
+            Ok(Some(reason)) => return Err(purged(vault, &reason)),
+            Err(source) => return Err(self.failed(&dir.dir(), source)),
+        }
+        let mut helpers = Vec::new();
+        for other in self.others() {
+            match purge::reason(other, signers, dir).await {
+                Ok(None) => helpers.push(other.clone()),
+                Ok(Some(reason)) => return Err(purged(other, &reason)),
+                Err(_) => {}
+            }
+        }
+        Ok(helpers)
+    }
+
+    /// Everything of one generation, with a look for a purge before, and for a prune before and after.
     async fn generation(&self, dir: &GenerationDir, places: Vec<&Place>, mends: &mut Vec<Mend>) {
         let first = places.first().map(|place| place.path().to_string()).unwrap_or_default();
         let standing = match notice::standing(self.ask.vault, self.ask.signers, dir).await {
@@ -221,6 +260,31 @@ impl<'a> Bench<'a> {
             mends.extend(places.into_iter().map(|place| Mend { place: place.clone(), outcome: outcome() }));
             return;
         }
+        let helpers = match self.helpers(dir).await {
+            Ok(helpers) => helpers,
+            Err(error) => {
+                let mut places = places.into_iter();
+                mends.extend(places.next().map(|place| Mend { place: place.clone(), outcome: Outcome::Not(error) }));
+                for place in places {
+                    // Each file is named with the same.
+                    let outcome = match mends.last().map(|mend| &mend.outcome) {
+                        Some(Outcome::Not(RepairError::Purged { generation, vault, reason })) => {
+                            let (generation, vault, reason) = (generation.clone(), vault.clone(), reason.clone());
+                            Outcome::Not(RepairError::Purged { generation, vault, reason })
+                        }
+                        _ => self.not_tried(place).outcome,
+                    };
+                    mends.push(Mend { place: place.clone(), outcome });
+                }
+                return;
+            }
+        };
+        let bench = Bench { ask: Repair { others: &helpers, ..self.ask }, over: self.over };
+        bench.fill(dir, places, mends).await;
+    }
+
+    /// [`Bench::generation`], after the looks.
+    async fn fill(&self, dir: &GenerationDir, places: Vec<&Place>, mends: &mut Vec<Mend>) {
         let mut made = Vec::new();
         let (objects, documents): (Vec<&Place>, Vec<&Place>) =
             places.into_iter().partition(|place| matches!(place, Place::Object(..)));

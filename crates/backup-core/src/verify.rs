@@ -31,7 +31,7 @@ use crate::vault::{Signed, Vault, VaultError};
 
 pub(crate) use chain::{Chains, chains};
 pub use chain::{Fork, forks_of};
-pub use pace::{Coverage, Pace, Reads};
+pub use pace::{Bad, Coverage, Pace, Reads};
 
 /// Objects that are read and hashed at once: 4 MiB each.
 const READS: usize = 6;
@@ -456,6 +456,11 @@ async fn hash_objects(
                 bad.insert(name, damage_or(vault, error).await?);
             }
         }
+    }
+    // Time that is up must not make anything good again.
+    let before = pace.bad.into_iter().flatten().filter(|((at, _), _)| at == dir);
+    for ((_, name), text) in before.filter(|((_, name), _)| objects.contains_key(name) && !read.contains_key(name)) {
+        bad.insert(*name, text.clone());
     }
     let left = names.iter().flatten().filter(|name| !read.contains_key(*name));
     verified.coverage.left_bytes += left.filter_map(|name| objects.get(name)).sum::<u64>();

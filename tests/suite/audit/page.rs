@@ -141,7 +141,14 @@ fn the_page_passes_a_good_vault_and_catches_each_harm() {
     assert!(code == 1 && lines.iter().all(|line| told.contains(line)), "{told}");
     // What belongs to nothing is named, and is no damage.
     fs::write(host.path("local/s/docs/readme"), "x").unwrap();
+    let generation = document(&host.path("local"), 0).parent().unwrap().parent().unwrap().to_owned();
+    fs::create_dir(generation.join("grants")).unwrap();
+    for name in ["0123456789abcdef.json", "0123456789abcdef.json.sig", "notes.json"] {
+        fs::write(generation.join("grants").join(name), "x").unwrap();
+    }
     let (code, told) = page(&host, "local", &[]);
     assert!(code == 0 && told.contains("note: belongs to nothing: ./readme"), "{told}");
+    // Fails where a grant is a stranger's file, or anything is a grant.
+    assert!(told.contains("/grants/notes.json") && !told.contains("0123456789abcdef"), "{told}");
     assert_eq!(page(&host, "local", &["2026-01-01", "more"]).0, 2);
 }

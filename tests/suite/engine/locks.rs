@@ -10,8 +10,9 @@ use backup_core::prune::purge::{self, PurgeAction, PurgeEnd, PurgeRequest, Refus
 use backup_core::prune::{Action, PrunePlan, PruneRequest, apply, plan};
 use backup_core::vault::Vault;
 use backup_core::vault::document::{MarkKind, SnapshotDoc};
-use backup_core::vault::protection::{LockMode, Retention};
+use backup_core::vault::protection::{LockMode, LockRule, Retention};
 use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
+use backup_core::verify::Fraction;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use retention::{Policy, Span};
@@ -22,8 +23,11 @@ use super::world::{Script, World};
 /// What keeps which path.
 type Kept = Arc<Mutex<BTreeMap<String, Retention>>>;
 
+/// What the store tells nobody about.
+type Refused = Arc<Mutex<BTreeSet<String>>>;
+
 #[derive(Debug, Clone)]
-struct Locks(Watch, Kept);
+struct Locks(Watch, Kept, Refused);
 
 #[async_trait]
 impl Store for Locks {
@@ -58,6 +62,10 @@ impl Store for Locks {
         true
     }
     async fn protection(&self, path: &StorePath) -> Result<Option<Retention>, StoreError> {
+        if self.2.lock().unwrap().contains(path.as_str()) {
+            let (path, store) = (path.to_string(), self.describe());
+            return Err(StoreError::Denied { action: "read", path, store, reason: "the test says so".to_owned() });
+        }
         Ok(self.1.lock().unwrap().get(path.as_str()).cloned())
     }
     async fn hold(&self, path: &StorePath, on: bool) -> Result<(), StoreError> {
@@ -75,7 +83,7 @@ impl Store for Locks {
 async fn world() -> (World, Kept) {
     let mut world = World::new().await;
     let kept = Kept::default();
-    let store = Arc::new(Locks(world.watch.clone(), Arc::clone(&kept)));
+    let store = Arc::new(Locks(world.watch.clone(), Arc::clone(&kept), Refused::default()));
     world.vault = Vault::open("first", store, None).await.unwrap();
     (world, kept)
 }
@@ -211,4 +219,43 @@ async fn a_purge_is_refused_while_a_lock_lasts() {
     kept.lock().unwrap().clear();
     let planned = purge::plan(&world.vault, &world.signers, &request).await.unwrap();
     assert_eq!(planned.action, PurgeAction::Announce);
+}
+
+#[tokio::test]
+async fn an_audit_asks_for_the_locks_of_its_own_files_and_one_refusal_hides_no_other() {
+    let mut world = World::new().await;
+    let (kept, refused) = (Kept::default(), Refused::default());
+    let store = Arc::new(Locks(world.watch.clone(), Arc::clone(&kept), Arc::clone(&refused)));
+    world.vault = Vault::open("first", store, None).await.unwrap();
+    let doc = world.run(&Script::noise(100_000, 1)).await.unwrap().snapshot.doc;
+    let until = Some(world.store.now() + TimeDelta::days(100));
+    let lock = Retention { mode: Some(LockMode::Compliance), until, legal_hold: false };
+    let ours: Vec<String> =
+        world.vault.list(&doc.dir().dir()).await.unwrap().into_iter().map(|entry| entry.path.to_string()).collect();
+    kept.lock().unwrap().extend(ours.iter().map(|path| (path.clone(), lock.clone())));
+    world.set(&doc.dir().file("notes.txt"), Some(b"x".to_vec())).await;
+    let mode = LockMode::Compliance;
+    let rule = LockRule { mode, window: TimeDelta::days(7), period: TimeDelta::days(7), clock: world.store.clock() };
+    let names = (&world.request.stack, &world.request.source);
+    let all = Some(Fraction { part: 1, of: 1 });
+    let at = Some((&rule, world.store.now()));
+    let locks = async || {
+        let read = backup_core::audit::read(&world.vault, &world.signers, names, all, true, at).await;
+        read.map(|evidence| evidence.locks.unwrap())
+    };
+    let found = locks().await.unwrap();
+    // Fails where strangers' files are asked for.
+    assert!(found.unlocked.is_empty() && found.asked == ours.len(), "{found:?}");
+    let document = doc.dir().snapshot(&doc.id, ".json").to_string();
+    refused.lock().unwrap().insert(document.clone());
+    kept.lock().unwrap().remove(&format!("{document}.sig"));
+    // Fails where one refusal ends it.
+    let found = locks().await.unwrap();
+    let told: BTreeMap<&str, &str> = found.unlocked.iter().map(|(path, why)| (path.as_str(), why.as_str())).collect();
+    assert!(told.len() == 2 && told[document.as_str()].starts_with("not proved: "), "{told:?}");
+    assert_eq!(told[format!("{document}.sig").as_str()], "not locked");
+    // A vault that gives nothing to anybody is no finding about a file.
+    refused.lock().unwrap().extend(ours);
+    world.set(&StorePath::new("vault.json").unwrap(), None).await;
+    assert!(locks().await.is_err());
 }

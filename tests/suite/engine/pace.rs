@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use backup_core::verify::{Depth, Fraction, Pace, Reads, Verified, verify_at};
+use backup_core::verify::{Bad, Depth, Fraction, Pace, Reads, Verified, verify_at};
 use chrono::{NaiveTime, TimeDelta};
 
 use super::world::{Script, World};
@@ -12,6 +12,7 @@ use super::world::{Script, World};
 struct Reader {
     world: World,
     before: Reads,
+    bad: Bad,
 }
 
 impl Reader {
@@ -23,7 +24,7 @@ impl Reader {
                 world.pass(TimeDelta::days(7));
             }
         }
-        Self { world, before: Reads::new() }
+        Self { world, before: Reads::new(), bad: Bad::new() }
     }
 
     /// One call that has time for so many objects, and the objects that it read.
@@ -33,7 +34,8 @@ impl Reader {
         let stop = || asked.fetch_add(1, Ordering::Relaxed) >= objects;
         let now = world.host.now();
         let today = now.date_naive().and_time(NaiveTime::MIN).and_utc();
-        let pace = Pace { stop: Some(&stop), before: Some(&self.before), fresh: Some(today), now };
+        let pace =
+            Pace { stop: Some(&stop), before: Some(&self.before), fresh: Some(today), bad: Some(&self.bad), now };
         let depth = Depth { read: Some(share), identities: None };
         let place = (&world.request.stack, &world.request.source);
         world.watch.fail(None);
@@ -105,4 +107,21 @@ async fn shares_are_read_each_by_itself_and_together_are_everything() {
         left.push(verified.coverage.listed_bytes - verified.coverage.covered_bytes);
     }
     assert!(left.windows(2).all(|pair| pair[0] >= pair[1]) && left[4] == 0, "{left:?}");
+}
+
+#[tokio::test]
+async fn time_that_is_up_makes_nothing_good_that_was_found_damaged() {
+    let mut reader = Reader::new().await;
+    let dir = reader.world.vault.generations(&reader.world.request.stack, &reader.world.request.source).await.unwrap();
+    let listed = reader.world.vault.list_objects(&dir[0]).await.unwrap();
+    let at = (dir[0].clone(), listed[0].name);
+    reader.bad.insert(at.clone(), "it was bad".to_owned());
+    // Fails where a look knows of nothing but what it reads itself.
+    let (verified, read) = reader.call(0, ALL).await;
+    assert!(read.is_empty() && verified.is_damaged(), "{verified:?}");
+    assert_eq!(verified.objects.get(&at).map(String::as_str), Some("it was bad"));
+    assert!(verified.snapshots.iter().any(|verdict| verdict.objects.contains(&at.1)), "{verified:?}");
+    // What is read again is what it is.
+    let (verified, _) = reader.call(1000, ALL).await;
+    assert!(!verified.is_damaged(), "{verified:?}");
 }

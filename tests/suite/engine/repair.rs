@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use backup_core::id::Hash256;
+use backup_core::prune::purge::{PurgeEnd, PurgeRequest, apply, plan};
 use backup_core::recover::RECOVER;
 use backup_core::repair::{Mend, Outcome, Repair, RepairError, repair};
 use backup_core::replicate::{Route, replicate};
 use backup_core::vault::Vault;
-use backup_core::vault::document::{GenerationDoc, MarkDoc, MarkKind, PruneStage, PublicDocument, SnapshotDoc};
+use backup_core::vault::document::{
+    GenerationDoc, Grounds, MarkDoc, MarkKind, PruneStage, PublicDocument, ReceiptDoc, SnapshotDoc,
+};
 use backup_core::vault::layout::{self, signature_of};
 use backup_core::vault::memory::MemoryStore;
 use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
@@ -402,6 +405,89 @@ async fn a_prune_that_begins_meanwhile_leaves_nothing_behind() {
     assert!(matches!(made[0].outcome, Outcome::Not(RepairError::Pruned { .. })), "{made:?}");
     // Fails without `withdraw`: the object stays where nobody will ever look for it.
     assert!(pair.world.watch.memory.stat(&object).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_was_purged_here_or_there_is_not_brought_back() {
+    for announced_there in [false, true] {
+        let pair = Pair::new().await;
+        let dir = pair.docs[0].dir();
+        let object = pair.files().await.remove(0);
+        for path in [object.clone(), pair.commit()] {
+            pair.world.set(&path, Some(b"bad".to_vec())).await;
+        }
+        let places = pair.found().await;
+        assert!(places.len() > 1, "{places:?}");
+        let grounds = Grounds { purge: Some("leaked".to_owned()), ..Grounds::default() };
+        let receipt = |grounds| ReceiptDoc {
+            format: 1,
+            stack: dir.stack.clone(),
+            source: dir.source.clone(),
+            generation: dir.id.clone(),
+            at: pair.world.store.now(),
+            snapshots: Vec::new(),
+            objects: 0,
+            stored_bytes: 0,
+            grounds,
+            signer: pair.world.key.fingerprint(),
+            tool: "backup 0".to_owned(),
+        };
+        let vault = if announced_there {
+            let request = PurgeRequest {
+                dir: dir.clone(),
+                reason: "leaked".to_owned(),
+                even_newest: true,
+                tool: "backup 0".to_owned(),
+            };
+            let plan = plan(&pair.second, &pair.world.signers, &request).await.unwrap();
+            let ended = apply(&pair.second, &pair.world.key, &plan).await.unwrap();
+            assert!(matches!(ended, PurgeEnd::Announced { .. }), "{ended:?}");
+            "second"
+        } else {
+            // Believed only from somebody who is pinned.
+            let forged = ReceiptDoc { signer: host_key(9).fingerprint(), ..receipt(grounds.clone()) };
+            pair.world.vault.put_signed(&forged, &host_key(9)).await.unwrap();
+            let dry = pair.ask(&places, true).await;
+            let purged = |mend: &Mend| matches!(mend.outcome, Outcome::Not(RepairError::Purged { .. }));
+            assert!(dry.iter().any(|mend| matches!(mend.outcome, Outcome::Mendable { .. })), "{dry:?}");
+            assert!(!dry.iter().any(purged), "{dry:?}");
+            pair.world.set(&forged.path(), None).await;
+            pair.world.set(&signature_of(&forged.path()), None).await;
+            pair.world.vault.put_signed(&receipt(grounds), &pair.world.key).await.unwrap();
+            "first"
+        };
+        pair.world.watch.fail(None);
+        let made = pair.ask(&places, false).await;
+        assert_eq!(made.len(), places.len());
+        // Fails without `helpers`, and there without each of its two questions.
+        for mend in &made {
+            let Outcome::Not(RepairError::Purged { vault: at, reason, .. }) = &mend.outcome else { panic!("{made:?}") };
+            assert_eq!((at.as_str(), reason.as_str()), (vault, "leaked"));
+        }
+        assert_eq!(pair.world.watch.paths("put"), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_prune_that_began_and_ended_before_the_commit_leaves_no_snapshot_with_holes() {
+    let pair = Pair::new().await;
+    let dir = pair.docs[1].dir();
+    pair.world.set(&pair.commit(), Some(b"bad".to_vec())).await;
+    let places = BTreeSet::from([Place::Snapshot(dir.clone(), pair.docs[1].id.clone())]);
+    let (memory, below, commit) = (pair.world.watch.memory.clone(), dir.dir(), pair.commit().to_string());
+    pair.world.watch.before_put(move |path| {
+        if path == commit || path == format!("{commit}.sig") {
+            for entry in futures::executor::block_on(memory.list(Some(&below))).unwrap() {
+                if !entry.path.as_str().starts_with(&commit) {
+                    futures::executor::block_on(memory.delete(&entry.path)).unwrap();
+                }
+            }
+        }
+    });
+    let made = pair.ask(&places, false).await;
+    assert!(made.iter().all(|mend| matches!(mend.outcome, Outcome::Not(RepairError::Pruned { .. }))), "{made:?}");
+    // Fails without `holds`: a signed snapshot without its objects.
+    assert_eq!(pair.world.watch.content(dir.dir().as_str()).await, []);
 }
 
 #[tokio::test]

@@ -148,13 +148,21 @@ async fn look(session: &Session<'_>, args: &Args, within: Option<&[&config::Vaul
     session.check_vault(args.vault.as_deref())?;
     let identities = identities(session, args)?;
     let key = identities.is_some().then(|| marker(session)).flatten();
-    // All vaults are opened, also with `--vault`: another one may hold a good copy of what is damaged.
-    let (vaults, mut quiet) = session.vaults(None, key.is_some() || (args.repair && !args.dry_run)).await?;
     let among = |name: &str| within.is_none_or(|within| within.iter().any(|vault| vault.name == name));
     let chosen = |name: &str| args.vault.as_deref().is_none_or(|only| only == name) && among(name);
-    quiet.retain(|(name, _)| chosen(name));
+    // All vaults are opened, also with `--vault`: another one may hold a good copy of what is damaged, and that is only read.
+    let writing = key.is_some() || (args.repair && !args.dry_run);
+    let (vaults, quiet) = session.vaults_writing(|name| writing && chosen(name)).await;
+    let (mut quiet, away): (Vec<_>, Vec<_>) = quiet.into_iter().partition(|(name, _)| chosen(name));
     let targets: Vec<Vault> = vaults.iter().filter(|vault| chosen(vault.name())).cloned().collect();
     let mut end = silent::report(session.cx, &targets, &quiet)?;
+    if args.repair {
+        for (name, error) in &away {
+            let text = format!("vault `{name}` cannot be used, so no copy of it repairs anything: {}", error.message());
+            session.cx.printer.warn(&text, error.advice().unwrap_or("the other vaults are used"));
+        }
+        quiet.extend(away);
+    }
     let only = match &args.id {
         Some(text) => Some(find(session, &targets, &sources, text).await?),
         None => None,
@@ -291,15 +299,17 @@ impl Look<'_> {
         let found = async {
             let mut reading = Reading::new((vault, source), (only, depth), until, state.as_ref(), now).await?;
             let verified = reading.look(self, vault, source).await?;
-            let (verified, mends) = self.mended(vault, source, verified, &mut reading).await?;
+            let (verified, mends, error) = self.mended(vault, source, verified, &mut reading).await;
+            let mut errors: Vec<CliError> = error.into_iter().collect();
             if let Some(state) = &state {
-                reading.remember(state, vault, &verified).await?;
+                errors.extend(reading.remember(state, vault, &verified).await.err());
             }
-            Ok::<_, CliError>((verified, mends))
+            Ok::<_, CliError>((verified, mends, errors))
         };
         match found.await {
-            Ok((verified, mends)) => {
+            Ok((verified, mends, errors)) => {
                 report.mends = mends;
+                report.errors.extend(errors);
                 for verdict in &verified.snapshots {
                     if !verdict.damage.is_empty() {
                         report.elsewhere.push(self.elsewhere(vault, verdict).await);

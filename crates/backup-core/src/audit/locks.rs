@@ -2,18 +2,19 @@
 //!
 //! Object Lock keeps even the owner of the credentials from deleting. What was promised and is not seen counts as not kept: an
 //! auditor reports what is proved. A store is asked once for each file, so not all objects are asked for: those that the
-//! audit reads, else one in [`SAMPLE`], other ones in each generation; documents all.
+//! audit reads, else one in [`SAMPLE`], other ones in each generation; documents all. What this program did not make was
+//! promised no lock, and a file that the store refuses alone hides no other one.
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 
-use crate::id::ObjectName;
 use crate::vault::layout::GenerationDir;
 use crate::vault::protection::{LockMode, LockRule, Retention};
 use crate::vault::store::StorePath;
 use crate::vault::{Vault, VaultError};
-use crate::verify::Fraction;
+use crate::verify::{Fraction, damage_or};
 
+use super::strangers::{Made, belongs};
 use super::{Finding, Kind, count, few};
 
 /// One object in so many is asked for.
@@ -47,8 +48,12 @@ pub(super) async fn read(
         }
         let sample = read.unwrap_or(Fraction { part: 1, of: SAMPLE });
         let files = vault.list(&dir.dir()).await?.into_iter().map(|entry| entry.path);
-        let files: Vec<StorePath> =
-            files.filter(|path| object(dir, path).is_none_or(|name| sample.holds(&name))).collect();
+        let asked = |path: &StorePath| match belongs(&dir.stack, &dir.source, path) {
+            Some(Made::Object(_, name)) => sample.holds(&name),
+            Some(Made::Document) => true,
+            None => false,
+        };
+        let files: Vec<StorePath> = files.filter(asked).collect();
         locks.asked += files.len();
         let mut answers = futures::stream::iter(files)
             .map(async |path| {
@@ -57,18 +62,14 @@ pub(super) async fn read(
             })
             .buffered(AT_ONCE);
         while let Some((path, seen)) = answers.next().await {
-            if let Some(why) = short(seen?.as_ref(), rule.mode, promised) {
-                locks.unlocked.push((path, why));
-            }
+            let why = match seen {
+                Ok(seen) => short(seen.as_ref(), rule.mode, promised),
+                Err(error) => Some(format!("not proved: {}", damage_or(vault, error).await?)),
+            };
+            locks.unlocked.extend(why.map(|why| (path, why)));
         }
     }
     Ok(locks)
-}
-
-/// The object that lies at a path.
-fn object(dir: &GenerationDir, path: &StorePath) -> Option<ObjectName> {
-    let name: ObjectName = path.as_str().rsplit('/').next()?.parse().ok()?;
-    (dir.object(&name) == *path).then_some(name)
 }
 
 /// Why what was seen is less than what was promised.

@@ -65,7 +65,7 @@ pub(super) async fn look(
 }
 
 /// What this program makes.
-enum Made {
+pub(super) enum Made {
     /// An object of a generation.
     Object(GenerationId, ObjectName),
     /// Anything else.
@@ -73,7 +73,7 @@ enum Made {
 }
 
 /// What of this program's a path may be.
-fn belongs(stack: &StackName, source: &SourceName, path: &StorePath) -> Option<Made> {
+pub(super) fn belongs(stack: &StackName, source: &SourceName, path: &StorePath) -> Option<Made> {
     let document = path.as_str().strip_suffix(".sig").unwrap_or(path.as_str());
     let below = document.strip_prefix(layout::source_dir(stack, source).as_str())?.strip_prefix('/')?;
     let (folder, rest) = below.split_once('/')?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::{Bench, Mend, Outcome, RepairError};
 use crate::id::{Hash256, ObjectName};
 use crate::vault::document::{GenerationDoc, MarkDoc, MarkKind, PublicDocument, SnapshotDoc};
+use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::StorePath;
 use crate::vault::{Signed, Vault, VaultError};
@@ -129,20 +130,38 @@ impl Bench<'_> {
             if let Some(expected) = self.facts(dir, id).await.into_iter().find(|fact| *fact != found) {
                 return Err(RepairError::Other { path: path.to_string(), vault: from, found, expected });
             }
-            self.objects_of(&signed.doc, mends).await?;
+            let lines = self.objects_of(&signed.doc, mends).await?;
             let inventory = self.inventory_of(&signed.doc).await?;
+            let put = matches!(inventory, Outcome::Mended { .. });
             if !matches!(inventory, Outcome::Good) {
                 let place = Place::Inventory(dir.clone(), id.clone());
                 mends.push(Mend { place, outcome: inventory });
             }
-            self.put_document(&path, (from, signed)).await
+            let outcome = self.put_document(&path, (from, signed)).await?;
+            if matches!(outcome, Outcome::Mended { .. }) && !self.holds(dir, &lines).await? {
+                let inventory = dir.snapshot(id, ".inventory.zst");
+                for gone in [Some(path.clone()), Some(layout::signature_of(&path)), put.then_some(inventory)] {
+                    let Some(gone) = gone else { continue };
+                    self.ask.vault.delete(&gone).await.map_err(|e| self.failed(&gone, e))?;
+                }
+                return Err(self.pruned(dir));
+            }
+            Ok(outcome)
         };
         let outcome = done.await.unwrap_or_else(Outcome::Not);
         mends.push(Mend { place, outcome });
     }
 
-    /// Mends the objects that a snapshot needs and this vault lists not or with another size.
-    async fn objects_of(&self, doc: &SnapshotDoc, mends: &mut Vec<Mend>) -> Result<(), RepairError> {
+    /// Whether everything that a snapshot needs is still there, just after its document was put: a prune that began and
+    /// ended while its objects were looked at leaves no document behind, only holes.
+    async fn holds(&self, dir: &GenerationDir, lines: &[InventoryLine]) -> Result<bool, RepairError> {
+        let listed = self.ask.vault.list_objects(dir).await.map_err(|e| self.failed(&dir.dir(), e))?;
+        let there: HashMap<ObjectName, u64> = listed.into_iter().map(|line| (line.name, line.bytes)).collect();
+        Ok(lines.iter().all(|line| there.get(&line.name) == Some(&line.bytes)))
+    }
+
+    /// Mends the objects that a snapshot needs and this vault lists not or with another size; gives all that it needs.
+    async fn objects_of(&self, doc: &SnapshotDoc, mends: &mut Vec<Mend>) -> Result<Vec<InventoryLine>, RepairError> {
         let dir = doc.dir();
         let path = dir.snapshot(&doc.id, ".inventory.zst");
         let mut inventory = None;
@@ -167,7 +186,7 @@ impl Bench<'_> {
         if missing > 0 {
             return Err(RepairError::NotWhole { snapshot: doc.id.clone(), missing });
         }
-        Ok(())
+        Ok(lines)
     }
 
     /// SHA-256 of the document that was there, by whoever is believed: marks in any vault, and this host's memory.

@@ -4,7 +4,7 @@
 //! for everybody who knows the same, and whatever stops a call, the next one goes on where it stopped. What was read is
 //! remembered by whoever calls ([`crate::state::State::set_read`]); forgotten, it is read once more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 
@@ -16,6 +16,9 @@ use crate::vault::{Vault, VaultError};
 /// When each object was last read and found good, by generation.
 pub type Reads = HashMap<GenerationDir, HashMap<ObjectName, DateTime<Utc>>>;
 
+/// Objects whose bytes were found damaged, and what is wrong with each.
+pub type Bad = BTreeMap<(GenerationDir, ObjectName), String>;
+
 /// How far one call may read. The default reads everything, in the order of names.
 #[derive(Default)]
 pub struct Pace<'a> {
@@ -25,6 +28,8 @@ pub struct Pace<'a> {
     pub before: Option<&'a Reads>,
     /// Objects read at this instant or later are not read again.
     pub fresh: Option<DateTime<Utc>>,
+    /// What an earlier look of this call found damaged: it counts as damaged as long as it is not read again.
+    pub bad: Option<&'a Bad>,
     /// The instant of this call, at which what it reads was read.
     pub now: DateTime<Utc>,
 }

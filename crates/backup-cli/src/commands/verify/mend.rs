@@ -16,17 +16,18 @@ use crate::error::CliError;
 const ROUNDS: usize = 3;
 
 impl Look<'_> {
-    /// Mends what was found, and what earlier calls found and remembered; gives what was found at last.
+    /// Mends what was found, and what earlier calls found and remembered; gives what was found at last, what was done, and
+    /// why it was not looked at once more, if so: what was done before that is told all the same.
     pub(super) async fn mended(
         &self,
         vault: &Vault,
         source: &Source,
         mut verified: Verified,
         reading: &mut Reading<'_>,
-    ) -> Result<(Verified, Vec<Mend>), CliError> {
+    ) -> (Verified, Vec<Mend>, Option<CliError>) {
         let mut mends: Vec<Mend> = Vec::new();
         if !self.repair {
-            return Ok((verified, mends));
+            return (verified, mends, None);
         }
         for _ in 0..ROUNDS {
             let mut places: BTreeSet<Place> = verified.places.keys().cloned().collect();
@@ -36,6 +37,7 @@ impl Look<'_> {
             }
             let made = self.repair_at(vault, source, &places).await;
             let progress = made.iter().any(Mend::is_made);
+            reading.have_read(&verified, &made);
             for mend in made.into_iter().filter(|mend| !matches!(mend.outcome, Outcome::Good)) {
                 // What was mended in an earlier round and is damaged again is told as it is now.
                 mends.retain(|old| old.place != mend.place);
@@ -44,10 +46,12 @@ impl Look<'_> {
             if !progress {
                 break;
             }
-            reading.have_read(verified);
-            verified = reading.look(self, vault, source).await?;
+            match reading.look(self, vault, source).await {
+                Ok(again) => verified = again,
+                Err(error) => return (verified, mends, Some(error.into())),
+            }
         }
-        Ok((verified, mends))
+        (verified, mends, None)
     }
 
     async fn repair_at(&self, vault: &Vault, source: &Source, places: &BTreeSet<Place>) -> Vec<Mend> {

@@ -3,13 +3,16 @@
 //! With `--max-time` the time that is left is divided among the vaults and sources that are still to be read, so that a
 //! large one starves none; each goes on with what was read longest ago. What was read is remembered in this host's state.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use backup_core::config::Source;
+use backup_core::id::ObjectName;
+use backup_core::repair::{Mend, Outcome};
 use backup_core::state::State;
 use backup_core::vault::Vault;
-use backup_core::vault::layout::SnapshotId;
-use backup_core::verify::{Depth, Pace, Reads, Verified, verify_at};
+use backup_core::vault::layout::{GenerationDir, SnapshotId};
+use backup_core::verify::{Bad, Depth, Pace, Place, Reads, Verified, verify_at};
 use chrono::{DateTime, NaiveTime, Utc};
 
 use super::Look;
@@ -46,8 +49,10 @@ pub(super) struct Reading<'a> {
     /// What was read since is not read again.
     fresh: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
-    /// What was read in earlier rounds of this call.
-    read: Vec<Verified>,
+    /// What earlier rounds of this call read and found good.
+    read: Vec<BTreeMap<GenerationDir, Vec<ObjectName>>>,
+    /// What they found damaged, and nobody mended.
+    bad: Bad,
 }
 
 impl<'a> Reading<'a> {
@@ -65,7 +70,7 @@ impl<'a> Reading<'a> {
         };
         // Another call of the same day goes on behind this one.
         let fresh = until.map(|_| now.date_naive().and_time(NaiveTime::MIN).and_utc());
-        Ok(Self { only, depth, until, before, fresh, now, read: Vec::new() })
+        Ok(Self { only, depth, until, before, fresh, now, read: Vec::new(), bad: Bad::new() })
     }
 
     /// Looks at everything.
@@ -77,24 +82,33 @@ impl<'a> Reading<'a> {
     ) -> Result<Verified, backup_core::vault::VaultError> {
         let over = || self.until.is_some_and(|until| Instant::now() >= until);
         let stop: Option<&(dyn Fn() -> bool + Sync)> = if self.until.is_some() { Some(&over) } else { None };
-        let pace = Pace { stop, before: Some(&self.before), fresh: self.fresh, now: self.now };
+        let pace = Pace { stop, before: Some(&self.before), fresh: self.fresh, bad: Some(&self.bad), now: self.now };
         let at = (look.session.stack(), &source.name);
         verify_at(vault, look.signers, at, self.only, self.depth, &pace).await
     }
 
-    /// What one round read is read.
-    pub(super) fn have_read(&mut self, verified: Verified) {
+    /// What one round read is read; what it found damaged stays so, unless it is good after the repair `made`. The next
+    /// round may have no time to read it again.
+    pub(super) fn have_read(&mut self, verified: &Verified, made: &[Mend]) {
         for (dir, names) in &verified.good {
             let of = self.before.entry(dir.clone()).or_default();
             of.extend(names.iter().map(|name| (*name, self.now)));
         }
-        self.read.push(verified);
+        self.read.push(verified.good.clone());
+        // What does not open has good bytes: only opening it tells.
+        let bad = verified.objects.iter().filter(|(at, _)| !verified.unopened.contains(*at));
+        self.bad = bad.map(|(at, text)| (at.clone(), text.clone())).collect();
+        for mend in made {
+            if let (Place::Object(dir, name), Outcome::Good | Outcome::Mended { .. }) = (&mend.place, &mend.outcome) {
+                self.bad.remove(&(dir.clone(), *name));
+            }
+        }
     }
 
     /// Remembers what was read in all rounds, the last one with it.
     pub(super) async fn remember(&self, state: &State, vault: &Vault, last: &Verified) -> Result<(), CliError> {
-        for verified in self.read.iter().chain([last]) {
-            for (dir, names) in &verified.good {
+        for good in self.read.iter().chain([&last.good]) {
+            for (dir, names) in good {
                 state.set_read(vault.id(), dir, names, self.now).await?;
             }
         }
@@ -105,6 +119,33 @@ impl<'a> Reading<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_round_found_damaged_stays_so_unless_it_was_mended() {
+        let id = "2026-01-01--7d--00000000".parse().unwrap();
+        let dir = GenerationDir { stack: "s".parse().unwrap(), source: "db".parse().unwrap(), id };
+        let [mended, good, left, dry, unopened] = [b"a", b"b", b"c", b"d", b"e"].map(|body| ObjectName::of(body));
+        let mut verified = Verified::default();
+        for name in [mended, good, left, dry, unopened] {
+            verified.objects.insert((dir.clone(), name), "bad".to_owned());
+        }
+        verified.unopened.insert((dir.clone(), unopened));
+        let mend = |name, outcome| Mend { place: Place::Object(dir.clone(), name), outcome };
+        let made = [
+            mend(mended, Outcome::Mended { from: "x".to_owned(), aside: Vec::new() }),
+            mend(good, Outcome::Good),
+            mend(dry, Outcome::Mendable { from: "x".to_owned() }),
+        ];
+        let (before, now) = (Reads::new(), Utc::now());
+        let depth = Depth { read: None, identities: None };
+        let mut reading =
+            Reading { only: None, depth, until: None, before, fresh: None, now, read: Vec::new(), bad: Bad::new() };
+        reading.have_read(&verified, &made);
+        let names: Vec<ObjectName> = reading.bad.keys().map(|(_, name)| *name).collect();
+        let mut expected = vec![left, dry];
+        expected.sort();
+        assert_eq!(names, expected);
+    }
 
     #[test]
     fn time_is_divided_among_what_is_left() {

@@ -136,7 +136,7 @@ mod tests {
             mend(good, Outcome::Good),
             mend(dry, Outcome::Mendable { from: "x".to_owned() }),
         ];
-        let (before, now) = (Reads::new(), Utc::now());
+        let (before, now) = (Reads::new(), DateTime::UNIX_EPOCH);
         let depth = Depth { read: None, identities: None };
         let mut reading =
             Reading { only: None, depth, until: None, before, fresh: None, now, read: Vec::new(), bad: Bad::new() };

@@ -26,6 +26,19 @@ use crate::signature::Signers;
 /// So many versions of one body are tried: somebody who writes over it a million times must not keep a restore busy.
 const TRIED: usize = 20;
 
+/// The versions of an object that are tried, of all, which come newest first: the oldest, oldest first. A name is written
+/// once, so whatever somebody puts over it later is newer, however often.
+fn oldest(all: &[Older]) -> impl Iterator<Item = &Older> {
+    all.iter().rev().take(TRIED)
+}
+
+/// The versions of a document, or of what one names, that are tried: the oldest, oldest first, then the newest. Another one may have
+/// lain in its place before it.
+fn both_ends(all: &[Older]) -> impl Iterator<Item = &Older> {
+    let half = TRIED / 2;
+    all.iter().rev().take(half).chain(all[..all.len().saturating_sub(half)].iter().take(half))
+}
+
 /// Paths that were read from an older version.
 #[derive(Debug, Default)]
 pub(super) struct OlderReads(Mutex<BTreeSet<String>>);
@@ -76,7 +89,7 @@ impl Vault {
     }
 
     async fn find_object(&self, path: &StorePath, name: &Hash256) -> Option<Bytes> {
-        for version in self.store.older(path).await.ok()?.iter().take(TRIED) {
+        for version in oldest(&self.store.older(path).await.ok()?) {
             let Ok(bytes) = self.store.get_older(version, MAX_STORED_BYTES).await else { continue };
             let body = bytes.clone();
             if tokio::task::spawn_blocking(move || Hash256::of(&body)).await.ok()? == *name {
@@ -97,7 +110,7 @@ impl Vault {
         if self.older.is_none() || !is_recoverable(path, &wrong) {
             return Err(wrong);
         }
-        for version in self.store.older(path).await.unwrap_or_default().iter().take(TRIED) {
+        for version in both_ends(&self.store.older(path).await.unwrap_or_default()) {
             match self.store.get_older(version, limit_bytes).await {
                 Ok(bytes) if Hash256::of(&bytes) == *sha256 => {
                     self.note(path);
@@ -139,12 +152,12 @@ impl Vault {
         Err(wrong)
     }
 
-    /// The current body and the older ones, newest first, each with whether it is an older one.
+    /// The current body and older ones, in the order in which they are tried, each with whether it is an older one.
     async fn every(&self, path: &StorePath, limit_bytes: u64) -> Vec<(Bytes, bool)> {
         let mut all = Vec::new();
         all.extend(self.store.get(path, limit_bytes).await.ok().map(|bytes| (bytes, false)));
         let older: Vec<Older> = self.store.older(path).await.unwrap_or_default();
-        for version in older.iter().take(TRIED) {
+        for version in both_ends(&older) {
             all.extend(self.store.get_older(version, limit_bytes).await.ok().map(|bytes| (bytes, true)));
         }
         all
@@ -173,6 +186,32 @@ fn is_recoverable(path: &StorePath, wrong: &VaultError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_over_a_name_hides_no_older_version() {
+        let all = |count: usize| -> Vec<Older> {
+            let older = |at: usize| Older {
+                path: StorePath::new("s").unwrap(),
+                version: at.to_string(),
+                bytes: 0,
+                modified: chrono::DateTime::UNIX_EPOCH,
+            };
+            (0..count).rev().map(older).collect()
+        };
+        let names =
+            |tried: Vec<&Older>| -> Vec<usize> { tried.iter().map(|older| older.version.parse().unwrap()).collect() };
+        let many = all(1000);
+        assert_eq!(names(oldest(&many).collect()), (0..TRIED).collect::<Vec<_>>());
+        let ends: Vec<usize> = (0..10).chain((990..1000).rev()).collect();
+        assert_eq!(names(both_ends(&many).collect()), ends);
+        for few in [0, 1, 9, 10, 11, 19, 20, 21] {
+            let all = all(few);
+            let mut tried = names(both_ends(&all).collect());
+            tried.sort_unstable();
+            tried.dedup();
+            assert_eq!(tried.len(), few.min(TRIED), "{few}");
+        }
+    }
 
     #[test]
     fn only_what_is_written_once_is_looked_for() {

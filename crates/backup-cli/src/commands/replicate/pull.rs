@@ -230,7 +230,7 @@ impl<'a> Pull<'a> {
         let way = (&self.from, &self.to);
         let (_, errors) = replicate_grants(way, &self.signers, (stack, &source), &self.monitor).await;
         pulled.lane.errors.extend(errors.into_iter().map(CliError::from));
-        let (_, errors) = replicate_marks(&given, &self.to, &had, &self.monitor).await;
+        let (_, errors) = replicate_marks(&given, &self.to, &had, &self.signers, &self.monitor).await;
         pulled.lane.errors.extend(errors.into_iter().map(CliError::from));
         Ok(())
     }

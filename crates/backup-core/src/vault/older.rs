@@ -6,19 +6,19 @@
 //!
 //! Why it is safe: an older version is believed for the same reasons as a current body, an object by its name, a document by
 //! its signature and its path. Only what is written once is looked for: what lies below a generation, without prune's two
-//! documents. A mark or a notice that was taken back must stay so, and an older version of it would be a replay.
+//! documents; and `vault.json`, by the id that is pinned ([`Vault::open_for_restore`]). A mark or a notice that was taken back must stay so, and an older version of it would be a replay.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::document::{FORMAT, PruneStage, PublicDocument};
+use super::document::{FORMAT, PruneStage, PublicDocument, VaultDoc};
 use super::layout::{GenerationDir, GenerationId};
 use super::protection::Older;
-use super::store::{StoreError, StorePath};
+use super::store::{Store, StoreError, StorePath};
 use super::{MAX_DOCUMENT_BYTES, MAX_SIGNATURE_BYTES, Signed, Vault, VaultError, layout};
-use crate::id::{Hash256, ObjectName};
+use crate::id::{Hash256, ObjectName, VaultId};
 use crate::json;
 use crate::seal::MAX_STORED_BYTES;
 use crate::signature::Signers;
@@ -50,6 +50,32 @@ impl OlderReads {
 }
 
 impl Vault {
+    /// [`Vault::open`] and [`Vault::reading_older`]: for a restore. Where `vault.json` was deleted or written over, an older
+    /// version of it that carries the pinned id is as good; [`Vault::older_reads`] names it. Without an id nothing says which
+    /// vault is meant, and only the current one is read.
+    pub async fn open_for_restore(
+        name: &str,
+        store: Arc<dyn Store>,
+        pinned: Option<&VaultId>,
+    ) -> Result<Self, VaultError> {
+        let wrong = match Self::open(name, Arc::clone(&store), pinned).await {
+            Ok(vault) => return Ok(vault.reading_older()),
+            Err(wrong) => wrong,
+        };
+        let is_other = matches!(wrong, VaultError::NoVault { .. } | VaultError::OtherVault { .. });
+        let Some(id) = pinned.filter(|_| is_other || is_answer(&wrong)) else { return Err(wrong) };
+        let path = StorePath::new(layout::VAULT_JSON).expect("a path of checked parts");
+        for version in both_ends(&store.older(&path).await.unwrap_or_default()) {
+            let Ok(bytes) = store.get_older(version, MAX_DOCUMENT_BYTES).await else { continue };
+            if json::from_slice::<VaultDoc>(&bytes, FORMAT).is_ok_and(|doc| doc.id == *id) {
+                let vault = Self { name: name.to_owned(), id: id.clone(), store, older: None }.reading_older();
+                vault.note(&path);
+                return Ok(vault);
+            }
+        }
+        Err(wrong)
+    }
+
     /// The same vault, whose reads try older versions where the current one is gone or wrong.
     #[must_use]
     pub fn reading_older(&self) -> Self {
@@ -164,9 +190,9 @@ impl Vault {
     }
 }
 
-/// Whether an older version may take the place of what is wrong: the store answered, and the path is written only once.
-fn is_recoverable(path: &StorePath, wrong: &VaultError) -> bool {
-    let answered = match wrong {
+/// Whether the store answered, and what it answered is wrong.
+fn is_answer(wrong: &VaultError) -> bool {
+    match wrong {
         VaultError::Store { source, .. } => {
             matches!(source, StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Unusable { .. })
         }
@@ -175,12 +201,16 @@ fn is_recoverable(path: &StorePath, wrong: &VaultError) -> bool {
         | VaultError::Occupied { .. }
         | VaultError::Sign { .. } => false,
         _ => true,
-    };
+    }
+}
+
+/// Whether an older version may take the place of what is wrong: the store answered, and the path is written only once.
+fn is_recoverable(path: &StorePath, wrong: &VaultError) -> bool {
     let mut parts = path.as_str().split('/').skip(2);
     let in_generation = parts.next().is_some_and(|part| part.parse::<GenerationId>().is_ok());
     let name = parts.next().unwrap_or_default();
     let notice = [PruneStage::Expired, PruneStage::Deleting].iter().any(|stage| name.starts_with(stage.file()));
-    answered && in_generation && !notice
+    is_answer(wrong) && in_generation && !notice
 }
 
 #[cfg(test)]

@@ -151,8 +151,7 @@ fn a_lock_that_a_bucket_does_not_enforce_is_refused() {
         assert!(ended.out.contains("protection: none: deletable by this host"), "{}", ended.out);
         // Who joins such a vault is refused as who makes it.
         let text = fs::read_to_string(host.path("backup.toml")).unwrap();
-        let unpinned: String =
-            text.lines().filter(|line| !line.starts_with("id = ")).map(|line| format!("{line}\n")).collect();
+        let unpinned = text.lines().filter(|line| !line.starts_with("id = ")).collect::<Vec<_>>().join("\n");
         fs::write(host.path("backup.toml"), &unpinned).unwrap();
         let ended = host.run(&["init", "--adopt", "far"]);
         assert!(ended.code == 2 && ended.err.contains("no lock holds there"), "{}{}", ended.out, ended.err);

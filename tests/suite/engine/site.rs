@@ -298,7 +298,7 @@ impl Site {
         let given = marks(from, &self.signers, stack, source).await;
         match (given, marks(to, &self.signers, stack, source).await) {
             (Ok(given), Ok(there)) => {
-                done.errors.extend(replicate_marks(&given, to, &there, &self.signers, &monitor).await.1)
+                done.errors.extend(replicate_marks(&given, to, &there, &self.signers, &monitor).await.1);
             }
             (Err(error), _) | (_, Err(error)) => done.errors.push(error.into()),
         }

@@ -347,7 +347,7 @@ pub(crate) async fn copy(session: &Session<'_>, vaults: &[Vault], signers: &Sign
         }
     }
     grants_between(session, vaults, signers, &work, &mut lanes, &mut dead).await;
-    marks_between(session, vaults, work, &mut lanes, &mut dead).await;
+    marks_between(session, vaults, signers, work, &mut lanes, &mut dead).await;
     seen(session, vaults, held).await;
     lanes.0.into_values().collect()
 }
@@ -392,6 +392,7 @@ async fn grants_between(
 async fn marks_between(
     session: &Session<'_>,
     vaults: &[Vault],
+    signers: &Signers,
     work: Work,
     lanes: &mut Lanes,
     dead: &mut BTreeSet<String>,
@@ -401,7 +402,7 @@ async fn marks_between(
             let Some(mut there) = have.remove(to.name()) else { continue };
             for from in vaults.iter().filter(|from| from.name() != to.name()) {
                 let Some(given) = have.get(from.name()).filter(|_| !dead.contains(to.name())) else { continue };
-                let (_, errors) = replicate_marks(given, to, &there, &session.monitor).await;
+                let (_, errors) = replicate_marks(given, to, &there, signers, &session.monitor).await;
                 for error in errors {
                     dead.extend(silent_vault(vaults, &error).await);
                     lanes.at(from.name(), to.name(), &source).errors.push(error.into());
@@ -418,6 +419,7 @@ async fn silent_vault(vaults: &[Vault], error: &ReplicateError) -> Option<String
     let (ReplicateError::Vault(cause)
     | ReplicateError::Snapshot { source: cause, .. }
     | ReplicateError::Grant { source: cause, .. }
+    | ReplicateError::Hold { source: cause, .. }
     | ReplicateError::Mark { source: cause, .. }) = error
     else {
         return None;
@@ -426,7 +428,9 @@ async fn silent_vault(vaults: &[Vault], error: &ReplicateError) -> Option<String
     let away = match source {
         StoreError::Full { .. } | StoreError::Missing { .. } | StoreError::Failed { .. } => true,
         // What must not be replaced says nothing about the rest.
-        StoreError::Denied { .. } => !matches!(error, ReplicateError::Mark { .. } | ReplicateError::Grant { .. }),
+        StoreError::Denied { .. } => {
+            !matches!(error, ReplicateError::Mark { .. } | ReplicateError::Grant { .. } | ReplicateError::Hold { .. })
+        }
         _ => false,
     };
     // A body that is given to nobody says nothing about the rest either.

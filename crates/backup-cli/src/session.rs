@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::config::{self, Config, Credentials, Place, SecretRef, SourceKind, State as StatePlace};
-use backup_core::id::{SourceName, StackName};
+use backup_core::id::{SourceName, StackName, VaultId};
 use backup_core::monitor::{Event, Monitor};
 use backup_core::seal::key::{Identities, IdentityError};
 use backup_core::secret::Secret;
@@ -216,12 +216,16 @@ impl<'a> Session<'a> {
 
     /// One configured vault, whose id must be the pinned one.
     pub(crate) async fn vault(&self, vault: &config::Vault, writing: bool) -> Result<Vault, CliError> {
-        let Some(id) = &vault.id else {
-            return Err(CliError::new(Exit::NoVault, format!("vault `{}` has no pinned `id`", vault.name))
-                .hint("make it with `backup init`, which writes its id into the configuration"));
-        };
+        let id = pinned(vault)?;
         let store = self.store(vault, writing).await?;
         Ok(Vault::open(&vault.name, store, Some(id)).await?)
+    }
+
+    /// One configured vault to restore from: what was deleted or written over there is read from older versions.
+    pub(crate) async fn vault_for_restore(&self, vault: &config::Vault) -> Result<Vault, CliError> {
+        let id = pinned(vault)?;
+        let store = self.store(vault, false).await?;
+        Ok(Vault::open_for_restore(&vault.name, store, Some(id)).await?)
     }
 
     /// Refuses the name of a vault that is not configured.
@@ -238,29 +242,30 @@ impl<'a> Session<'a> {
         only: Option<&str>,
         writing: bool,
     ) -> Result<(Vec<Vault>, Vec<(String, CliError)>), CliError> {
-        self.check_vault(only)?;
-        let asked = self.config.vaults.iter().filter(|vault| only.is_none_or(|name| name == vault.name));
-        Ok(self.open_each(asked, |_| writing).await)
+        self.each(only, async |vault| self.vault(vault, writing).await).await
+    }
+
+    /// [`Session::vaults`], each as [`Session::vault_for_restore`].
+    pub(crate) async fn vaults_for_restore(
+        &self,
+        only: Option<&str>,
+    ) -> Result<(Vec<Vault>, Vec<(String, CliError)>), CliError> {
+        self.each(only, async |vault| self.vault_for_restore(vault).await).await
     }
 
     /// All configured vaults, those of them for writing that are named so: others may be ones that can only be read.
     pub(crate) async fn vaults_writing(&self, writing: impl Fn(&str) -> bool) -> (Vec<Vault>, Vec<(String, CliError)>) {
-        self.open_each(self.config.vaults.iter(), writing).await
+        open_each(self.config.vaults.iter(), async |vault| self.vault(vault, writing(&vault.name)).await).await
     }
 
-    async fn open_each<'v>(
+    async fn each(
         &self,
-        vaults: impl Iterator<Item = &'v config::Vault>,
-        writing: impl Fn(&str) -> bool,
-    ) -> (Vec<Vault>, Vec<(String, CliError)>) {
-        let (mut open, mut silent) = (Vec::new(), Vec::new());
-        for vault in vaults {
-            match self.vault(vault, writing(&vault.name)).await {
-                Ok(vault) => open.push(vault),
-                Err(error) => silent.push((vault.name.clone(), error)),
-            }
-        }
-        (open, silent)
+        only: Option<&str>,
+        open_one: impl AsyncFn(&config::Vault) -> Result<Vault, CliError>,
+    ) -> Result<(Vec<Vault>, Vec<(String, CliError)>), CliError> {
+        self.check_vault(only)?;
+        let asked = self.config.vaults.iter().filter(|vault| only.is_none_or(|name| name == vault.name));
+        Ok(open_each(asked, open_one).await)
     }
 
     /// The configured sources, or those that are named.
@@ -275,6 +280,14 @@ impl<'a> Session<'a> {
         }
         Ok(self.config.sources.iter().filter(|s| only.is_empty() || only.contains(&s.name)).collect())
     }
+}
+
+/// The id that the configuration pins.
+fn pinned(vault: &config::Vault) -> Result<&VaultId, CliError> {
+    vault.id.as_ref().ok_or_else(|| {
+        CliError::new(Exit::NoVault, format!("vault `{}` has no pinned `id`", vault.name))
+            .hint("make it with `backup init`, which writes its id into the configuration")
+    })
 }
 
 /// The engine's source for a configured one.
@@ -438,4 +451,19 @@ fn private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CliError> {
             None => wrong,
         }
     })
+}
+
+/// Opens vaults one after the other: those that answer, and why the others did not.
+async fn open_each<'v>(
+    vaults: impl Iterator<Item = &'v config::Vault>,
+    open_one: impl AsyncFn(&config::Vault) -> Result<Vault, CliError>,
+) -> (Vec<Vault>, Vec<(String, CliError)>) {
+    let (mut open, mut silent) = (Vec::new(), Vec::new());
+    for vault in vaults {
+        match open_one(vault).await {
+            Ok(vault) => open.push(vault),
+            Err(error) => silent.push((vault.name.clone(), error)),
+        }
+    }
+    (open, silent)
 }

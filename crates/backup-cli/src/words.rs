@@ -37,8 +37,10 @@ pub(crate) fn older_reads(vault: &Vault) -> Option<String> {
         1 => "1 file was".to_owned(),
         count => format!("{count} files were"),
     };
+    let itself = vault.older_reads().iter().any(|path| path == "vault.json");
+    let itself = if itself { ", `vault.json` among them, without which nothing else opens this vault" } else { "" };
     Some(format!(
-        "vault `{}`: {files} read from older versions: somebody deleted or wrote over what is there",
+        "vault `{}`: {files} read from older versions{itself}: somebody deleted or wrote over what is there",
         vault.name()
     ))
 }

@@ -24,6 +24,7 @@ use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 
 use crate::id::{Hash256, ObjectName};
+use crate::mark::hold;
 use crate::prune::{notice, purge};
 use crate::signature::Signers;
 use crate::vault::document::PruneStage;
@@ -114,6 +115,18 @@ pub enum RepairError {
         /// What was read.
         #[source]
         source: VaultError,
+    },
+    /// It was put, and a pinned snapshot needs it, but the store did not put it under a legal hold.
+    #[error(
+        "`{path}` is good in vault `{vault}`, and is not held as a pinned snapshot's files are ({reason}): repeat `backup pin`"
+    )]
+    NotHeld {
+        /// The file.
+        path: String,
+        /// The vault.
+        vault: String,
+        /// Why, in words.
+        reason: String,
     },
     /// The vault had failed before.
     #[error("`{path}` was not tried: vault `{vault}` had failed before")]
@@ -306,7 +319,25 @@ impl<'a> Bench<'a> {
         if made.iter().any(Mend::is_made) && self.was_pruned(dir).await {
             self.withdraw(dir, &mut made).await;
         }
+        self.hold(dir, &mut made).await;
         mends.append(&mut made);
+    }
+
+    /// What was put has no legal hold yet, and a pinned snapshot may need it.
+    async fn hold(&self, dir: &GenerationDir, made: &mut [Mend]) {
+        let mut put = BTreeSet::new();
+        for path in made.iter().filter(|mend| mend.is_made()).map(|mend| mend.place.path()) {
+            put.insert(layout::signature_of(&path));
+            put.insert(path);
+        }
+        let vault = self.ask.vault;
+        if let Err(error) = hold::again(vault, self.ask.signers, dir, &put).await {
+            let reason = chain_text(&error);
+            for mend in made.iter_mut().filter(|mend| mend.is_made()) {
+                let (path, vault, reason) = (mend.place.path().to_string(), vault.name().to_owned(), reason.clone());
+                mend.outcome = Outcome::Not(RepairError::NotHeld { path, vault, reason });
+            }
+        }
     }
 
     /// Whether a prune began (or began and ended) to delete the generation while it was mended.

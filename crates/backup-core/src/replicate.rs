@@ -89,6 +89,17 @@ pub enum ReplicateError {
         #[source]
         source: VaultError,
     },
+    /// A snapshot that is pinned in the second vault could not be put under a legal hold there.
+    #[error("snapshot `{snapshot}` is pinned in vault `{to}`, and its files could not be held there")]
+    Hold {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The vault.
+        to: String,
+        /// Why.
+        #[source]
+        source: VaultError,
+    },
     /// The first vault's inventory names an object that the first vault does not have.
     #[error("snapshot `{snapshot}` needs object `{object}`, which vault `{from}` does not hold")]
     Incomplete {
@@ -135,6 +146,7 @@ impl ReplicateError {
             Self::Vault(_) => false,
             Self::Mark { .. }
             | Self::Grant { .. }
+            | Self::Hold { .. }
             | Self::Snapshot { .. }
             | Self::Incomplete { .. }
             | Self::Pruned { .. }

@@ -8,17 +8,22 @@ use backup_core::mark::hold;
 use backup_core::mark::{self, Change};
 use backup_core::prune::purge::{self, PurgeAction, PurgeEnd, PurgeRequest, Refusal};
 use backup_core::prune::{Action, PrunePlan, PruneRequest, apply, plan};
+use backup_core::repair::{Repair, repair};
+use backup_core::replicate::{Route, marks, replicate, replicate_marks};
 use backup_core::vault::Vault;
 use backup_core::vault::document::{MarkKind, SnapshotDoc};
+use backup_core::vault::inventory::InventoryLine;
+use backup_core::vault::layout::signature_of;
+use backup_core::vault::memory::MemoryStore;
 use backup_core::vault::protection::{LockMode, LockRule, Retention};
 use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
-use backup_core::verify::Fraction;
+use backup_core::verify::{Fraction, Place};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use retention::{Policy, Span};
 
 use super::watch::Watch;
-use super::world::{Script, World};
+use super::world::{Script, World, make_vault};
 
 /// What keeps which path.
 type Kept = Arc<Mutex<BTreeMap<String, Retention>>>;
@@ -258,4 +263,66 @@ async fn an_audit_asks_for_the_locks_of_its_own_files_and_one_refusal_hides_no_o
     refused.lock().unwrap().extend(ours);
     world.set(&StorePath::new("vault.json").unwrap(), None).await;
     assert!(locks().await.is_err());
+}
+
+#[tokio::test]
+async fn a_pin_that_travels_holds_and_so_does_what_a_repair_puts() {
+    let world = World::new().await;
+    let doc = world.run(&Script::noise(200_000, 1)).await.unwrap().snapshot.doc;
+    let (there, kept) = (Watch::new(MemoryStore::new(world.store.clock())), Kept::default());
+    make_vault("second", &there, world.store.now()).await;
+    let store = Arc::new(Locks(there.clone(), Arc::clone(&kept), Refused::default()));
+    let to = Vault::open("second", store, None).await.unwrap();
+    let route = Route { from: &world.vault, to: &to, signers: &world.signers, monitor: &world.monitor };
+    let (stack, source) = (&world.request.stack, &world.request.source);
+    let travel = async || {
+        let done = replicate(route, stack, source, &|_| true, false).await;
+        assert!(done.errors.is_empty(), "{done:?}");
+        let read = async |vault| marks(vault, &world.signers, stack, source).await.unwrap();
+        let (given, had) = (read(&world.vault).await, read(&to).await);
+        let (put, errors) = replicate_marks(&given, &to, &had, &world.signers, &world.monitor).await;
+        assert!(errors.is_empty(), "{errors:?}");
+        put
+    };
+    let held = || -> BTreeSet<String> { kept.lock().unwrap().keys().cloned().collect() };
+    let dir = doc.dir();
+    let mut needed: BTreeSet<String> =
+        to_names(&world.vault.get_inventory(&doc).await.unwrap().0, |line| dir.object(&line.name));
+    for document in [dir.file("generation.json"), dir.snapshot(&doc.id, ".json")] {
+        needed.extend([document.to_string(), signature_of(&document).to_string()]);
+    }
+    needed.insert(dir.snapshot(&doc.id, ".inventory.zst").to_string());
+
+    assert_eq!((travel().await, held()), (0, BTreeSet::new()), "nothing is pinned");
+    let path = dir.snapshot(&doc.id, ".json");
+    let signed = world.vault.get_signed::<SnapshotDoc>(&path, &world.signers).await.unwrap();
+    let who = (&world.key, &world.signers);
+    mark::set(&world.vault, who, &signed, MarkKind::Pin, (world.host.now(), "backup 0")).await.unwrap();
+    assert_eq!(travel().await, 1);
+    // Fails where only the mark travels.
+    assert_eq!(held(), needed);
+    kept.lock().unwrap().clear();
+    assert_eq!(travel().await, 0);
+    assert_eq!(held(), needed, "a call that died between mark and hold is mended by the next");
+
+    let object = world.vault.get_inventory(&doc).await.unwrap().0[0].name;
+    let lost = dir.object(&object);
+    there.delete(&lost).await.unwrap();
+    kept.lock().unwrap().remove(lost.as_str());
+    let ask = Repair {
+        vault: &to,
+        others: std::slice::from_ref(&world.vault),
+        signers: &world.signers,
+        heads: &[],
+        at: world.host.now(),
+        dry_run: false,
+    };
+    let made = repair(ask, &BTreeSet::from([Place::Object(dir.clone(), object)])).await;
+    assert!(made.iter().all(backup_core::repair::Mend::is_made), "{made:?}");
+    // Fails where a repair leaves it to others.
+    assert_eq!(held(), needed);
+}
+
+fn to_names(lines: &[InventoryLine], path: impl Fn(&InventoryLine) -> StorePath) -> BTreeSet<String> {
+    lines.iter().map(|line| path(line).to_string()).collect()
 }

@@ -48,8 +48,8 @@ impl Pair {
     async fn copy_marks(&self) -> (u64, Vec<ReplicateError>) {
         let world = &self.world;
         let read = async |vault| marks(vault, &world.signers, &world.request.stack, &world.request.source).await;
-        replicate_marks(&read(&world.vault).await.unwrap(), &self.to, &read(&self.to).await.unwrap(), &world.monitor)
-            .await
+        let (given, there) = (read(&world.vault).await.unwrap(), read(&self.to).await.unwrap());
+        replicate_marks(&given, &self.to, &there, &world.signers, &world.monitor).await
     }
 
     async fn copy_all(&self) -> Replicated {

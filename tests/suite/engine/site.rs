@@ -297,7 +297,9 @@ impl Site {
         let mut done = replicate(route, stack, source, &|id| wanted.contains(id.as_str()), false).await;
         let given = marks(from, &self.signers, stack, source).await;
         match (given, marks(to, &self.signers, stack, source).await) {
-            (Ok(given), Ok(there)) => done.errors.extend(replicate_marks(&given, to, &there, &monitor).await.1),
+            (Ok(given), Ok(there)) => {
+                done.errors.extend(replicate_marks(&given, to, &there, &self.signers, &monitor).await.1);
+            }
             (Err(error), _) | (_, Err(error)) => done.errors.push(error.into()),
         }
         done

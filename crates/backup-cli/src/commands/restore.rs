@@ -26,7 +26,7 @@ use crate::exit::Exit;
 use crate::{session, terminal, words};
 use proof::Proof;
 use scene::Scene;
-pub(crate) use scene::at_address;
+pub(crate) use scene::{Purpose, at_address};
 use work::Work;
 
 /// How much is compared after a restore.

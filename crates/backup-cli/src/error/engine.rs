@@ -271,6 +271,7 @@ fn replicate(error: &ReplicateError) -> Advice {
         ReplicateError::Snapshot { source, .. }
         | ReplicateError::Mark { source, .. }
         | ReplicateError::Grant { source, .. }
+        | ReplicateError::Hold { source, .. }
         | ReplicateError::Vault(source) => vault(source),
         ReplicateError::Incomplete { .. } => say(Exit::Damage, "see what is missing with `backup verify`"),
         ReplicateError::Purged { .. } => say(

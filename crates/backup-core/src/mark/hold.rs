@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use crate::prune::notice;
 use crate::signature::Signers;
 use crate::vault::document::{MarkKind, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
@@ -22,7 +23,57 @@ pub async fn set(vault: &Vault, snapshot: &Signed<SnapshotDoc>) -> Result<u64, V
     if !vault.locks() {
         return Ok(0);
     }
-    all(vault, files(vault, &snapshot.doc).await?, true).await
+    let (dir, mut files) = (snapshot.doc.dir(), files(vault, &snapshot.doc).await?);
+    // Last: what [`keep`] looks at says that the others are held.
+    let document = dir.snapshot(&snapshot.doc.id, ".json");
+    files.remove(&document);
+    Ok(all(vault, files, true).await? + all(vault, BTreeSet::from([document]), true).await?)
+}
+
+/// Holds every file of a snapshot that has a believed pin in this vault, unless its document is held already: for a pin, or a
+/// snapshot, that was copied there. Gives how many. Does nothing where the store has no locks.
+pub async fn keep(vault: &Vault, signers: &Signers, dir: &GenerationDir, id: &SnapshotId) -> Result<u64, VaultError> {
+    if !vault.locks() {
+        return Ok(0);
+    }
+    let Some(snapshot) = pinned(vault, signers, dir, id).await? else { return Ok(0) };
+    let held = vault.protection(&dir.snapshot(id, ".json")).await?.is_some_and(|kept| kept.legal_hold);
+    if held { Ok(0) } else { set(vault, &snapshot).await }
+}
+
+/// Holds those of `put`, files of one generation that were put anew, that a pinned snapshot needs; gives how many. Does
+/// nothing where the store has no locks.
+pub async fn again(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+    put: &BTreeSet<StorePath>,
+) -> Result<u64, VaultError> {
+    let listed = if vault.locks() && !put.is_empty() { vault.snapshots(dir).await? } else { Vec::new() };
+    let mut needed = BTreeSet::new();
+    for id in &listed {
+        if let Some(snapshot) = pinned(vault, signers, dir, id).await? {
+            needed.extend(files(vault, &snapshot.doc).await?.into_iter().filter(|path| put.contains(path)));
+        }
+    }
+    all(vault, needed, true).await
+}
+
+/// The document of a snapshot whose pin is believed; `None` where it has none, or is itself not believed.
+async fn pinned(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+    id: &SnapshotId,
+) -> Result<Option<Signed<SnapshotDoc>>, VaultError> {
+    if !super::is_there(vault, dir, id, MarkKind::Pin).await? {
+        return Ok(None);
+    }
+    match vault.get_signed::<SnapshotDoc>(&dir.snapshot(id, ".json"), signers).await {
+        Ok(snapshot) => Ok(super::has(vault, signers, &snapshot, MarkKind::Pin).await?.then_some(snapshot)),
+        Err(error) if notice::is_foreign(vault, &error).await => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Lifts the hold from every file of a snapshot that no other pinned snapshot of its generation needs; gives from how many.

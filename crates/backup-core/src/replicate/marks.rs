@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::ReplicateError;
 use crate::id::{SourceName, StackName};
+use crate::mark::hold;
 use crate::monitor::{Event, Monitor};
 use crate::prune::notice;
 use crate::signature::Signers;
@@ -83,11 +84,13 @@ fn marked(stack: &StackName, source: &SourceName, path: &StorePath) -> Option<Sn
 }
 
 /// Puts into `to`, which has `there`, what it lacks of `given`. Gives how many were put, and what failed: a vault that fails
-/// as a whole ends it, a place that the store does not let be replaced does not.
+/// as a whole ends it, a place that the store does not let be replaced does not. Where the store has locks, what is pinned
+/// there afterwards is held, also where only the snapshot came later than its pin.
 pub async fn replicate_marks(
     given: &Marks,
     to: &Vault,
     there: &Marks,
+    signers: &Signers,
     monitor: &Arc<dyn Monitor>,
 ) -> (u64, Vec<ReplicateError>) {
     let (mut put, mut errors) = (0, Vec::new());
@@ -105,12 +108,45 @@ pub async fn replicate_marks(
                 let over = is_away(&source);
                 errors.push(ReplicateError::Mark { path: path.to_string(), to: to.name().to_owned(), source });
                 if over {
-                    break;
+                    return (put, errors);
                 }
             }
         }
     }
+    if to.locks() {
+        errors.extend(hold_pinned([given, there], to, signers).await);
+    }
     (put, errors)
+}
+
+/// Holds what is pinned in `to` by one of `marks`.
+async fn hold_pinned(marks: [&Marks; 2], to: &Vault, signers: &Signers) -> Vec<ReplicateError> {
+    let mut pins: BTreeMap<(StackName, SourceName), BTreeSet<SnapshotId>> = BTreeMap::new();
+    for mark in marks.into_iter().flat_map(|marks| marks.signed.values()).filter(|mark| mark.doc.mark == MarkKind::Pin)
+    {
+        let of = (mark.doc.stack.clone(), mark.doc.source.clone());
+        pins.entry(of).or_default().insert(mark.doc.snapshot.clone());
+    }
+    let mut errors = Vec::new();
+    for ((stack, source), pinned) in pins {
+        let history = match to.history(&stack, &source).await {
+            Ok(history) => history,
+            Err(error) => {
+                errors.push(ReplicateError::Vault(error));
+                return errors;
+            }
+        };
+        for (dir, id) in history.into_iter().filter(|(_, id)| pinned.contains(id)) {
+            if let Err(source) = hold::keep(to, signers, &dir, &id).await {
+                let over = is_away(&source);
+                errors.push(ReplicateError::Hold { snapshot: id, to: to.name().to_owned(), source });
+                if over {
+                    return errors;
+                }
+            }
+        }
+    }
+    errors
 }
 
 /// Whether a vault will not take the next mark either.

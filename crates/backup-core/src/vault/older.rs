@@ -6,25 +6,38 @@
 //!
 //! Why it is safe: an older version is believed for the same reasons as a current body, an object by its name, a document by
 //! its signature and its path. Only what is written once is looked for: what lies below a generation, without prune's two
-//! documents. A mark or a notice that was taken back must stay so, and an older version of it would be a replay.
+//! documents; and `vault.json`, by the id that is pinned ([`Vault::open_for_restore`]). A mark or a notice that was taken back must stay so, and an older version of it would be a replay.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::document::{FORMAT, PruneStage, PublicDocument};
+use super::document::{FORMAT, PruneStage, PublicDocument, VaultDoc};
 use super::layout::{GenerationDir, GenerationId};
 use super::protection::Older;
-use super::store::{StoreError, StorePath};
+use super::store::{Store, StoreError, StorePath};
 use super::{MAX_DOCUMENT_BYTES, MAX_SIGNATURE_BYTES, Signed, Vault, VaultError, layout};
-use crate::id::{Hash256, ObjectName};
+use crate::id::{Hash256, ObjectName, VaultId};
 use crate::json;
 use crate::seal::MAX_STORED_BYTES;
 use crate::signature::Signers;
 
 /// So many versions of one body are tried: somebody who writes over it a million times must not keep a restore busy.
 const TRIED: usize = 20;
+
+/// The versions of an object that are tried, of all, which come newest first: the oldest, oldest first. A name is written
+/// once, so whatever somebody puts over it later is newer, however often.
+fn oldest(all: &[Older]) -> impl Iterator<Item = &Older> {
+    all.iter().rev().take(TRIED)
+}
+
+/// The versions of a document, or of what one names, that are tried: the oldest, oldest first, then the newest. Another one may have
+/// lain in its place before it.
+fn both_ends(all: &[Older]) -> impl Iterator<Item = &Older> {
+    let half = TRIED / 2;
+    all.iter().rev().take(half).chain(all[..all.len().saturating_sub(half)].iter().take(half))
+}
 
 /// Paths that were read from an older version.
 #[derive(Debug, Default)]
@@ -37,6 +50,32 @@ impl OlderReads {
 }
 
 impl Vault {
+    /// [`Vault::open`] and [`Vault::reading_older`]: for a restore. Where `vault.json` was deleted or written over, an older
+    /// version of it that carries the pinned id is as good; [`Vault::older_reads`] names it. Without an id nothing says which
+    /// vault is meant, and only the current one is read.
+    pub async fn open_for_restore(
+        name: &str,
+        store: Arc<dyn Store>,
+        pinned: Option<&VaultId>,
+    ) -> Result<Self, VaultError> {
+        let wrong = match Self::open(name, Arc::clone(&store), pinned).await {
+            Ok(vault) => return Ok(vault.reading_older()),
+            Err(wrong) => wrong,
+        };
+        let is_other = matches!(wrong, VaultError::NoVault { .. } | VaultError::OtherVault { .. });
+        let Some(id) = pinned.filter(|_| is_other || is_answer(&wrong)) else { return Err(wrong) };
+        let path = StorePath::new(layout::VAULT_JSON).expect("a path of checked parts");
+        for version in both_ends(&store.older(&path).await.unwrap_or_default()) {
+            let Ok(bytes) = store.get_older(version, MAX_DOCUMENT_BYTES).await else { continue };
+            if json::from_slice::<VaultDoc>(&bytes, FORMAT).is_ok_and(|doc| doc.id == *id) {
+                let vault = Self { name: name.to_owned(), id: id.clone(), store, older: None }.reading_older();
+                vault.note(&path);
+                return Ok(vault);
+            }
+        }
+        Err(wrong)
+    }
+
     /// The same vault, whose reads try older versions where the current one is gone or wrong.
     #[must_use]
     pub fn reading_older(&self) -> Self {
@@ -76,7 +115,7 @@ impl Vault {
     }
 
     async fn find_object(&self, path: &StorePath, name: &Hash256) -> Option<Bytes> {
-        for version in self.store.older(path).await.ok()?.iter().take(TRIED) {
+        for version in oldest(&self.store.older(path).await.ok()?) {
             let Ok(bytes) = self.store.get_older(version, MAX_STORED_BYTES).await else { continue };
             let body = bytes.clone();
             if tokio::task::spawn_blocking(move || Hash256::of(&body)).await.ok()? == *name {
@@ -97,7 +136,7 @@ impl Vault {
         if self.older.is_none() || !is_recoverable(path, &wrong) {
             return Err(wrong);
         }
-        for version in self.store.older(path).await.unwrap_or_default().iter().take(TRIED) {
+        for version in both_ends(&self.store.older(path).await.unwrap_or_default()) {
             match self.store.get_older(version, limit_bytes).await {
                 Ok(bytes) if Hash256::of(&bytes) == *sha256 => {
                     self.note(path);
@@ -139,21 +178,21 @@ impl Vault {
         Err(wrong)
     }
 
-    /// The current body and the older ones, newest first, each with whether it is an older one.
+    /// The current body and older ones, in the order in which they are tried, each with whether it is an older one.
     async fn every(&self, path: &StorePath, limit_bytes: u64) -> Vec<(Bytes, bool)> {
         let mut all = Vec::new();
         all.extend(self.store.get(path, limit_bytes).await.ok().map(|bytes| (bytes, false)));
         let older: Vec<Older> = self.store.older(path).await.unwrap_or_default();
-        for version in older.iter().take(TRIED) {
+        for version in both_ends(&older) {
             all.extend(self.store.get_older(version, limit_bytes).await.ok().map(|bytes| (bytes, true)));
         }
         all
     }
 }
 
-/// Whether an older version may take the place of what is wrong: the store answered, and the path is written only once.
-fn is_recoverable(path: &StorePath, wrong: &VaultError) -> bool {
-    let answered = match wrong {
+/// Whether the store answered, and what it answered is wrong.
+fn is_answer(wrong: &VaultError) -> bool {
+    match wrong {
         VaultError::Store { source, .. } => {
             matches!(source, StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Unusable { .. })
         }
@@ -162,17 +201,47 @@ fn is_recoverable(path: &StorePath, wrong: &VaultError) -> bool {
         | VaultError::Occupied { .. }
         | VaultError::Sign { .. } => false,
         _ => true,
-    };
+    }
+}
+
+/// Whether an older version may take the place of what is wrong: the store answered, and the path is written only once.
+fn is_recoverable(path: &StorePath, wrong: &VaultError) -> bool {
     let mut parts = path.as_str().split('/').skip(2);
     let in_generation = parts.next().is_some_and(|part| part.parse::<GenerationId>().is_ok());
     let name = parts.next().unwrap_or_default();
     let notice = [PruneStage::Expired, PruneStage::Deleting].iter().any(|stage| name.starts_with(stage.file()));
-    answered && in_generation && !notice
+    is_answer(wrong) && in_generation && !notice
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_over_a_name_hides_no_older_version() {
+        let all = |count: usize| -> Vec<Older> {
+            let older = |at: usize| Older {
+                path: StorePath::new("s").unwrap(),
+                version: at.to_string(),
+                bytes: 0,
+                modified: chrono::DateTime::UNIX_EPOCH,
+            };
+            (0..count).rev().map(older).collect()
+        };
+        let names =
+            |tried: Vec<&Older>| -> Vec<usize> { tried.iter().map(|older| older.version.parse().unwrap()).collect() };
+        let many = all(1000);
+        assert_eq!(names(oldest(&many).collect()), (0..TRIED).collect::<Vec<_>>());
+        let ends: Vec<usize> = (0..10).chain((990..1000).rev()).collect();
+        assert_eq!(names(both_ends(&many).collect()), ends);
+        for few in [0, 1, 9, 10, 11, 19, 20, 21] {
+            let all = all(few);
+            let mut tried = names(both_ends(&all).collect());
+            tried.sort_unstable();
+            tried.dedup();
+            assert_eq!(tried.len(), few.min(TRIED), "{few}");
+        }
+    }
 
     #[test]
     fn only_what_is_written_once_is_looked_for() {

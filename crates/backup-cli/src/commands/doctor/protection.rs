@@ -111,7 +111,7 @@ fn versions(about: &str, seen: &Seen, checks: &mut Checks) {
     };
     if older > 0 && !drops {
         let hint = "what prune deletes stays there as older versions: let a rule of the bucket drop those after some weeks \
-                    (NoncurrentVersionExpiration)";
+                    (NoncurrentVersionExpiration, at least 30 days)";
         checks.warn(about, format!("{text}, and no rule of the bucket ever drops them"), hint);
     } else {
         checks.good(about, text);
@@ -137,11 +137,26 @@ fn lifecycle(about: &str, seen: &Seen, needed: Option<TimeDelta>, checks: &mut C
     }
 }
 
-/// What protects the vault from this host: what was seen, then what an operator says.
+/// So many days must an older version stay to be of use, where the vault itself promises longer or for ever: somebody notices
+/// within that time what was deleted.
+const OLDER_STAY: i64 = 30;
+
+/// The fewest days that older versions stay in the vault, where a rule of the bucket drops them sooner than it may: sooner
+/// than what is stored is needed, and than [`OLDER_STAY`] days.
+fn older_only(seen: &Seen, needed: Option<TimeDelta>) -> Option<u32> {
+    let enough = needed.map_or(OLDER_STAY, |needed| needed.num_days().min(OLDER_STAY));
+    let Lifecycle::Rules(rules) = &seen.rules else { return None };
+    let reaching = rules.iter().filter(|rule| rule.reaches(&seen.prefix)).filter_map(|rule| rule.older_days);
+    reaching.min().filter(|days| i64::from(*days) < enough)
+}
+
+/// What protects the vault from this host: what was seen, then what an operator says. `needed`: how long what is stored may
+/// be needed, `None` for ever.
 pub(super) fn protection(
     vault: &config::Vault,
     seen: Option<&Seen>,
     locked_until: Option<DateTime<Utc>>,
+    needed: Option<TimeDelta>,
 ) -> Protection {
     if let (Some(mode), Some(LockSeen::Enforced), Some(until)) =
         (locks::mode(vault), seen.and_then(|seen| seen.shield.lock.as_ref()), locked_until)
@@ -151,10 +166,22 @@ pub(super) fn protection(
             format!("object lock ({mode}, until {} for what is stored now)", until.format("%F")),
         );
     }
+    if locks::mode(vault).is_some() && seen.is_some_and(|seen| seen.shield.lock == Some(LockSeen::Bypassable)) {
+        return Protection::none("this key may bypass the lock (`s3:BypassGovernanceRetention`)");
+    }
     let versioning = seen.map(|seen| &seen.probe.versioning);
     let deletable = seen.and_then(|seen| seen.shield.versions_deletable);
     let versioned = versioning == Some(&Versioning::Enabled);
-    if versioned && deletable == Some(false) {
+    let by_versions = vault.protects == Protects::Versioning || deletable == Some(false);
+    if let Some(days) = seen.filter(|_| versioned && by_versions).and_then(|seen| older_only(seen, needed))
+        && !matches!(vault.protects, Protects::Pulled | Protects::ConditionalPut)
+    {
+        return Protection::none(&format!(
+            "versioning: deletions leave older versions, only {} long: a rule of the bucket drops them",
+            words::count(usize::try_from(days).unwrap_or(usize::MAX), "day")
+        ));
+    }
+    if versioned && deletable == Some(false) && seen.is_some_and(|seen| older_only(seen, needed).is_none()) {
         return Protection::seen(
             "versioning",
             "versioning: deletions leave older versions, which this key may not delete",
@@ -215,10 +242,10 @@ mod tests {
         let mut seen = seen();
         let until: DateTime<Utc> = "2027-01-01T00:00:00Z".parse().unwrap();
         let judged = |vault: &config::Vault, seen: &Seen| {
-            let found = protection(vault, Some(seen), Some(until));
+            let found = protection(vault, Some(seen), Some(until), None);
             (found.good, found.kind)
         };
-        assert_eq!(protection(&vault, Some(&seen), None), Protection::none(""));
+        assert_eq!(protection(&vault, Some(&seen), None, None), Protection::none(""));
         vault.lock = Lock::Compliance;
         assert_eq!(judged(&vault, &seen), (false, "none"), "a lock that was not tried protects nothing");
         seen.shield.lock = Some(LockSeen::NotEnforced("ignored".into()));
@@ -226,8 +253,14 @@ mod tests {
         assert!(locks::check(&vault, seen.shield.lock.as_ref()).is_err());
         seen.shield.lock = Some(LockSeen::Enforced);
         assert_eq!(judged(&vault, &seen), (true, "object-lock"));
-        let text = protection(&vault, Some(&seen), Some(until)).text;
+        let text = protection(&vault, Some(&seen), Some(until), None).text;
         assert_eq!(text, "protection: object lock (compliance, until 2027-01-01 for what is stored now)");
+        vault.lock = Lock::Governance;
+        seen.shield.lock = Some(LockSeen::Bypassable);
+        assert_eq!(judged(&vault, &seen), (false, "none"));
+        let text = protection(&vault, Some(&seen), Some(until), None).text;
+        assert!(text.starts_with("protection: none") && text.contains("this key may bypass the lock"), "{text}");
+        assert!(locks::check(&vault, seen.shield.lock.as_ref()).is_ok(), "the bucket does lock");
         vault.lock = Lock::None;
         seen.shield.lock = None;
         vault.protects = Protects::Versioning;
@@ -240,6 +273,26 @@ mod tests {
         assert_eq!(judged(&vault, &seen), (false, "none"));
         seen.shield.versions_deletable = Some(false);
         assert_eq!(judged(&vault, &seen), (true, "versioning"), "seen, and nobody need say it");
+        let drops = |prefix: &str, days| LifecycleRule {
+            id: String::new(),
+            prefix: prefix.into(),
+            expires: None,
+            older_days: Some(days),
+            moves_to: None,
+        };
+        seen.rules = Lifecycle::Rules(vec![drops("v/", 30), drops("w/", 1)]);
+        assert_eq!(judged(&vault, &seen), (true, "versioning"));
+        seen.rules = Lifecycle::Rules(vec![drops("", 100), drops("v/", 1)]);
+        assert_eq!(judged(&vault, &seen), (false, "none"), "older versions are gone the next day");
+        let told = |vault: &config::Vault, needed| protection(vault, Some(&seen), None, needed).text;
+        assert!(told(&vault, None).contains("only 1 day long"), "{}", told(&vault, None));
+        assert!(!told(&vault, Some(TimeDelta::days(1))).contains("only"), "nothing is needed longer");
+        vault.protects = Protects::Versioning;
+        assert!(told(&vault, None).contains("only 1 day long"), "also where an operator says it");
+        vault.protects = Protects::Pulled;
+        assert!(protection(&vault, Some(&seen), None, None).good, "another protection does not end with that");
+        vault.protects = Protects::None;
+        seen.rules = Lifecycle::Rules(Vec::new());
         seen.probe.versioning = Versioning::Suspended;
         assert_eq!(judged(&vault, &seen), (false, "none"), "older versions stay, new ones do not");
         vault.protects = Protects::ConditionalPut;
@@ -247,7 +300,7 @@ mod tests {
         seen.probe.if_none_match = true;
         assert_eq!(judged(&vault, &seen), (true, "conditional-put"));
         vault.protects = Protects::Pulled;
-        assert!(protection(&vault, None, None).good);
+        assert!(protection(&vault, None, None, None).good);
     }
 
     #[test]

@@ -54,7 +54,8 @@ pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) -> Vec<Valu
             },
         };
         let until = locks::rule(&session.config, vault, &session.cx.clock).map(|rule| locks::ends(&rule));
-        protections.push((vault, protection::protection(vault, seen.as_ref(), until)));
+        protections
+            .push((vault, protection::protection(vault, seen.as_ref(), until, protection::needed(session, vault))));
     }
     // One protected vault is what is needed; that the others are not is worth a line and no warning.
     let protected = protections.iter().any(|(_, protection)| protection.good);

@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::edit;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::locks;
 use crate::session::{self, Session};
 use crate::words;
 
@@ -53,6 +54,7 @@ pub(super) async fn run(
         session.cx.printer.talk(&format!("vault {} has the id {}", vault.name, open.id()));
         return Ok((vault.name.clone(), place, "would be adopted"));
     }
+    locks::require(session, vault).await?;
     // A page that lies there stays as it is, whoever signed it.
     if !open.exists_recover().await? {
         open.put_recover(RECOVER, key).await?;

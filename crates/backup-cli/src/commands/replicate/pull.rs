@@ -129,7 +129,11 @@ impl<'a> Pull<'a> {
         };
         let monitor = session::monitor(cx);
         let open = async |text: &str, address: Option<Address>, writing: bool| match address {
-            Some(address) => restore::at_address(&address, config.as_ref(), monitor.clone(), writing).await,
+            Some(address) => {
+                use restore::Purpose;
+                let purpose = if writing { Purpose::Write } else { Purpose::Read };
+                restore::at_address(cx, &address, config.as_ref(), purpose).await
+            }
             None => configured(cx, config.as_ref(), text, writing).await,
         };
         let from = open(from, from_address, false).await?;
@@ -231,7 +235,7 @@ impl<'a> Pull<'a> {
         let revoked = self.config.as_ref().map_or(&[][..], |config| &config.keys.revoked);
         let (_, errors) = replicate_grants(way, &self.signers, (stack, &source), revoked, &self.monitor).await;
         pulled.lane.errors.extend(errors.into_iter().map(CliError::from));
-        let (_, errors) = replicate_marks(&given, &self.to, &had, &self.monitor).await;
+        let (_, errors) = replicate_marks(&given, &self.to, &had, &self.signers, &self.monitor).await;
         pulled.lane.errors.extend(errors.into_iter().map(CliError::from));
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use backup_core::config::Config;
-use backup_core::id::{StackName, VaultId};
+use backup_core::config::{self, Config};
+use backup_core::id::StackName;
 use backup_core::monitor::Monitor;
 use backup_core::signature::Signers;
 use backup_core::vault::Vault;
@@ -54,8 +54,7 @@ impl<'a> Scene<'a> {
             Some(fingerprint) => Signers::pin_fingerprint(fingerprint),
             None => session.signers()?,
         };
-        let (vaults, silent) = session.vaults(args.vault.as_deref(), false).await?;
-        let vaults: Vec<Vault> = vaults.iter().map(Vault::reading_older).collect();
+        let (vaults, silent) = session.vaults_for_restore(args.vault.as_deref()).await?;
         if vaults.is_empty() {
             return Err(silent.into_iter().next().map_or_else(
                 || CliError::new(Exit::NoVault, "no vault is configured").hint("name one with `--vault ADDRESS`"),
@@ -91,7 +90,7 @@ impl<'a> Scene<'a> {
             }
         };
         let monitor = session::monitor(cx);
-        let vault = at_address(address, config.as_ref(), monitor.clone(), false).await?.reading_older();
+        let vault = at_address(cx, address, config.as_ref(), Purpose::Restore).await?;
         let timezone = config.as_ref().map_or(chrono_tz::UTC, |config| config.timezone);
         Ok(Self { cx, monitor, config, stack, vaults: vec![vault], silent: Vec::new(), signers, timezone })
     }
@@ -111,22 +110,42 @@ fn config(cx: &Context, args: &Args) -> Result<Option<Config>, CliError> {
     }
 }
 
-/// The id that the configuration pins for the vault at this address.
-fn pinned<'a>(config: &'a Config, address: &Address) -> Option<&'a VaultId> {
-    let vault = config.vaults.iter().find(|vault| Address::of(&vault.place).same_place(address));
-    vault.and_then(|vault| vault.id.as_ref())
+/// The vault that the configuration has at this address.
+fn known<'a>(config: &'a Config, address: &Address) -> Option<&'a config::Vault> {
+    config.vaults.iter().find(|vault| Address::of(&vault.place).same_place(address))
 }
 
-/// The vault at an address, which must be the pinned one where the configuration knows the address.
+/// What a vault at an address is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To copy from it.
+    Read,
+    /// To restore from it: older versions are read too.
+    Restore,
+    /// To put into it.
+    Write,
+}
+
+/// The vault at an address, which must be the pinned one where the configuration knows the address. What is put there is put
+/// as into the configured one, under its name, with its `lock`, `keep` and credentials. Who only reads uses the address as
+/// it is given, with the keys of the environment.
 pub(crate) async fn at_address(
+    cx: &Context,
     address: &Address,
     config: Option<&Config>,
-    monitor: Arc<dyn Monitor>,
-    writing: bool,
+    purpose: Purpose,
 ) -> Result<Vault, CliError> {
-    let store = store(address, monitor, writing).await?;
-    let pinned = config.and_then(|config| pinned(config, address));
-    Ok(Vault::open(&address.to_string(), store, pinned).await?)
+    let monitor = session::monitor(cx);
+    let known = config.and_then(|config| Some((config, known(config, address)?)));
+    if let (Some((config, vault)), Purpose::Write) = (known, purpose) {
+        return Session { cx, config: config.clone(), monitor }.vault(vault, true).await;
+    }
+    let store = store(address, monitor, purpose == Purpose::Write).await?;
+    let (name, pinned) = (address.to_string(), known.and_then(|(_, vault)| vault.id.as_ref()));
+    Ok(match purpose {
+        Purpose::Restore => Vault::open_for_restore(&name, store, pinned).await?,
+        Purpose::Read | Purpose::Write => Vault::open(&name, store, pinned).await?,
+    })
 }
 
 /// The store at an address; with `writing`, an endpoint is first asked what it checks. S3 keys come from the environment.
@@ -168,7 +187,10 @@ mod tests {
              [source.f]\ntype = \"files\"\npaths = [\"/f\"]\n"
         );
         let config = Config::parse(&text, std::path::Path::new("/t.toml")).unwrap();
-        let at = |text: &str| pinned(&config, &Address::parse(text).unwrap().unwrap()).map(ToString::to_string);
+        let at = |text: &str| {
+            let vault = known(&config, &Address::parse(text).unwrap().unwrap());
+            vault.and_then(|vault| vault.id.as_ref()).map(ToString::to_string)
+        };
         assert_eq!(at("/srv/backup/"), Some(id));
         assert_eq!(at("/srv/other"), None);
     }

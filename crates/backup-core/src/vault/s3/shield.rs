@@ -2,7 +2,7 @@
 //!
 //! Two small bodies below `_probe/`: of one a version is deleted by name, where the bucket says that it keeps versions; the
 //! other is stored under a lock of two minutes, looked at by a HEAD, and then its version is deleted by name, which must be
-//! refused. Nothing else is ever deleted by version. What cannot be deleted stays, a few bytes under these two names, and
+//! refused; under a governance lock it is asked for once more with the bypass, which some keys may use. Nothing else is ever deleted by version. What cannot be deleted stays, a few bytes under these two names, and
 //! goes with a later probe once its lock has ended.
 
 use bytes::Bytes;
@@ -40,12 +40,14 @@ pub struct Shield {
 pub enum LockSeen {
     /// A HEAD shows the lock, and its version could not be deleted.
     Enforced,
+    /// It is so for a plain deletion; asked to bypass a governance lock, the store let this key delete the version.
+    Bypassable,
     /// It is not so; what was seen.
     NotEnforced(String),
 }
 
 impl S3Store {
-    /// Tries it. `lock`: the mode that the vault shall have. Costs three requests, and up to eight more for versions and a lock.
+    /// Tries it. `lock`: the mode that the vault shall have. Costs three requests, and up to ten more for versions and a lock.
     pub async fn shield(&self, versioning: &Versioning, lock: Option<LockMode>) -> Result<Shield, StoreError> {
         let body = Bytes::from_static(b"seen\n");
         let (key, sum) = (self.key(SEEN), sha256_base64(&body));
@@ -83,7 +85,7 @@ impl S3Store {
             return Ok(None);
         }
         let Some(version) = version else { return Ok(None) };
-        if !self.delete_version(path, &version).await? {
+        if !self.delete_version(path, &version, false).await? {
             return Ok(Some(false));
         }
         // What was answered is not what was done.
@@ -120,28 +122,38 @@ impl S3Store {
                     .to_owned(),
             ),
             None => LockSeen::NotEnforced("a body with a lock has no version".to_owned()),
-            Some(version) if self.delete_version(path, &version).await? => {
+            Some(version) if self.delete_version(path, &version, false).await? => {
                 LockSeen::NotEnforced("a version with a lock could be deleted".to_owned())
             }
             Some(version) if !self.is_current(path, &version).await? => {
                 LockSeen::NotEnforced("the deletion of a version with a lock was refused, and it is gone".to_owned())
+            }
+            // What was answered is not what was done.
+            Some(version)
+                if mode == LockMode::Governance
+                    && self.delete_version(path, &version, true).await?
+                    && !self.is_current(path, &version).await? =>
+            {
+                LockSeen::Bypassable
             }
             Some(_) => LockSeen::Enforced,
         };
         if seen == LockSeen::Enforced {
             // Best effort: earlier probes', whose locks have ended.
             for version in self.versions_of(path).await.unwrap_or_default().into_iter().skip(1) {
-                let _ = self.delete_version(path, &version).await;
+                let _ = self.delete_version(path, &version, false).await;
             }
         }
         Ok(seen)
     }
 
-    /// Deletes one version; `false` where that is refused. For the probe's names only.
-    async fn delete_version(&self, path: &'static str, version: &str) -> Result<bool, StoreError> {
+    /// Deletes one version, with `bypass` also under a governance lock if the key may; `false` where that is refused. For the
+    /// probe's names only.
+    async fn delete_version(&self, path: &'static str, version: &str, bypass: bool) -> Result<bool, StoreError> {
         let key = self.key(path);
         let attempt = async |_| {
-            let asked = self.client.delete_object().bucket(&self.bucket).key(&key).version_id(version).send();
+            let asked = self.client.delete_object().bucket(&self.bucket).key(&key).version_id(version);
+            let asked = asked.set_bypass_governance_retention(bypass.then_some(true)).send();
             match Box::pin(asked).await.map_err(judge) {
                 Ok(_) => Ok(true),
                 Err(Failure::Final(Refusal { kind: Kind::Denied { .. } | Kind::Refused | Kind::Other, .. })) => {

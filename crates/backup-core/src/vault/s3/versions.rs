@@ -12,6 +12,11 @@ use crate::vault::protection::{Hidden, Older};
 use crate::vault::retry::GaveUp;
 use crate::vault::store::{StoreError, StorePath};
 
+/// So many of the newest and of the oldest versions of one body are given.
+const ENDS: usize = 50;
+/// So many pages of versions of one body are asked for: a million versions, and some minutes.
+const PAGES: u32 = 1000;
+
 impl S3Store {
     /// Whether the bucket says that it keeps versions, or has kept them. Asked once; that it cannot be asked is a no.
     pub(super) async fn is_versioned(&self) -> bool {
@@ -19,10 +24,11 @@ impl S3Store {
         *self.versioned.get_or_init(ask).await
     }
 
-    /// The versions of one body that are not its current one, newest first.
+    /// The versions of one body that are not its current one, newest first. Where there are very many, those between the
+    /// oldest and the newest are left out; where somebody wrote [`PAGES`] pages of them, the oldest are not reached.
     pub(super) async fn older_versions(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
         let key = self.key(path.as_str());
-        let mut found = Vec::new();
+        let (mut found, mut pages) = (Vec::new(), 0);
         self.version_pages(&key, path.as_str(), |page| {
             for version in page.versions().iter().filter(|version| version.key() == Some(&key)) {
                 if let (Some(id), Some(bytes), Some(modified), Some(false)) =
@@ -36,8 +42,12 @@ impl S3Store {
                     });
                 }
             }
+            if found.len() > 2 * ENDS {
+                found.drain(ENDS..found.len() - ENDS);
+            }
+            pages += 1;
             // Keys come in order: this one first, then those that begin with it.
-            page.versions().iter().all(|version| version.key() == Some(&key))
+            pages < PAGES && page.versions().iter().all(|version| version.key() == Some(&key))
         })
         .await?;
         found.sort_by_key(|older| std::cmp::Reverse(older.modified));

@@ -182,9 +182,13 @@ async fn what_an_unreachable_vault_promises_stays_unless_it_is_passed_over_by_na
     for at in &closed {
         scene.age("local", *at);
     }
-    // In the second call it must be said again: fails where the first one's word is enough.
-    let json = scene.host.run(&["prune", "--json"]).json();
-    assert_eq!(json["plans"][0]["generations"][0]["action"], "withdraw", "{json:#}");
+    // In the second call it must be said again: fails where the first one's word is enough, and where the nightly call takes
+    // it back.
+    let json = scene.host.run(&["prune", "--apply", "--json"]).json();
+    let step = &json["plans"][0]["generations"][0];
+    assert_eq!(step["action"], "wait", "{json:#}");
+    assert!(step["wait"].as_str().unwrap().contains("announced with --without-replica offsite: repeat"), "{step:#}");
+    assert_eq!(scene.left("local").len(), 6);
     let json = scene.host.run(&[&args[..], &["--json"]].concat()).json();
     assert_eq!(json["plans"][0]["without"], serde_json::json!(["offsite"]), "{json:#}");
     assert_eq!(scene.left("local"), scene.open());

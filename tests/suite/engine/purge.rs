@@ -1,6 +1,7 @@
 //! Leaked data: a generation goes whatever its age, after a day in the open, and stays away.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use backup_core::backup::{BackupError, Host, backup};
@@ -349,6 +350,62 @@ async fn interrupted_at_any_call_it_is_resumed_and_then_not_undone() {
         at += 1;
     }
     assert!(resumed > 8 && late > 5, "{resumed} resumed, {late} too late, of {at}");
+}
+
+#[tokio::test]
+async fn an_undo_and_a_deletion_at_once_do_not_both_have_their_way() {
+    // The undo ends before the receipt is put.
+    let (world, docs) = six_days().await;
+    let dir = docs[2].dir();
+    purge(&world, dir.clone()).await;
+    world.pass(TimeDelta::hours(24));
+    let plan = planned_purge(&world, dir.clone()).await;
+    let (vault, signers, at) = (world.vault.clone(), world.signers.clone(), dir.clone());
+    world.watch.before_put(move |path| {
+        if path.contains("/receipts/") && path.strip_suffix(".json").is_some() {
+            let undone = futures::executor::block_on(undo(&vault, &signers, &at)).unwrap();
+            assert_eq!(undone, Undone::Made);
+        }
+    });
+    // Fails without `is_still_deleting` in `apply`.
+    assert_eq!(apply(&world.vault, &world.key, &plan).await.unwrap(), PurgeEnd::Changed);
+    world.watch.before_put(|_| {});
+    world.read_doc(&docs[2]).await.unwrap();
+    assert_eq!(read_receipts(&world).await.len(), 0, "nothing was deleted");
+    assert_eq!(planned_purge(&world, dir.clone()).await.action, PurgeAction::Announce);
+    // The deletion comes in the middle of the undo.
+    purge(&world, dir.clone()).await;
+    world.pass(TimeDelta::hours(24));
+    let plan = planned_purge(&world, dir.clone()).await;
+    let (vault, key, once) = (world.vault.clone(), super::world::host_key(1), AtomicBool::new(false));
+    world.watch.before_get_or_delete(move |path| {
+        if path.ends_with("/deleting.json") && !once.swap(true, Ordering::SeqCst) {
+            let end = futures::executor::block_on(apply(&vault, &key, &plan)).unwrap();
+            assert!(matches!(end, PurgeEnd::Deleted(_)), "{end:?}");
+        }
+    });
+    // Fails where `undo` does not read the receipts once more.
+    assert_eq!(undo(&world.vault, &world.signers, &dir).await.unwrap(), Undone::TooLate);
+    assert_eq!(below(&world, &dir).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_prune_that_is_taken_back_before_its_receipt_deletes_nothing() {
+    let (world, docs) = six_days().await;
+    pruned(&world).await;
+    day(&world, 7).await;
+    let plan = planned(&world).await;
+    let memory = world.watch.memory.clone();
+    let paths: Vec<StorePath> = docs[..3].iter().map(|doc| doc.dir().file("deleting.json")).collect();
+    world.watch.before_put(move |put| {
+        for path in paths.iter().filter(|_| put.contains("/receipts/")) {
+            futures::executor::block_on(memory.delete(path)).unwrap();
+        }
+    });
+    // Fails without `is_still_deleting` in `Work::remove`.
+    let done = prune::apply(&world.vault, &world.key, &plan).await.unwrap();
+    assert_eq!(done.iter().filter(|done| done.action == Action::Withdraw && done.files == 0).count(), 3, "{done:?}");
+    assert_eq!((world.history().await.len(), read_receipts(&world).await.len()), (7, 0));
 }
 
 /// A dump that an operator brings.

@@ -57,6 +57,8 @@ struct Seen {
     down: Option<Down>,
     /// Called before a `put`, with its path.
     hook: Option<Arc<Hook>>,
+    /// Called before a `get` and before a `delete`, with the path.
+    other_hook: Option<Arc<Hook>>,
 }
 
 /// A watched [`MemoryStore`].
@@ -155,6 +157,17 @@ impl Watch {
 
     pub(crate) fn before_put(&self, hook: impl Fn(&str) + Send + Sync + 'static) {
         self.seen.lock().unwrap().hook = Some(Arc::new(Box::new(hook)));
+    }
+
+    pub(crate) fn before_get_or_delete(&self, hook: impl Fn(&str) + Send + Sync + 'static) {
+        self.seen.lock().unwrap().other_hook = Some(Arc::new(Box::new(hook)));
+    }
+
+    fn call_other_hook(&self, path: &StorePath) {
+        let hook = self.seen.lock().unwrap().other_hook.clone();
+        if let Some(hook) = hook {
+            hook(path.as_str());
+        }
     }
 
     /// From now on it does not answer; or it does again. Gives how it was.
@@ -267,6 +280,7 @@ impl Store for Watch {
 
     async fn get(&self, path: &StorePath, limit_bytes: u64) -> Result<Bytes, StoreError> {
         let lost = self.call("get", path.as_str())?;
+        self.call_other_hook(path);
         answer(lost, self.memory.get(path, limit_bytes).await?)
     }
 
@@ -291,6 +305,7 @@ impl Store for Watch {
 
     async fn delete(&self, path: &StorePath) -> Result<(), StoreError> {
         let lost = self.call("delete", path.as_str())?;
+        self.call_other_hook(path);
         self.changes(path).await;
         answer(lost, self.memory.delete(path).await?)
     }

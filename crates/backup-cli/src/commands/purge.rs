@@ -102,7 +102,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     if all.is_empty() {
         silent::report(cx, &[], &quiet)?;
     }
-    refuse(&session, &dir, &all)?;
+    refuse(args, &session, &dir, &all)?;
     all.retain(|(vault, _)| meant(args, vault.name()));
     quiet.retain(|(name, _)| meant(args, name));
     require_one(&session, &dir, &vaults, &all, &quiet).await?;
@@ -138,11 +138,27 @@ fn meant(args: &Args, vault: &str) -> bool {
     args.vault.as_deref().is_none_or(|only| only == vault)
 }
 
-/// What stands against it in any vault stops it in all.
-fn refuse(session: &Session<'_>, dir: &GenerationDir, all: &[(&Vault, One)]) -> Result<(), CliError> {
+/// What to do about a lock.
+const LOCK_HINT: &str =
+    "Object Lock keeps it from everybody until then: change what was leaked, and purge when the lock has ended";
+
+/// What stands against it in any vault that is meant stops it in all; of one that is not meant only a pin, which is a person's
+/// word. A lock is nobody's word: it stops its own vault, and the call only where no other vault could go on.
+fn refuse(args: &Args, session: &Session<'_>, dir: &GenerationDir, all: &[(&Vault, One)]) -> Result<(), CliError> {
     let (mut pins, mut reasons, mut hints) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let locked = |one: &One| matches!(one.plan.action, PurgeAction::Refuse(Refusal::Locked(_)));
+    let only_locked =
+        all.iter().filter(|(vault, one)| meant(args, vault.name()) && holds(one)).all(|(_, one)| locked(one));
     for (vault, one) in all {
         let PurgeAction::Refuse(refusal) = &one.plan.action else { continue };
+        let counts = match refusal {
+            Refusal::Pinned(_) => true,
+            Refusal::Locked(_) => meant(args, vault.name()) && only_locked,
+            Refusal::Newest(_) | Refusal::Pruning | Refusal::NoSnapshot => meant(args, vault.name()),
+        };
+        if !counts {
+            continue;
+        }
         let reason = match refusal {
             Refusal::Pinned(ids) => {
                 pins.extend(ids.iter().map(|id| id.short().to_owned()));
@@ -160,10 +176,7 @@ fn refuse(session: &Session<'_>, dir: &GenerationDir, all: &[(&Vault, One)]) -> 
                 "a prune is deleting it already".to_owned()
             }
             Refusal::Locked(why) => {
-                hints.push(
-                    "Object Lock keeps it from everybody until then: change what was leaked, and purge when the lock has ended"
-                        .to_owned(),
-                );
+                hints.push(LOCK_HINT.to_owned());
                 why.clone()
             }
             Refusal::NoSnapshot => {
@@ -183,6 +196,11 @@ fn refuse(session: &Session<'_>, dir: &GenerationDir, all: &[(&Vault, One)]) -> 
     hints.dedup();
     let text = format!("generation `{}` is not purged, nothing was changed: {}", dir.id, reasons.join("; "));
     Err(CliError::usage(text).hint(hints.join("; ")))
+}
+
+/// Whether the vault has anything of it.
+fn holds(one: &One) -> bool {
+    !matches!(one.plan.action, PurgeAction::Absent | PurgeAction::Gone { .. })
 }
 
 /// An error if no vault has, or had, anything of it: then the name is wrong, or those that have it do not answer.
@@ -258,13 +276,20 @@ fn warn(cx: &Context, dir: &GenerationDir, ones: &[One], quiet: &[(String, CliEr
         for foreign in &one.plan.foreign {
             cx.printer.warn(&format!("vault `{}`: {foreign}", one.vault), "");
         }
+        if let PurgeAction::Refuse(Refusal::Locked(why)) = &one.plan.action {
+            let text = format!("vault `{}`: {why}: what it holds of {} is still there", one.vault, dir.id);
+            cx.printer.warn(&text, LOCK_HINT);
+            end = end.worse(Exit::Partial);
+        }
         if let Some(error) = &one.error {
             cx.printer.warn(&format!("vault `{}`: {}", one.vault, error.message()), error.advice().unwrap_or_default());
             end = end.worse(error.as_part());
         }
         if one.end == Some(PurgeEnd::Changed) {
-            let text =
-                format!("vault `{}`: a snapshot or a pin came in the last moment, and nothing was deleted", one.vault);
+            let text = format!(
+                "vault `{}`: a snapshot or a pin came in the last moment, or it was taken back, and nothing was deleted",
+                one.vault
+            );
             cx.printer.warn(&text, "see what it is, and repeat this call");
             end = end.worse(Exit::Partial);
         }

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 
 use super::announced;
-use super::apply::{is_pinned, put_receipt};
+use super::apply::{is_pinned, is_still_deleting, put_receipt};
 use super::delete::{self, Removed, remove_document, withdraw};
 use super::history;
 use super::locked;
@@ -102,6 +102,7 @@ pub struct PurgePlan {
     stale: bool,
     receipted: bool,
     request: PurgeRequest,
+    signers: Signers,
 }
 
 /// What was done in one vault.
@@ -133,7 +134,7 @@ pub enum PurgeEnd {
     },
     /// It is gone.
     Deleted(Purged),
-    /// A snapshot or a pin came in the last moment: nothing was deleted, the announcement stands.
+    /// A snapshot or a pin came in the last moment, or it was taken back: nothing was deleted.
     Changed,
 }
 
@@ -159,6 +160,7 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PurgeRequest) -> R
         stale: found.replayed,
         receipted: false,
         request: request.clone(),
+        signers: signers.clone(),
     };
     let ours = files.iter().any(|entry| delete::is_ours(dir, entry));
     if !ours {
@@ -299,7 +301,8 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PurgePlan) -> Result<Pur
             Ok(PurgeEnd::Announced { until })
         }
         PurgeAction::Delete => {
-            vault.put_signed(&document(PruneStage::Deleting).await?, key).await?;
+            let deleting = document(PruneStage::Deleting).await?;
+            vault.put_signed(&deleting, key).await?;
             let listed: BTreeSet<SnapshotId> = vault.snapshots(dir).await?.into_iter().collect();
             if !listed.iter().eq(plan.snapshots.iter().collect::<BTreeSet<_>>())
                 || is_pinned(vault, dir, &listed).await?
@@ -307,7 +310,10 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PurgePlan) -> Result<Pur
                 remove_document(vault, dir, PruneStage::Deleting).await?;
                 return Ok(PurgeEnd::Changed);
             }
-            put_receipt(vault, (key, &plan.request.tool), dir, &named, grounds).await?;
+            let receipt = put_receipt(vault, (key, &plan.request.tool), dir, &named, grounds).await?;
+            if !is_still_deleting(vault, &plan.signers, dir, |there| *there == deleting, &receipt).await? {
+                return Ok(PurgeEnd::Changed);
+            }
             Ok(PurgeEnd::Deleted(delete::delete(vault, dir).await?.into()))
         }
     }
@@ -329,13 +335,16 @@ pub async fn undo(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Resu
     if notice::standing(vault, signers, dir).await?.purged.is_none() {
         return Ok(Undone::None);
     }
+    let before = history::receipts_of(vault, signers, dir).await?;
     if let Notice::Signed(begun) = notice::read(vault, signers, dir, PruneStage::Deleting).await?
-        && history::receipts_of(vault, signers, dir).await?.iter().any(|receipt| receipt.at >= begun.at)
+        && before.iter().any(|receipt| receipt.at >= begun.at)
     {
         return Ok(Undone::TooLate);
     }
     withdraw(vault, dir).await?;
-    Ok(Undone::Made)
+    // A deletion looks for its document after its receipt: one whose receipt came meanwhile may not have seen this.
+    let came = history::receipts_of(vault, signers, dir).await?.iter().any(|receipt| !before.contains(receipt));
+    Ok(if came { Undone::TooLate } else { Undone::Made })
 }
 
 /// Why a generation is not to be copied into or out of a vault: the reason of its purge, announced there or done.

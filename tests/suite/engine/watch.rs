@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use backup_core::clock::Clock;
 use backup_core::vault::memory::MemoryStore;
+use backup_core::vault::protection::Older;
 use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -55,6 +56,8 @@ struct Seen {
     process: usize,
     dead: bool,
     down: Option<Down>,
+    /// What lies below this path is in a bucket with versions.
+    versions: Option<StorePath>,
     /// Called before a `put`, with its path.
     hook: Option<Arc<Hook>>,
     /// Called before a `get` and before a `delete`, with the path.
@@ -161,6 +164,11 @@ impl Watch {
 
     pub(crate) fn before_get_or_delete(&self, hook: impl Fn(&str) + Send + Sync + 'static) {
         self.seen.lock().unwrap().other_hook = Some(Arc::new(Box::new(hook)));
+    }
+
+    /// Everything below `path` keeps its older versions.
+    pub(crate) fn keep_versions_below(&self, path: StorePath) {
+        self.seen.lock().unwrap().versions = Some(path);
     }
 
     fn call_other_hook(&self, path: &StorePath) {
@@ -318,6 +326,14 @@ impl Store for Watch {
             seen.unsynced.retain(|_, unsynced| !unsynced.covered);
         }
         answer(lost, self.memory.sync().await?)
+    }
+
+    async fn older(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
+        let kept = self.seen.lock().unwrap().versions.clone();
+        let same = kept.is_some_and(|kept| path.as_str().starts_with(kept.as_str()));
+        let gone = self.memory.stat(path).await?.is_none();
+        let older = Older { path: path.clone(), version: "1".to_owned(), bytes: 1, modified: DateTime::UNIX_EPOCH };
+        Ok(if same && gone { vec![older] } else { Vec::new() })
     }
 
     async fn now(&self) -> Result<DateTime<Utc>, StoreError> {

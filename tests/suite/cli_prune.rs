@@ -182,9 +182,13 @@ async fn what_an_unreachable_vault_promises_stays_unless_it_is_passed_over_by_na
     for at in &closed {
         scene.age("local", *at);
     }
-    // In the second call it must be said again: fails where the first one's word is enough.
-    let json = scene.host.run(&["prune", "--json"]).json();
-    assert_eq!(json["plans"][0]["generations"][0]["action"], "withdraw", "{json:#}");
+    // In the second call it must be said again: fails where the first one's word is enough, and where the nightly call takes
+    // it back.
+    let json = scene.host.run(&["prune", "--apply", "--json"]).json();
+    let step = &json["plans"][0]["generations"][0];
+    assert_eq!(step["action"], "wait", "{json:#}");
+    assert!(step["wait"].as_str().unwrap().contains("announced with --without-replica offsite: repeat"), "{step:#}");
+    assert_eq!(scene.left("local").len(), 6);
     let json = scene.host.run(&[&args[..], &["--json"]].concat()).json();
     assert_eq!(json["plans"][0]["without"], serde_json::json!(["offsite"]), "{json:#}");
     assert_eq!(scene.left("local"), scene.open());
@@ -226,6 +230,39 @@ async fn now_reads_the_other_vault_and_deletes_only_what_is_whole_there() {
         scene.receipts("local").iter().all(|receipt| receipt.grounds.now.as_ref().is_some_and(|now| now.bytes > 9_000))
     );
     scene.host.good(&["verify"]);
+}
+
+#[tokio::test]
+async fn what_stands_against_a_purge_in_a_vault_that_is_not_meant_does_not_stop_it() {
+    let scene = Scene::new().await;
+    // It is the newest over there.
+    fs::remove_dir_all(scene.folder("offsite", 5)).unwrap();
+    let both = scene.purge(4, &[]);
+    assert!(both.code == 2 && both.err.contains("vault `offsite`: it holds the newest"), "{both:?}");
+    // Fails where `refuse` asks all vaults alike.
+    let one = scene.purge(4, &["--vault", "local"]);
+    assert!(one.code == 0 && one.out.contains("vault local: would be announced"), "{one:?}");
+}
+
+#[tokio::test]
+async fn an_accept_names_the_hole_that_it_closes_also_in_a_dry_run() {
+    let scene = Scene::new().await;
+    for vault in ["local", "offsite"] {
+        fs::remove_dir_all(scene.folder(vault, 3)).unwrap();
+    }
+    let documents = files_below(&scene.folder("local", 4).join("snapshots"));
+    let document = documents.iter().find(|path| path.extension().unwrap() == "json").unwrap();
+    let id = document.file_stem().unwrap().to_str().unwrap();
+    // Fails where only what is left is said.
+    let dry = scene.host.good(&["accept", id, "--dry-run"]);
+    assert!(dry.out.contains("this also closes, vault local: "), "{dry:?}");
+    let json = scene.host.good(&["accept", id, "--json"]).json();
+    let closed: Vec<_> = json["also_closes"].as_array().unwrap().iter().map(|one| one["cause"].to_string()).collect();
+    // The hole in each of the two vaults, and the gap that it makes where the window is shorter.
+    assert_eq!(closed.iter().filter(|cause| cause.contains("is missing")).count(), 2, "{json:#}");
+    assert!(closed.iter().any(|cause| cause.contains("no snapshot for more than")), "{json:#}");
+    let again = scene.host.good(&["accept", id]);
+    assert!(!again.out.contains("this also closes"), "{again:?}");
 }
 
 #[tokio::test]

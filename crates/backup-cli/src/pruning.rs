@@ -147,6 +147,18 @@ pub(crate) async fn prune(
     key: Option<&HostKey>,
     waiver: &Waiver,
 ) -> Result<Vec<Pruning>, CliError> {
+    prune_as_if(session, vaults, acts, sources, key, (waiver, &BTreeSet::new())).await
+}
+
+/// [`prune`], as if the marks `also` were in the vaults as well.
+pub(crate) async fn prune_as_if(
+    session: &Session<'_>,
+    vaults: &[Vault],
+    acts: &(dyn Fn(&str) -> bool + Sync),
+    sources: &[&config::Source],
+    key: Option<&HostKey>,
+    (waiver, also): (&Waiver, &BTreeSet<history::Fact>),
+) -> Result<Vec<Pruning>, CliError> {
     let signers = session.signers()?;
     let mut known: BTreeMap<&str, BTreeSet<(GenerationDir, String)>> = BTreeMap::new();
     if session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists()) {
@@ -161,7 +173,7 @@ pub(crate) async fn prune(
     for source in sources {
         let mut seen: BTreeMap<&str, History> = BTreeMap::new();
         // A pin in one vault protects in all, also before it was replicated.
-        let mut marks = BTreeSet::new();
+        let mut marks = also.clone();
         for vault in vaults {
             // A vault that cannot be read holds nothing; if it is to be pruned itself, the plan meets the same error.
             let found = history::read(

@@ -30,7 +30,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use retention::{Clocks, Freeze, Policy};
+use retention::{Clocks, Freeze, Policy, Reason};
 
 use crate::id::{SourceName, StackName, VaultId};
 use crate::signature::Signers;
@@ -38,6 +38,7 @@ use crate::vault::document::{ExpiredDoc, Grounds};
 use crate::vault::layout::{GenerationDir, SnapshotId};
 use crate::vault::store::Entry;
 use crate::vault::{Vault, VaultError};
+use crate::words::plain;
 use announced::Announced;
 use history::Fact;
 
@@ -146,6 +147,8 @@ pub struct PrunePlan {
     pub foreign: Vec<String>,
     /// What a lock or a legal hold still keeps from being deleted, in words.
     pub locked: Vec<String>,
+    /// When it was made, by the store's clock.
+    at: DateTime<Utc>,
     newest: Option<SnapshotId>,
     request: PruneRequest,
     waiver: Waiver,
@@ -199,6 +202,12 @@ pub async fn plan_waiving(
             here: vault.id(),
             newest: seen.newest.as_ref(),
             hurry: waiver.now,
+            promised: {
+                let kept = plan.snapshots.iter().filter(|one| one.generation == dir.id.as_str() && one.keep);
+                kept.fold(None, |only, one| Some(only.unwrap_or(true) && one.reasons == [Reason::PromisedElsewhere]))
+            }
+            .unwrap_or(false),
+            without: &waiver.without,
             now,
         };
         let (action, begun, snapshots) = scene.judge(&dir, found);
@@ -218,7 +227,7 @@ pub async fn plan_waiving(
     }
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
     let (request, waiver, signers) = (request.clone(), waiver.clone(), signers.clone());
-    Ok(PrunePlan { frozen, steps, foreign, locked: locks, newest: seen.newest, request, waiver, signers })
+    Ok(PrunePlan { frozen, steps, foreign, locked: locks, at: now, newest: seen.newest, request, waiver, signers })
 }
 
 /// What decides about one generation, beside what was announced.
@@ -236,6 +245,10 @@ struct Scene<'a, R: Fn(&ExpiredDoc) -> bool> {
     here: &'a VaultId,
     newest: Option<&'a SnapshotId>,
     hurry: bool,
+    /// What is kept is kept by another vault's promise alone.
+    promised: bool,
+    /// Vaults whose promises are passed over in this call.
+    without: &'a [String],
     now: DateTime<Utc>,
 }
 
@@ -278,6 +291,16 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
     fn action(&self, dir: &GenerationDir, announced: Option<&Announced>) -> Action {
         let Some(announced) = announced else { return if self.delete { Action::Announce } else { Action::Keep } };
         let found: BTreeSet<&SnapshotId> = self.snapshots.iter().map(|(id, _)| id).collect();
+        let lacking: Vec<&str> =
+            announced.doc.grounds.without.iter().filter(|n| !self.without.contains(n)).map(String::as_str).collect();
+        if !self.delete && self.promised && announced.names() == found && !lacking.is_empty() {
+            // An operator passed over a vault by name, and the nightly call cannot know: neither does it go on, nor take that back.
+            let flags: Vec<String> = lacking.iter().map(|name| format!("--without-replica {}", plain(name))).collect();
+            let flags = flags.join(" ");
+            return Action::Wait {
+                reason: format!("announced with {flags}: repeat it with that, or take it back with --undo"),
+            };
+        }
         if !self.delete || announced.names() != found {
             return Action::Withdraw;
         }

@@ -1,12 +1,18 @@
 //! Deleting before the day is over: only what another vault was just seen to hold, whole, and only after a newer snapshot.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
+use backup_core::backup::{Host, backup};
+use backup_core::clock::Clock;
+use backup_core::monitor::Monitor;
 use backup_core::prune::{Action, Done, PrunePlan, Waiver, Witness, apply, apply_beside, plan_waiving};
 use backup_core::replicate::{Route, replicate};
+use backup_core::source::{Captured, Sink, Source, SourceError};
 use backup_core::vault::Vault;
-use backup_core::vault::document::{PruneStage, SnapshotDoc};
-use backup_core::vault::layout::GenerationDir;
+use backup_core::vault::document::{MarkKind, PruneStage, SnapshotDoc};
+use backup_core::vault::layout::{GenerationDir, mark};
 use backup_core::vault::memory::MemoryStore;
 use backup_core::vault::store::{PutMode, Store};
 use chrono::TimeDelta;
@@ -187,6 +193,88 @@ async fn two_prunes_that_rely_on_each_other_do_not_both_go_on() {
     // Fails without `still_holds` in `Work::remove`.
     assert!(done.iter().any(|done| done.dir == doc.dir() && done.action == Action::Withdraw), "{done:?}");
     pair.world.read_doc(&doc).await.unwrap();
+}
+
+/// A source that finds its own data unusual.
+struct Unusual;
+
+#[async_trait]
+impl Source for Unusual {
+    fn kind(&self) -> &'static str {
+        "command"
+    }
+    async fn capture(&self, sink: &dyn Sink, clock: &Clock, monitor: &dyn Monitor) -> Result<Captured, SourceError> {
+        let captured = Script::noise(90_000, 9).capture(sink, clock, monitor).await?;
+        Ok(Captured { suspect: vec!["half of it is gone".to_owned()], ..captured })
+    }
+}
+
+#[tokio::test]
+async fn what_happens_while_the_other_vault_is_read_is_seen_before_anything_goes() {
+    for event in ["nothing", "suspect", "pin"] {
+        let pair = Pair::new().await;
+        let world = &pair.world;
+        let clock = world.host.clock();
+        let (key, signers, state, monitor) = (&world.key, &world.signers, &world.state, &world.monitor);
+        let host = Host { key, signers, state, clock: &clock, monitor };
+        let suspect = backup(&world.vault, host, &world.request, &Unusual).await.unwrap().snapshot.doc;
+        assert_eq!(suspect.suspect, 1);
+        let document = suspect.dir().snapshot(&suspect.id, ".json");
+        let body = world.body(&document).await;
+        // It is not committed yet.
+        world.set(&document, None).await;
+        let plan = pair.plan().await;
+        let expected: Vec<_> = pair.docs[..3].iter().map(SnapshotDoc::dir).collect();
+        assert_eq!(hurried(&plan), expected, "{event}");
+        let (here, there) = (world.watch.memory.clone(), pair.there.memory.clone());
+        let (times, once) = ([world.host.clone(), world.store.clone()], AtomicBool::new(false));
+        let pins: Vec<_> =
+            pair.docs[..3].iter().map(|doc| mark(&doc.stack, &doc.source, &doc.id, MarkKind::Pin)).collect();
+        pair.there.before_get_or_delete(move |path| {
+            if !path.contains("/objects/") || once.swap(true, Ordering::SeqCst) {
+                return;
+            }
+            // It takes its time.
+            times.iter().for_each(|time| time.pass(TimeDelta::hours(3)));
+            let put = |store: &MemoryStore, path: &_, body: Vec<u8>| {
+                futures::executor::block_on(store.put(path, body.into(), PutMode::Replace)).unwrap();
+            };
+            match event {
+                "suspect" => put(&here, &document, body.clone()),
+                "pin" => pins.iter().for_each(|pin| put(&there, pin, b"{}".to_vec())),
+                _ => {}
+            }
+        });
+        let done = pair.apply(&plan).await;
+        if event == "nothing" {
+            // Fails where the plan is made again with the host's clock of then: the two would differ by hours.
+            assert_eq!(done.iter().filter(|done| done.files > 3).count(), 3, "{done:?}");
+            continue;
+        }
+        // Fails without `stands` in `apply_beside`.
+        for doc in &pair.docs[..3] {
+            let why = waits(&done, doc);
+            assert!(why.contains("something changed") && why.contains(event), "{why}");
+            world.read_doc(doc).await.unwrap();
+            assert!(!world.vault.exists(&doc.dir().file("deleting.json")).await.unwrap());
+        }
+        assert_eq!(read_receipts(world).await.len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_takes_no_time_is_done_before_another_vault_is_read() {
+    let pair = Pair::new().await;
+    let plan = pair.plan().await;
+    // One more is announced by now: its day is over when the others are hurried.
+    assert_eq!(hurried(&plan).len(), 3);
+    let kept: Vec<_> = plan.steps.iter().map(|step| step.action.clone()).collect();
+    let mut mixed = plan.clone();
+    mixed.steps[2].action = Action::Delete;
+    let done = pair.apply(&mixed).await;
+    let order: Vec<_> = done.iter().map(|done| done.dir.clone()).collect();
+    // Fails where the steps are done by age.
+    assert_eq!(order[..3], [2, 0, 1].map(|at: usize| pair.docs[at].dir()), "{kept:?}");
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! Leaked data: a generation goes whatever its age, after a day in the open, and stays away.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use backup_core::backup::{BackupError, Host, backup};
 use backup_core::clock::Clock;
 use backup_core::monitor::Monitor;
 use backup_core::prune::purge::{
-    PurgeAction, PurgeEnd, PurgePlan, PurgeRequest, Refusal, Undone, apply, plan, reason, undo,
+    PurgeAction, PurgeEnd, PurgePlan, PurgeRequest, Purged, Refusal, Undone, apply, plan, reason, undo,
 };
 use backup_core::prune::{self, Action, history};
 use backup_core::replicate::{ReplicateError, Replicated, Route, replicate};
@@ -349,6 +350,108 @@ async fn interrupted_at_any_call_it_is_resumed_and_then_not_undone() {
         at += 1;
     }
     assert!(resumed > 8 && late > 5, "{resumed} resumed, {late} too late, of {at}");
+}
+
+#[tokio::test]
+async fn an_undo_and_a_deletion_at_once_do_not_both_have_their_way() {
+    // The undo ends before the receipt is put.
+    let (world, docs) = six_days().await;
+    let dir = docs[2].dir();
+    purge(&world, dir.clone()).await;
+    world.pass(TimeDelta::hours(24));
+    let plan = planned_purge(&world, dir.clone()).await;
+    let (vault, signers, at) = (world.vault.clone(), world.signers.clone(), dir.clone());
+    world.watch.before_put(move |path| {
+        if path.contains("/receipts/") && path.strip_suffix(".json").is_some() {
+            let undone = futures::executor::block_on(undo(&vault, &signers, &at)).unwrap();
+            assert_eq!(undone, Undone::Made);
+        }
+    });
+    // Fails without `is_still_deleting` in `apply`.
+    assert_eq!(apply(&world.vault, &world.key, &plan).await.unwrap(), PurgeEnd::Changed);
+    world.watch.before_put(|_| {});
+    world.read_doc(&docs[2]).await.unwrap();
+    assert_eq!(read_receipts(&world).await.len(), 0, "nothing was deleted");
+    assert_eq!(planned_purge(&world, dir.clone()).await.action, PurgeAction::Announce);
+    // The deletion comes in the middle of the undo.
+    purge(&world, dir.clone()).await;
+    world.pass(TimeDelta::hours(24));
+    let plan = planned_purge(&world, dir.clone()).await;
+    let (vault, key, once) = (world.vault.clone(), super::world::host_key(1), AtomicBool::new(false));
+    world.watch.before_get_or_delete(move |path| {
+        if path.ends_with("/deleting.json") && !once.swap(true, Ordering::SeqCst) {
+            let end = futures::executor::block_on(apply(&vault, &key, &plan)).unwrap();
+            assert!(matches!(end, PurgeEnd::Deleted(_)), "{end:?}");
+        }
+    });
+    // Fails where `undo` does not read the receipts once more.
+    assert_eq!(undo(&world.vault, &world.signers, &dir).await.unwrap(), Undone::TooLate);
+    assert_eq!(below(&world, &dir).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_prune_that_is_taken_back_before_its_receipt_deletes_nothing() {
+    let (world, docs) = six_days().await;
+    pruned(&world).await;
+    day(&world, 7).await;
+    let plan = planned(&world).await;
+    let memory = world.watch.memory.clone();
+    let paths: Vec<StorePath> = docs[..3].iter().map(|doc| doc.dir().file("deleting.json")).collect();
+    world.watch.before_put(move |put| {
+        for path in paths.iter().filter(|_| put.contains("/receipts/")) {
+            futures::executor::block_on(memory.delete(path)).unwrap();
+        }
+    });
+    // Fails without `is_still_deleting` in `Work::remove`.
+    let done = prune::apply(&world.vault, &world.key, &plan).await.unwrap();
+    assert_eq!(done.iter().filter(|done| done.action == Action::Withdraw && done.files == 0).count(), 3, "{done:?}");
+    assert_eq!((world.history().await.len(), read_receipts(&world).await.len()), (7, 0));
+}
+
+#[tokio::test]
+async fn what_a_repair_moved_aside_goes_too() {
+    let (world, docs) = six_days().await;
+    let dir = docs[2].dir();
+    let path = |text: String| StorePath::new(text).unwrap();
+    let object = dir.object(&docs[2].manifest.objects[0]);
+    let copies = [
+        path(format!("_damaged/20261101T000000Z/{object}")),
+        path(format!("_damaged/20261102T000000Z-1/{}", dir.snapshot(&docs[2].id, ".json"))),
+    ];
+    // Of another generation, which stays.
+    let other = path(format!("_damaged/20261101T000000Z/{}/objects/x", docs[3].dir().dir()));
+    for path in copies.iter().chain([&other]) {
+        world.set(path, Some(b"leaked".to_vec())).await;
+    }
+    let there = async |path: &StorePath| world.vault.exists(path).await.unwrap();
+    let first = planned_purge(&world, dir.clone()).await;
+    let objects = world.vault.list_objects(&dir).await.unwrap();
+    let stored: u64 = objects.iter().map(|line| line.bytes).sum();
+    assert_eq!((first.aside, first.bytes), (2, stored + 12));
+    apply(&world.vault, &world.key, &first).await.unwrap();
+    world.pass(TimeDelta::hours(24));
+    let files = below(&world, &dir).await.len() as u64;
+    let PurgeEnd::Deleted(purged) = purge(&world, dir.clone()).await else { panic!() };
+    // With `deleting.json` and its signature. Fails where `purge` leaves `_damaged` alone.
+    assert_eq!((purged.files, purged.older), (files + 2 + 2, false));
+    assert!(!there(&copies[0]).await && !there(&copies[1]).await && there(&other).await);
+    assert!(matches!(planned_purge(&world, dir.clone()).await.action, PurgeAction::Gone { .. }));
+    // One that is found later is not gone.
+    world.set(&copies[0], Some(b"leaked".to_vec())).await;
+    assert_eq!(planned_purge(&world, dir.clone()).await.action, PurgeAction::Resume);
+    assert!(matches!(purge(&world, dir.clone()).await, PurgeEnd::Deleted(Purged { files: 1, .. })));
+    assert!(!there(&copies[0]).await && matches!(planned_purge(&world, dir).await.action, PurgeAction::Gone { .. }));
+}
+
+#[tokio::test]
+async fn older_versions_that_stay_are_told() {
+    let (world, docs) = six_days().await;
+    let dir = docs[2].dir();
+    purge(&world, dir.clone()).await;
+    world.pass(TimeDelta::hours(24));
+    world.watch.keep_versions_below(dir.dir());
+    // Fails where `purge` does not ask the store.
+    assert!(matches!(purge(&world, dir).await, PurgeEnd::Deleted(Purged { older: true, .. })));
 }
 
 /// A dump that an operator brings.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use backup_core::clock::Clock;
 use backup_core::vault::memory::MemoryStore;
+use backup_core::vault::protection::Older;
 use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -55,8 +56,12 @@ struct Seen {
     process: usize,
     dead: bool,
     down: Option<Down>,
+    /// What lies below this path is in a bucket with versions.
+    versions: Option<StorePath>,
     /// Called before a `put`, with its path.
     hook: Option<Arc<Hook>>,
+    /// Called before a `get` and before a `delete`, with the path.
+    other_hook: Option<Arc<Hook>>,
 }
 
 /// A watched [`MemoryStore`].
@@ -155,6 +160,22 @@ impl Watch {
 
     pub(crate) fn before_put(&self, hook: impl Fn(&str) + Send + Sync + 'static) {
         self.seen.lock().unwrap().hook = Some(Arc::new(Box::new(hook)));
+    }
+
+    pub(crate) fn before_get_or_delete(&self, hook: impl Fn(&str) + Send + Sync + 'static) {
+        self.seen.lock().unwrap().other_hook = Some(Arc::new(Box::new(hook)));
+    }
+
+    /// Everything below `path` keeps its older versions.
+    pub(crate) fn keep_versions_below(&self, path: StorePath) {
+        self.seen.lock().unwrap().versions = Some(path);
+    }
+
+    fn call_other_hook(&self, path: &StorePath) {
+        let hook = self.seen.lock().unwrap().other_hook.clone();
+        if let Some(hook) = hook {
+            hook(path.as_str());
+        }
     }
 
     /// From now on it does not answer; or it does again. Gives how it was.
@@ -267,6 +288,7 @@ impl Store for Watch {
 
     async fn get(&self, path: &StorePath, limit_bytes: u64) -> Result<Bytes, StoreError> {
         let lost = self.call("get", path.as_str())?;
+        self.call_other_hook(path);
         answer(lost, self.memory.get(path, limit_bytes).await?)
     }
 
@@ -291,6 +313,7 @@ impl Store for Watch {
 
     async fn delete(&self, path: &StorePath) -> Result<(), StoreError> {
         let lost = self.call("delete", path.as_str())?;
+        self.call_other_hook(path);
         self.changes(path).await;
         answer(lost, self.memory.delete(path).await?)
     }
@@ -303,6 +326,14 @@ impl Store for Watch {
             seen.unsynced.retain(|_, unsynced| !unsynced.covered);
         }
         answer(lost, self.memory.sync().await?)
+    }
+
+    async fn older(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
+        let kept = self.seen.lock().unwrap().versions.clone();
+        let same = kept.is_some_and(|kept| path.as_str().starts_with(kept.as_str()));
+        let gone = self.memory.stat(path).await?.is_none();
+        let older = Older { path: path.clone(), version: "1".to_owned(), bytes: 1, modified: DateTime::UNIX_EPOCH };
+        Ok(if same && gone { vec![older] } else { Vec::new() })
     }
 
     async fn now(&self) -> Result<DateTime<Utc>, StoreError> {

@@ -90,6 +90,16 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
     let here = |vault: &&Vault| listed.vaults.iter().any(|other| other.name() == vault.name());
     // A pin may lie where the snapshot does not (yet): from there it would come back.
     let vaults = found.vaults.iter().filter(|vault| wish == Wish::Unpin || here(vault));
+    let mut lifted = Vec::new();
+    if wish == Wish::Accept
+        && let Some(vault) = listed.vaults.first()
+    {
+        // One that is not believed is told below.
+        let path = listed.dir.snapshot(&listed.id, ".json");
+        if let Ok(snapshot) = vault.get_signed::<SnapshotDoc>(&path, &signers).await {
+            lifted = still::lifts(&session, &found, (source, (snapshot.hash(), kind.word()))).await?;
+        }
+    }
     let mut done: Vec<(&str, Change)> = Vec::new();
     for vault in vaults {
         let one = async {
@@ -154,13 +164,20 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
     let value = json!({
         "snapshot": listed.id, "source": source, "mark": kind.word(), "wish": wish.verb(),
         "dry_run": args.dry_run, "vaults": listed_done.collect::<Vec<_>>(), "silent": found.silent_json(),
+        "also_closes": lifted.iter().map(|(vault, cause)| json!({ "vault": vault, "cause": cause })).collect::<Vec<_>>(),
         "still": still.as_ref().map(Still::to_json),
     });
     cx.printer.result(wish.verb(), value, || {
         let line = |(vault, change): &(&str, Change)| {
             format!("{source} {}, vault {vault}: {}\n", listed.id, wish.done(*change, args.dry_run))
         };
-        done.iter().map(line).chain(still.iter().map(|still| still.text(session.config.timezone))).collect()
+        let also = |(vault, cause): &(String, String)| format!("this also closes, vault {vault}: {cause}\n");
+        let closed = lifted.iter().map(also);
+        done.iter()
+            .map(line)
+            .chain(closed)
+            .chain(still.iter().map(|still| still.text(session.config.timezone)))
+            .collect()
     })?;
     Ok(exit)
 }

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use backup_core::id::SourceName;
-use backup_core::prune::purge::{self, PurgeAction, PurgeEnd, PurgePlan, PurgeRequest, Refusal, Undone};
+use backup_core::prune::purge::{self, PurgeAction, PurgeEnd, PurgePlan, PurgeRequest, Purged, Refusal, Undone};
 use backup_core::signature::Signers;
-use backup_core::vault::layout::{GenerationDir, GenerationId};
+use backup_core::vault::layout::{self, GenerationDir, GenerationId};
 use backup_core::vault::store::StoreError;
 use backup_core::vault::{Vault, VaultError};
 use serde_json::{Value, json};
@@ -66,6 +66,8 @@ fn reason(text: &str) -> Result<String, String> {
 /// What was found out and done in one vault.
 struct One {
     vault: String,
+    /// Where the vault is.
+    place: String,
     plan: PurgePlan,
     end: Option<PurgeEnd>,
     error: Option<CliError>,
@@ -95,14 +97,17 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let mut all = Vec::new();
     for vault in &vaults {
         match purge::plan(vault, &signers, &request).await {
-            Ok(plan) => all.push((vault, One { vault: vault.name().to_owned(), plan, end: None, error: None })),
+            Ok(plan) => {
+                let (name, place) = (vault.name().to_owned(), vault.describe());
+                all.push((vault, One { vault: name, place, plan, end: None, error: None }));
+            }
             Err(error) => quiet.push((vault.name().to_owned(), error.into())),
         }
     }
     if all.is_empty() {
         silent::report(cx, &[], &quiet)?;
     }
-    refuse(&session, &dir, &all)?;
+    refuse(args, &session, &dir, &all)?;
     all.retain(|(vault, _)| meant(args, vault.name()));
     quiet.retain(|(name, _)| meant(args, name));
     require_one(&session, &dir, &vaults, &all, &quiet).await?;
@@ -138,11 +143,22 @@ fn meant(args: &Args, vault: &str) -> bool {
     args.vault.as_deref().is_none_or(|only| only == vault)
 }
 
-/// What stands against it in any vault stops it in all.
-fn refuse(session: &Session<'_>, dir: &GenerationDir, all: &[(&Vault, One)]) -> Result<(), CliError> {
+/// What to do about a lock.
+const LOCK_HINT: &str =
+    "Object Lock keeps it from everybody until then: change what was leaked, and purge when the lock has ended";
+
+/// What stands against it in any vault that is meant stops it in all; of one that is not meant only a pin, which is a person's
+/// word. A lock is nobody's word: it stops its own vault, and the call only where no other vault could go on.
+fn refuse(args: &Args, session: &Session<'_>, dir: &GenerationDir, all: &[(&Vault, One)]) -> Result<(), CliError> {
     let (mut pins, mut reasons, mut hints) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let locked = |one: &One| matches!(one.plan.action, PurgeAction::Refuse(Refusal::Locked(_)));
+    let only_locked =
+        all.iter().filter(|(vault, one)| meant(args, vault.name()) && holds(one)).all(|(_, one)| locked(one));
     for (vault, one) in all {
         let PurgeAction::Refuse(refusal) = &one.plan.action else { continue };
+        if !stops(refusal, meant(args, vault.name()), only_locked) {
+            continue;
+        }
         let reason = match refusal {
             Refusal::Pinned(ids) => {
                 pins.extend(ids.iter().map(|id| id.short().to_owned()));
@@ -160,10 +176,7 @@ fn refuse(session: &Session<'_>, dir: &GenerationDir, all: &[(&Vault, One)]) -> 
                 "a prune is deleting it already".to_owned()
             }
             Refusal::Locked(why) => {
-                hints.push(
-                    "Object Lock keeps it from everybody until then: change what was leaked, and purge when the lock has ended"
-                        .to_owned(),
-                );
+                hints.push(LOCK_HINT.to_owned());
                 why.clone()
             }
             Refusal::NoSnapshot => {
@@ -183,6 +196,20 @@ fn refuse(session: &Session<'_>, dir: &GenerationDir, all: &[(&Vault, One)]) -> 
     hints.dedup();
     let text = format!("generation `{}` is not purged, nothing was changed: {}", dir.id, reasons.join("; "));
     Err(CliError::usage(text).hint(hints.join("; ")))
+}
+
+/// Whether a refusal in one vault stops the call. `only_locked`: wherever it was to go, it is locked.
+fn stops(refusal: &Refusal, meant: bool, only_locked: bool) -> bool {
+    match refusal {
+        Refusal::Pinned(_) => true,
+        Refusal::Locked(_) => meant && only_locked,
+        Refusal::Newest(_) | Refusal::Pruning | Refusal::NoSnapshot => meant,
+    }
+}
+
+/// Whether the vault has anything of it.
+fn holds(one: &One) -> bool {
+    !matches!(one.plan.action, PurgeAction::Absent | PurgeAction::Gone { .. })
 }
 
 /// An error if no vault has, or had, anything of it: then the name is wrong, or those that have it do not answer.
@@ -258,13 +285,27 @@ fn warn(cx: &Context, dir: &GenerationDir, ones: &[One], quiet: &[(String, CliEr
         for foreign in &one.plan.foreign {
             cx.printer.warn(&format!("vault `{}`: {foreign}", one.vault), "");
         }
+        if let PurgeAction::Refuse(Refusal::Locked(why)) = &one.plan.action {
+            let text = format!("vault `{}`: {why}: what it holds of {} is still there", one.vault, dir.id);
+            cx.printer.warn(&text, LOCK_HINT);
+            end = end.worse(Exit::Partial);
+        }
         if let Some(error) = &one.error {
             cx.printer.warn(&format!("vault `{}`: {}", one.vault, error.message()), error.advice().unwrap_or_default());
             end = end.worse(error.as_part());
         }
+        if let Some(PurgeEnd::Deleted(Purged { older: true, .. })) = one.end {
+            let text = format!("vault `{}`: older versions of what was deleted are still there", one.vault);
+            let below = format!("`{}` in {}, and below `{}`", dir.dir(), one.place, layout::DAMAGED);
+            cx.printer
+                .warn(&text, &format!("have the bucket's owner delete the older versions of what lay below {below}"));
+            end = end.worse(Exit::Partial);
+        }
         if one.end == Some(PurgeEnd::Changed) {
-            let text =
-                format!("vault `{}`: a snapshot or a pin came in the last moment, and nothing was deleted", one.vault);
+            let text = format!(
+                "vault `{}`: a snapshot or a pin came in the last moment, or it was taken back, and nothing was deleted",
+                one.vault
+            );
             cx.printer.warn(&text, "see what it is, and repeat this call");
             end = end.worse(Exit::Partial);
         }
@@ -296,24 +337,30 @@ impl One {
             _ => None,
         };
         let deleted = match &self.end {
-            Some(PurgeEnd::Deleted(purged)) => {
-                Some(json!({ "files": purged.files, "bytes": purged.bytes, "strangers": purged.strangers }))
-            }
+            Some(PurgeEnd::Deleted(purged)) => Some(json!({
+                "files": purged.files, "bytes": purged.bytes, "strangers": purged.strangers, "older_versions": purged.older,
+            })),
             _ => None,
         };
         json!({
             "vault": self.vault, "action": self.word(), "snapshots": self.plan.snapshots, "objects": self.plan.objects,
-            "bytes": self.plan.bytes, "may_be_deleted_from": until, "announced_reason": self.plan.announced,
+            "damaged_copies": self.plan.aside, "bytes": self.plan.bytes, "may_be_deleted_from": until, "announced_reason": self.plan.announced,
             "foreign": self.plan.foreign, "deleted": deleted, "error": self.error.as_ref().map(CliError::to_json),
         })
     }
 
     fn text(&self) -> String {
         let plan = &self.plan;
+        let count = |number: u64, word| words::count(usize::try_from(number).unwrap_or(usize::MAX), word);
+        let aside = if plan.aside > 0 {
+            format!(", {} that repairs moved aside", count(plan.aside, "damaged file"))
+        } else {
+            String::new()
+        };
         let size = format!(
-            "{}, {}, {}",
+            "{}, {}{aside}, {}",
             words::count(plan.snapshots.len(), "snapshot"),
-            words::count(usize::try_from(plan.objects).unwrap_or(usize::MAX), "object"),
+            count(plan.objects, "object"),
             words::bytes(plan.bytes)
         );
         let at = |until: &chrono::DateTime<chrono::Utc>| until.format("%F %R UTC").to_string();
@@ -408,6 +455,16 @@ mod tests {
             &[GENERATION, "--source", "db", "--reason", "x", "--yes", GENERATION],
         ] {
             assert!(parse::<Args>(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn of_another_vault_only_a_pin_counts_and_a_lock_stops_its_own_vault() {
+        let (pin, lock) = (Refusal::Pinned(Vec::new()), Refusal::Locked("until then".into()));
+        assert!(stops(&pin, false, false) && stops(&pin, true, false));
+        assert!(!stops(&lock, false, true) && !stops(&lock, true, false) && stops(&lock, true, true));
+        for other in [Refusal::Newest("x".into()), Refusal::Pruning, Refusal::NoSnapshot] {
+            assert!(!stops(&other, false, false) && stops(&other, true, false), "{other:?}");
         }
     }
 

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 
 use super::delete::{Removed, delete, sweep, withdraw};
+use super::history::receipts_of;
 use super::holder::{self, Witness};
 use super::notice::{self, Notice};
-use super::{Action, PrunePlan, Step};
+use super::{Action, PrunePlan, PruneRequest, Step, plan_waiving};
 use crate::id::{SourceName, StackName};
 use crate::signature::{HostKey, Signers};
-use crate::vault::document::{ExpiredDoc, FORMAT, Grounds, Holder, MarkKind, PruneStage, ReceiptDoc};
+use crate::vault::document::{ExpiredDoc, FORMAT, Grounds, Holder, MarkKind, PruneStage, PublicDocument, ReceiptDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Signed, Vault, VaultError};
+use crate::verify::chain_text;
+use crate::words::plain;
 
 /// What was done with one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +44,8 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PrunePlan) -> Result<Vec
 }
 
 /// Does what the plan says. Where the day is not to be waited for, the first of `others` that holds everything is enough; a
-/// vault that fails is one that does not hold it. What none holds waits, and the result says why.
+/// vault that fails is one that does not hold it. What none holds waits, and the result says why. Reading that vault may take
+/// hours: everything else is done before, and after each such read the plan is made once more.
 pub async fn apply_beside(
     vault: &Vault,
     key: &HostKey,
@@ -50,7 +54,8 @@ pub async fn apply_beside(
 ) -> Result<Vec<Done>, VaultError> {
     let work = Work { vault, key, plan };
     let mut done = Vec::new();
-    for step in &plan.steps {
+    let slow = |step: &&Step| matches!(step.action, Action::Hurry { .. });
+    for step in plan.steps.iter().filter(|step| !slow(step)).chain(plan.steps.iter().filter(slow)) {
         let (dir, action) = (step.dir.clone(), step.action.clone());
         let mut result = Done { dir, action, files: 0, bytes: 0, strangers: 0, holder: None };
         match &step.action {
@@ -70,12 +75,18 @@ pub async fn apply_beside(
                 }
             }
             Action::Hurry { until, .. } => match holder::find(vault, &plan.signers, step, others).await {
-                Ok((other, holder)) => {
-                    result.holder = Some(holder);
-                    if !work.remove(step, Some(other), &mut result).await? {
-                        continue;
+                Ok((other, holder)) => match work.stands(step, others).await? {
+                    None => {
+                        result.holder = Some(holder);
+                        if !work.remove(step, Some(other), &mut result).await? {
+                            continue;
+                        }
                     }
-                }
+                    Some(changed) => {
+                        let reason = format!("not deleted, something changed while another vault was read: {changed}");
+                        result.action = Action::Wait { reason };
+                    }
+                },
                 Err(why) => {
                     let until = until.format("%F %R UTC");
                     result.action = Action::Wait { reason: format!("waits until {until}: {why}") };
@@ -84,9 +95,14 @@ pub async fn apply_beside(
             Action::Resume => {
                 let begun = step.begun.as_ref();
                 // It may have ended before its receipt, and then nothing was deleted yet.
-                if !begun.is_some_and(|begun| begun.receipted) {
-                    let grounds = begun.map(|begun| begun.grounds.clone()).unwrap_or_default();
-                    work.put_receipt(step, grounds).await?;
+                if let Some(begun) = begun.filter(|begun| !begun.receipted) {
+                    let receipt = work.put_receipt(step, begun.grounds.clone()).await?;
+                    let same = |doc: &ExpiredDoc| doc.grounds == begun.grounds && doc.snapshots == step.snapshots;
+                    if !is_still_deleting(vault, &plan.signers, &step.dir, same, &receipt).await? {
+                        result.action = Action::Withdraw;
+                        done.push(result);
+                        continue;
+                    }
                 }
                 result.removed(delete(vault, &step.dir).await?);
             }
@@ -109,6 +125,40 @@ impl Work<'_> {
         Grounds { purge: None, now, without: self.plan.waiver.without.clone() }
     }
 
+    /// Why a step that was planned before another vault was read is no longer to be done, in words; `None`: it is.
+    async fn stands(&self, step: &Step, others: &[Witness<'_>]) -> Result<Option<String>, VaultError> {
+        let ids: BTreeSet<SnapshotId> = step.snapshots.iter().map(|(id, _)| id.clone()).collect();
+        for Witness { vault: other, .. } in others {
+            match is_pinned(other, &step.dir, &ids).await {
+                Ok(false) => {}
+                Ok(true) => return Ok(Some(format!("it is pinned in vault `{}`", other.name()))),
+                Err(error) => return Ok(Some(plain(&chain_text(&error)))),
+            }
+        }
+        let PrunePlan { request, waiver, signers, .. } = self.plan;
+        // The host's clock went on as well; only the caller can read it.
+        let host_now = request.host_now + (self.vault.now().await? - self.plan.at);
+        let again = plan_waiving(self.vault, signers, &PruneRequest { host_now, ..request.clone() }, waiver).await?;
+        let Some(now) = again.steps.iter().find(|other| other.dir == step.dir) else {
+            return Ok(Some("it is not there any more".to_owned()));
+        };
+        let same = now.snapshots.iter().map(|(id, _)| id.clone()).collect::<BTreeSet<_>>() == ids;
+        Ok(match &now.action {
+            Action::Hurry { .. } | Action::Delete if same => None,
+            Action::Hurry { .. } | Action::Delete => Some("other snapshots lie there".to_owned()),
+            Action::Wait { reason } => Some(reason.clone()),
+            _ => {
+                let frozen = again.frozen.iter().map(ToString::to_string);
+                let kept = now.snapshots.iter().filter(|(_, text)| text.starts_with("keep"));
+                let mut why: Vec<String> = frozen.chain(kept.map(|(id, text)| format!("`{id}`: {text}"))).collect();
+                if why.is_empty() {
+                    why.push(now.reason.clone());
+                }
+                Some(why.join("; "))
+            }
+        })
+    }
+
     /// Deletes a generation, unless a look in the last moment finds that something has changed. `false`: nothing was begun.
     async fn remove(&self, step: &Step, holder: Option<&Vault>, result: &mut Done) -> Result<bool, VaultError> {
         let grounds = self.grounds(result.holder.clone());
@@ -122,8 +172,12 @@ impl Work<'_> {
             None => true,
         };
         if listed == planned && held && !is_pinned(self.vault, &step.dir, &planned).await? {
-            self.put_receipt(step, grounds).await?;
-            result.removed(delete(self.vault, &step.dir).await?);
+            let receipt = self.put_receipt(step, grounds).await?;
+            if is_still_deleting(self.vault, &self.plan.signers, &step.dir, |there| *there == doc, &receipt).await? {
+                result.removed(delete(self.vault, &step.dir).await?);
+            } else {
+                result.action = Action::Withdraw;
+            }
         } else {
             // A writer or a person was faster: its snapshot stays, and so does everything else.
             result.action = Action::Withdraw;
@@ -155,7 +209,7 @@ impl Work<'_> {
         }))
     }
 
-    async fn put_receipt(&self, step: &Step, grounds: Grounds) -> Result<(), VaultError> {
+    async fn put_receipt(&self, step: &Step, grounds: Grounds) -> Result<Signed<ReceiptDoc>, VaultError> {
         let by = (self.key, self.plan.request.tool.as_str());
         put_receipt(self.vault, by, &step.dir, &step.snapshots, grounds).await
     }
@@ -182,7 +236,7 @@ pub(super) async fn put_receipt(
     dir: &GenerationDir,
     snapshots: &[(SnapshotId, String)],
     grounds: Grounds,
-) -> Result<(), VaultError> {
+) -> Result<Signed<ReceiptDoc>, VaultError> {
     let objects = vault.list_objects(dir).await?;
     let receipt = ReceiptDoc {
         format: FORMAT,
@@ -197,11 +251,38 @@ pub(super) async fn put_receipt(
         signer: key.fingerprint(),
         tool: tool.to_owned(),
     };
-    vault.put_signed(&receipt, key).await.map(drop)
+    vault.put_signed(&receipt, key).await
+}
+
+/// The last look, after the receipt: whether the `deleting.json` that allows it still lies there. Who takes a deletion back removes
+/// that first and looks for receipts then, so that at least one of the two sees the other. If it is gone, nothing was
+/// deleted: the receipt goes as well.
+pub(super) async fn is_still_deleting(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+    same: impl Fn(&ExpiredDoc) -> bool,
+    receipt: &Signed<ReceiptDoc>,
+) -> Result<bool, VaultError> {
+    match notice::read(vault, signers, dir, PruneStage::Deleting).await? {
+        Notice::Signed(doc) if same(&doc) => return Ok(true),
+        // Another process is deleting it: the receipt at this instant may be its own.
+        Notice::Signed(_) => return Ok(false),
+        Notice::None | Notice::Foreign(_) => {}
+    }
+    let path = receipt.doc.path();
+    let there = vault.get_signed::<ReceiptDoc>(&path, signers).await;
+    if there.is_ok_and(|there| there.hash() == receipt.hash()) {
+        vault.delete(&path).await?;
+        vault.sync().await?;
+        vault.delete(&layout::signature_of(&path)).await?;
+        vault.sync().await?;
+    }
+    Ok(false)
 }
 
 /// Takes back every announcement of a source that has not become a deletion, also what is not believed; never a purge, which
-/// has its own [`super::purge::undo`]. Gives the generations.
+/// has its own [`super::purge::undo`]. Gives the generations; not those whose deletion began meanwhile.
 pub async fn undo(
     vault: &Vault,
     signers: &Signers,
@@ -216,8 +297,12 @@ pub async fn undo(
         let deleting = notice::read(vault, signers, &dir, PruneStage::Deleting).await?;
         let expired = vault.exists(&dir.file(PruneStage::Expired.file())).await?;
         if matches!(deleting, Notice::Foreign(_)) || (expired && matches!(deleting, Notice::None)) {
+            let before = receipts_of(vault, signers, &dir).await?.len();
             withdraw(vault, &dir).await?;
-            undone.push(dir);
+            // A deletion that put its receipt before it could see this goes on, or has ended.
+            if receipts_of(vault, signers, &dir).await?.len() <= before {
+                undone.push(dir);
+            }
         }
     }
     Ok(undone)

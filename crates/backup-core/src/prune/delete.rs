@@ -107,6 +107,42 @@ pub(super) async fn delete(vault: &Vault, dir: &GenerationDir) -> Result<Removed
     Ok(removed)
 }
 
+/// What repairs moved aside of a generation: damaged, and leaked all the same.
+pub(super) async fn aside(vault: &Vault, dir: &GenerationDir) -> Result<Vec<Entry>, VaultError> {
+    let Some(root) = StorePath::new(layout::DAMAGED) else { return Ok(Vec::new()) };
+    let (root_folder, below) = (format!("{root}/"), format!("{}/", dir.dir()));
+    let mut files = vault.list(&root).await?;
+    files.retain(|entry| {
+        let rest = entry.path.as_str().strip_prefix(&root_folder).and_then(|rest| rest.split_once('/'));
+        rest.is_some_and(|(_, file)| file.starts_with(&below))
+    });
+    Ok(files)
+}
+
+/// Deletes everything that this program made in a generation and what repairs moved aside of it, and says whether the store still has
+/// older versions.
+pub(super) async fn purge(vault: &Vault, dir: &GenerationDir) -> Result<(Removed, bool), VaultError> {
+    // First, so that `deleting.json` is there until the last of them has gone.
+    let aside = aside(vault, dir).await?;
+    for entry in &aside {
+        vault.delete(&entry.path).await?;
+    }
+    vault.sync().await?;
+    let files = vault.list(&dir.dir()).await?;
+    let mut asked: Vec<&Entry> = files.iter().filter(|entry| is_ours(dir, entry)).collect();
+    // An object of the generation, if one is left: those are what an interrupted call deleted first.
+    asked.sort_by_key(|entry| rank(dir, entry.path.as_str()) != Some(2));
+    let mut removed = delete(vault, dir).await?;
+    let mut older = false;
+    for entry in asked.first().copied().into_iter().chain(aside.first()) {
+        // A store that does not say is one that may keep them.
+        older |= vault.has_older(&entry.path).await.unwrap_or(true);
+    }
+    removed.files += aside.len() as u64;
+    removed.bytes += aside.iter().map(|entry| entry.bytes).sum::<u64>();
+    Ok((removed, older))
+}
+
 /// Takes both documents of a prune away, the one that lets files go first.
 pub(super) async fn withdraw(vault: &Vault, dir: &GenerationDir) -> Result<(), VaultError> {
     remove_document(vault, dir, PruneStage::Deleting).await?;

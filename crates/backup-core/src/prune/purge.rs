@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 
 use super::announced;
-use super::apply::{is_pinned, put_receipt};
+use super::apply::{is_pinned, is_still_deleting, put_receipt};
 use super::delete::{self, Removed, remove_document, withdraw};
 use super::history;
 use super::locked;
@@ -25,6 +25,7 @@ use crate::replicate::marks_of;
 use crate::signature::{HostKey, Signers};
 use crate::vault::document::{ExpiredDoc, FORMAT, Grounds, MarkKind, PruneStage, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
+use crate::vault::store::Entry;
 use crate::vault::{Vault, VaultError};
 
 /// What stands as the decision on each snapshot in the documents of a purge.
@@ -92,7 +93,9 @@ pub struct PurgePlan {
     pub snapshots: Vec<SnapshotId>,
     /// Objects.
     pub objects: u64,
-    /// Their stored bytes.
+    /// Damaged files of the generation that repairs moved aside.
+    pub aside: u64,
+    /// Stored bytes of all of them.
     pub bytes: u64,
     /// The reason that was announced, where it is announced already: that one is written into the receipt.
     pub announced: Option<String>,
@@ -102,6 +105,7 @@ pub struct PurgePlan {
     stale: bool,
     receipted: bool,
     request: PurgeRequest,
+    signers: Signers,
 }
 
 /// What was done in one vault.
@@ -113,11 +117,13 @@ pub struct Purged {
     pub bytes: u64,
     /// Files that were left because they belong to nothing that this program makes.
     pub strangers: u64,
+    /// The store still has older versions of what was deleted, or does not say that it has none.
+    pub older: bool,
 }
 
-impl From<Removed> for Purged {
-    fn from(removed: Removed) -> Self {
-        Self { files: removed.files, bytes: removed.bytes, strangers: removed.strangers }
+impl From<(Removed, bool)> for Purged {
+    fn from((removed, older): (Removed, bool)) -> Self {
+        Self { files: removed.files, bytes: removed.bytes, strangers: removed.strangers, older }
     }
 }
 
@@ -133,7 +139,7 @@ pub enum PurgeEnd {
     },
     /// It is gone.
     Deleted(Purged),
-    /// A snapshot or a pin came in the last moment: nothing was deleted, the announcement stands.
+    /// A snapshot or a pin came in the last moment, or it was taken back: nothing was deleted.
     Changed,
 }
 
@@ -146,12 +152,15 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PurgeRequest) -> R
     let receipts = history::receipts_of(vault, signers, dir).await?;
     let snapshots = delete::snapshots(dir, &files);
     let (objects, bytes) = delete::objects(dir, &files);
+    let aside = delete::aside(vault, dir).await?;
+    let bytes = bytes + aside.iter().map(|entry| entry.bytes).sum::<u64>();
     let newest = newest(vault, signers, dir).await?;
     let announced = found.purge().map(str::to_owned);
     let mut plan = PurgePlan {
         action: PurgeAction::Announce,
         snapshots,
         objects,
+        aside: aside.len() as u64,
         bytes,
         announced,
         foreign: found.foreign.clone(),
@@ -159,15 +168,27 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PurgeRequest) -> R
         stale: found.replayed,
         receipted: false,
         request: request.clone(),
+        signers: signers.clone(),
     };
     let ours = files.iter().any(|entry| delete::is_ours(dir, entry));
     if !ours {
         let gone = receipts.iter().filter(|receipt| receipt.grounds.purge.is_some()).map(|receipt| receipt.at).max();
-        plan.action = gone.map_or(PurgeAction::Absent, |at| PurgeAction::Gone { at });
-        return Ok(plan);
+        if aside.is_empty() {
+            plan.action = gone.map_or(PurgeAction::Absent, |at| PurgeAction::Gone { at });
+            return Ok(plan);
+        }
+        // Only damaged copies are left of what was purged: they had their day in the open with it.
+        if gone.is_some() {
+            plan.action = match locked::reason(vault, &aside, now).await? {
+                Some(reason) => PurgeAction::Refuse(Refusal::Locked(reason)),
+                None => PurgeAction::Resume,
+            };
+            return Ok(plan);
+        }
     }
     // A bucket with locks answers a deletion with success and keeps the bytes: nobody must be told that they are gone.
-    if let Some(reason) = locked::reason(vault, &files, now).await? {
+    let every: Vec<Entry> = files.iter().chain(&aside).cloned().collect();
+    if let Some(reason) = locked::reason(vault, &every, now).await? {
         plan.action = PurgeAction::Refuse(Refusal::Locked(reason));
         return Ok(plan);
     }
@@ -262,7 +283,7 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PurgePlan) -> Result<Pur
     let grounds = Grounds { purge: Some(reason), ..Grounds::default() };
     // What is under way needs no document any more.
     if plan.action == PurgeAction::Resume {
-        return Ok(PurgeEnd::Deleted(delete::delete(vault, dir).await?.into()));
+        return Ok(PurgeEnd::Deleted(delete::purge(vault, dir).await?.into()));
     }
     let Some(newest) = &plan.newest else { return Ok(PurgeEnd::Nothing) };
     let document = async |stage| -> Result<ExpiredDoc, VaultError> {
@@ -299,7 +320,8 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PurgePlan) -> Result<Pur
             Ok(PurgeEnd::Announced { until })
         }
         PurgeAction::Delete => {
-            vault.put_signed(&document(PruneStage::Deleting).await?, key).await?;
+            let deleting = document(PruneStage::Deleting).await?;
+            vault.put_signed(&deleting, key).await?;
             let listed: BTreeSet<SnapshotId> = vault.snapshots(dir).await?.into_iter().collect();
             if !listed.iter().eq(plan.snapshots.iter().collect::<BTreeSet<_>>())
                 || is_pinned(vault, dir, &listed).await?
@@ -307,8 +329,11 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PurgePlan) -> Result<Pur
                 remove_document(vault, dir, PruneStage::Deleting).await?;
                 return Ok(PurgeEnd::Changed);
             }
-            put_receipt(vault, (key, &plan.request.tool), dir, &named, grounds).await?;
-            Ok(PurgeEnd::Deleted(delete::delete(vault, dir).await?.into()))
+            let receipt = put_receipt(vault, (key, &plan.request.tool), dir, &named, grounds).await?;
+            if !is_still_deleting(vault, &plan.signers, dir, |there| *there == deleting, &receipt).await? {
+                return Ok(PurgeEnd::Changed);
+            }
+            Ok(PurgeEnd::Deleted(delete::purge(vault, dir).await?.into()))
         }
     }
 }
@@ -329,13 +354,16 @@ pub async fn undo(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Resu
     if notice::standing(vault, signers, dir).await?.purged.is_none() {
         return Ok(Undone::None);
     }
+    let before = history::receipts_of(vault, signers, dir).await?;
     if let Notice::Signed(begun) = notice::read(vault, signers, dir, PruneStage::Deleting).await?
-        && history::receipts_of(vault, signers, dir).await?.iter().any(|receipt| receipt.at >= begun.at)
+        && before.iter().any(|receipt| receipt.at >= begun.at)
     {
         return Ok(Undone::TooLate);
     }
     withdraw(vault, dir).await?;
-    Ok(Undone::Made)
+    // A deletion looks for its document after its receipt: one whose receipt came meanwhile may not have seen this.
+    let came = history::receipts_of(vault, signers, dir).await?.iter().any(|receipt| !before.contains(receipt));
+    Ok(if came { Undone::TooLate } else { Undone::Made })
 }
 
 /// Why a generation is not to be copied into or out of a vault: the reason of its purge, announced there or done.

@@ -114,6 +114,11 @@ impl Vault {
         Ok(found)
     }
 
+    /// Whether the store still has a version of a file beside the one that a plain read gives.
+    pub(crate) async fn has_older(&self, path: &StorePath) -> Result<bool, VaultError> {
+        Ok(!self.store.older(path).await.map_err(|error| self.failed(error))?.is_empty())
+    }
+
     async fn find_object(&self, path: &StorePath, name: &Hash256) -> Option<Bytes> {
         for version in oldest(&self.store.older(path).await.ok()?) {
             let Ok(bytes) = self.store.get_older(version, MAX_STORED_BYTES).await else { continue };

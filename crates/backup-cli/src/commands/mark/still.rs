@@ -1,9 +1,12 @@
 //! What still freezes a source's expiry when one of its snapshots has been accepted: each suspect one freezes by itself, and so
 //! do gaps, clocks and chains.
 
+use std::collections::BTreeSet;
+
 use backup_core::id::SourceName;
 use backup_core::prune::Waiver;
 use backup_core::prune::frozen::unaccepted;
+use backup_core::prune::history::Fact;
 use backup_core::signature::Signers;
 use backup_core::vault::layout::SnapshotId;
 use chrono_tz::Tz;
@@ -85,6 +88,35 @@ impl Still {
         }
         text
     }
+}
+
+/// What accepting a snapshot lifts besides the snapshot's own anomaly: whoever looked at that may not know of it. By vault, in
+/// words; looked up before the mark is set, so that a dry run says the same.
+pub(super) async fn lifts(
+    session: &Session<'_>,
+    found: &Found,
+    (source, fact): (&SourceName, Fact),
+) -> Result<Vec<(String, String)>, CliError> {
+    let configured: Vec<_> = session.config.sources.iter().filter(|one| one.name == *source).collect();
+    let mut causes = Vec::new();
+    for marks in [BTreeSet::new(), BTreeSet::from([fact])] {
+        let waiver = Waiver::default();
+        let as_if = (&waiver, &marks);
+        let all = pruning::prune_as_if(session, &found.vaults, &|_| true, &configured, None, as_if).await?;
+        let mut now = BTreeSet::new();
+        for pruning in &all {
+            for freeze in pruning.plan.iter().flat_map(|plan| &plan.frozen) {
+                // One freeze names all the places where the chain is open.
+                let texts: Vec<String> = match freeze {
+                    Freeze::OpenChain { place } => place.split("; ").map(str::to_owned).collect(),
+                    other => vec![other.to_string()],
+                };
+                now.extend(texts.into_iter().map(|text| (pruning.vault.clone(), text)));
+            }
+        }
+        causes.push(now);
+    }
+    Ok(causes[0].difference(&causes[1]).cloned().collect())
 }
 
 /// Whether accepting `id` lifts this freeze.

@@ -235,7 +235,9 @@ async fn what_happens_while_the_other_vault_is_read_is_seen_before_anything_goes
                 return;
             }
             // It takes its time.
-            times.iter().for_each(|time| time.pass(TimeDelta::hours(3)));
+            for time in &times {
+                time.pass(TimeDelta::hours(3));
+            }
             let put = |store: &MemoryStore, path: &_, body: Vec<u8>| {
                 futures::executor::block_on(store.put(path, body.into(), PutMode::Replace)).unwrap();
             };

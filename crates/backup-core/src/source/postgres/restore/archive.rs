@@ -188,17 +188,20 @@ impl<'a> Archive<'a> {
 
 /// Whether all that `pg_restore` complains about is the setting that this server does not know. The server's own words
 /// may be in any language; the command and the count are `pg_restore`'s.
+///
+/// Parallel workers write in pieces into the same pipe (program, kind and text of a message are three), so that a line may
+/// begin with another's: pieces are counted, wherever they stand.
 pub(super) fn only_unknown_setting(stderr: &[u8]) -> bool {
     let text = String::from_utf8_lossy(stderr);
-    let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
-    let ignored = "pg_restore: warning: errors ignored on restore: ";
-    let told = text.lines().find_map(|line| line.strip_prefix(ignored)?.trim().parse::<usize>().ok());
+    let count = |piece: &str| text.matches(piece).count();
+    let told = text.rsplit_once("errors ignored on restore: ").map(|(_, told)| told.lines().next().unwrap_or_default());
+    let told = told.and_then(|told| told.trim().parse::<usize>().ok());
     let settings = count("Command was: SET transaction_timeout = 0;");
     settings > 0
         // Those of parallel workers are told and not counted.
         && told.is_some_and(|told| told <= settings)
         && count("Command was: ") == settings
-        && count("pg_restore: error: ") == settings
+        && count("error: ") == settings
 }
 
 /// How a child ended.
@@ -318,5 +321,11 @@ mod tests {
         assert!(!of(format!("{setting}{}", ignored(2))));
         assert!(!of(format!("{setting}pg_restore: error: could not read\n")));
         assert!(!of(setting.to_owned()) && !of(ignored(0)) && !of(String::new()));
+        // Two workers at once.
+        let mixed = "pg_restore: pg_restore: error: error: could not execute query: ERROR:  no\n\
+            could not execute query: ERROR:  no\nCommand was: SET transaction_timeout = 0;\npg_restore: \
+            Command was: SET transaction_timeout = 0;\n";
+        assert!(of(format!("{mixed}{}", ignored(1))));
+        assert!(!of(format!("{mixed}error: could not read\n{}", ignored(1))));
     }
 }

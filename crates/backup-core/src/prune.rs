@@ -7,9 +7,9 @@
 //! second run    deleting.json --> list again --> receipt --> snapshots --> objects --> the rest
 //! ```
 //!
-//! Here is the plan; [`mod@apply`] does what it says. An operator may waive two things for one call, and both are written down in
+//! Here is the plan; `apply` does what it says. An operator may waive two things for one call, and both are written down in
 //! every document of the deletion ([`Waiver`]): the rest of the day, where another vault is then seen to hold everything
-//! ([`mod@holder`]), and what a vault that is lost had promised. [`purge`] removes a generation that no rule would.
+//! (`holder`), and what a vault that is lost had promised. [`purge`] removes a generation that no rule would.
 //!
 //! What it never does: delete on the word of the host's clock, on a document that no pinned signer signed or that somebody put back
 //! long after it was signed, or a file that it does not know. Whatever is not understood keeps its generation, and so does a

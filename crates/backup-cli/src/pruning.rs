@@ -150,7 +150,7 @@ pub(crate) async fn prune(
     prune_as_if(session, vaults, acts, sources, key, (waiver, &BTreeSet::new())).await
 }
 
-/// [`prune`], as if the marks `also` were in the vaults as well.
+/// [`prune()`], as if the marks `also` were in the vaults as well.
 pub(crate) async fn prune_as_if(
     session: &Session<'_>,
     vaults: &[Vault],

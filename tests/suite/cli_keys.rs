@@ -6,23 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::host::{Ended, Host};
+use super::host::{DOCS, Ended, Host};
 use super::stack::files_below;
-
-const SOURCE: &str = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
-
-/// A host with the vaults `local` and `offsite` and one snapshot in both.
-fn host() -> Host {
-    let host = Host::new();
-    for name in ["data", "local", "offsite"] {
-        fs::create_dir(host.path(name)).unwrap();
-    }
-    fs::write(host.path("data/a.txt"), "hello").unwrap();
-    host.configure(&format!("{}{}{SOURCE}", Host::local("local"), Host::local("offsite")));
-    host.good(&["init"]);
-    host.good(&["run"]);
-    host
-}
 
 fn config(host: &Host) -> String {
     fs::read_to_string(host.path("backup.toml")).unwrap()
@@ -63,7 +48,7 @@ fn both(done: &str) -> Vec<(String, String)> {
 
 #[test]
 fn a_new_operator_is_granted_what_was_stored() {
-    let host = host();
+    let host = Host::with_two_vaults();
     for name in ["new.txt", "stranger.txt"] {
         host.good(&["key", "new", name]);
     }
@@ -107,7 +92,7 @@ fn a_new_operator_is_granted_what_was_stored() {
 
 #[test]
 fn what_is_pasted_instead_of_a_recipient_is_not_repeated() {
-    let host = host();
+    let host = Host::with_two_vaults();
     let secret = fs::read_to_string(host.path("ops.txt")).unwrap();
     let secret = secret.lines().find(|line| line.starts_with("AGE-SECRET-KEY-")).unwrap().to_owned();
     for verb in ["grant", "revoke"] {
@@ -120,7 +105,7 @@ fn what_is_pasted_instead_of_a_recipient_is_not_repeated() {
 
 #[test]
 fn an_operators_machine_without_a_host_key_grants_unsigned() {
-    let host = host();
+    let host = Host::with_two_vaults();
     host.good(&["key", "new", "new.txt"]);
     let new = host.recipient("new.txt");
     let without = config(&host).replace("host_key = \"host_key\"\n", "");
@@ -141,7 +126,7 @@ fn an_operators_machine_without_a_host_key_grants_unsigned() {
 
 #[test]
 fn a_revoked_recipient_is_listed_and_refused_from_then_on() {
-    let host = host();
+    let host = Host::with_two_vaults();
     let (ops, escrow) = (host.recipient("ops.txt"), host.recipient("escrow.txt"));
     host.good(&["key", "new", "new.txt"]);
     let new = host.recipient("new.txt");
@@ -221,7 +206,7 @@ fn next_second() {
 
 #[test]
 fn a_rotated_host_key_vouches_for_the_past_and_for_nothing_new() {
-    let host = host();
+    let host = Host::with_two_vaults();
     let old_line = fs::read_to_string(host.path("signers")).unwrap();
     host.good(&["key", "new", "--host", "host_key_2"]);
     let public = fs::read_to_string(host.path("host_key_2.pub")).unwrap();
@@ -280,7 +265,7 @@ fn a_cloned_host_is_told_as_a_fork_and_settled() {
     fs::write(host.path("data/a.txt"), "hello").unwrap();
     let far =
         format!("[vault.shared]\npath = \"{}\"\nkeep = {{ within = \"7d\", min = 2 }}\n", shared.path().display());
-    host.configure(&format!("{}{far}{SOURCE}", Host::local("local")));
+    host.configure(&format!("{}{far}{DOCS}", Host::local("local")));
     host.good(&["init"]);
     host.good(&["run"]);
     let clone = host.cloned();
@@ -339,14 +324,14 @@ fn newcomer(first: &Host, rest: &str) -> Host {
     let host = Host::new().of_operators(first);
     fs::create_dir(host.path("data")).unwrap();
     fs::write(host.path("data/a.txt"), "hello again").unwrap();
-    host.configure(&format!("{SOURCE}{rest}"));
+    host.configure(&format!("{DOCS}{rest}"));
     host
 }
 
 #[test]
 fn a_new_host_joins_the_vault_of_one_that_is_gone() {
     for by_url in [true, false] {
-        let first = host();
+        let first = Host::with_two_vaults();
         let place = first.path("offsite");
         let url = place.to_str().unwrap();
         let table = format!("[vault.shared]\npath = \"{url}\"\nkeep = {{ within = \"7d\", min = 2 }}\n");
@@ -395,7 +380,7 @@ fn a_new_host_joins_the_vault_of_one_that_is_gone() {
 
 #[test]
 fn only_a_vault_of_a_known_format_is_joined() {
-    let first = host();
+    let first = Host::with_two_vaults();
     let place = first.path("offsite");
     let host = newcomer(&first, "");
     let text = config(&host);

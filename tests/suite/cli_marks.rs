@@ -6,21 +6,6 @@ use std::path::PathBuf;
 use super::host::{Ended, Host};
 use super::stack::files_below;
 
-const SOURCE: &str = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
-
-/// A host with two vaults and one snapshot in both.
-fn host() -> Host {
-    let host = Host::new();
-    for name in ["data", "local", "offsite"] {
-        fs::create_dir(host.path(name)).unwrap();
-    }
-    fs::write(host.path("data/a.txt"), "hello").unwrap();
-    host.configure(&format!("{}{}{SOURCE}", Host::local("local"), Host::local("offsite")));
-    host.good(&["init"]);
-    host.good(&["run"]);
-    host
-}
-
 fn id(host: &Host) -> String {
     let listed: serde_json::Value = serde_json::from_str(&host.good(&["list", "--json"]).out).unwrap();
     let id = listed.pointer("/result/snapshots/0/id").or_else(|| listed.pointer("/snapshots/0/id"));
@@ -39,7 +24,7 @@ fn prune(host: &Host) -> Ended {
 
 #[test]
 fn a_pin_is_signed_obeyed_and_taken_back() {
-    let host = host();
+    let host = Host::with_two_vaults();
     let id = id(&host);
     let short = id.rsplit('-').next().unwrap();
     let dry = host.good(&["pin", short, "--dry-run"]);
@@ -69,7 +54,7 @@ fn a_pin_is_signed_obeyed_and_taken_back() {
 
 #[test]
 fn a_vault_that_does_not_answer_makes_the_end_partial() {
-    let host = host();
+    let host = Host::with_two_vaults();
     let id = id(&host);
     fs::rename(host.path("offsite"), host.path("away")).unwrap();
     let told = host.run(&["pin", &id]);
@@ -85,7 +70,7 @@ fn a_vault_that_does_not_answer_makes_the_end_partial() {
 
 #[test]
 fn an_accept_is_a_mark_of_its_own() {
-    let host = host();
+    let host = Host::with_two_vaults();
     let id = id(&host);
     assert!(host.good(&["accept", &id]).out.contains("accepted: it freezes nothing any more"));
     let names: Vec<_> = marks(&host, "local").iter().map(|path| path.file_name().unwrap().to_owned()).collect();
@@ -95,7 +80,7 @@ fn an_accept_is_a_mark_of_its_own() {
 
 #[test]
 fn what_cannot_be_marked_is_refused() {
-    let host = host();
+    let host = Host::with_two_vaults();
     let id = id(&host);
     for verb in ["pin", "unpin", "accept"] {
         let told = host.run(&[verb, "zzzzzz"]);

@@ -11,6 +11,9 @@ use super::stack::files_below;
 /// Two operators, so that no warning about a single one stands in the output.
 pub(super) const OPERATORS: [&str; 2] = ["ops.txt", "escrow.txt"];
 
+/// A files source.
+pub(super) const DOCS: &str = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
+
 /// How a call ended.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -54,6 +57,19 @@ impl Host {
         let key: Vec<&str> = public.split_whitespace().take(2).collect();
         fs::write(host.path("signers"), format!("backup namespaces=\"backup.*\" {}\n", key.join(" "))).unwrap();
         fs::create_dir(host.path("state")).unwrap();
+        host
+    }
+
+    /// With the vaults `local` and `offsite` and one snapshot of the files source `docs` in both.
+    pub(super) fn with_two_vaults() -> Self {
+        let host = Self::new();
+        for name in ["data", "local", "offsite"] {
+            fs::create_dir(host.path(name)).unwrap();
+        }
+        fs::write(host.path("data/a.txt"), "hello").unwrap();
+        host.configure(&format!("{}{}{DOCS}", Self::local("local"), Self::local("offsite")));
+        host.good(&["init"]);
+        host.good(&["run"]);
         host
     }
 

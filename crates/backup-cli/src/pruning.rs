@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::config::{self, Keep, Step};
 use backup_core::id::SourceName;
-use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, Waiver, Witness, history};
+use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, Waiver, Witness, elsewhere, history};
 use backup_core::signature::HostKey;
 use backup_core::vault::Vault;
 use backup_core::vault::layout::GenerationDir;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use retention::{Clocks, History, Policy, Reason, SnapshotDecision, Span};
+use retention::{History, Policy, Span};
 use serde_json::{Value, json};
 
 use crate::commands::silent;
@@ -268,32 +268,11 @@ fn promised<'a>(
     now: DateTime<Utc>,
     timezone: Tz,
 ) -> BTreeSet<String> {
-    let union = history::union(seen.values());
-    let mut promised = BTreeSet::new();
-    for other in others {
-        let held: BTreeSet<String> = seen
-            .get(other.name.as_str())
-            .map(|history| history.stamps.iter().filter(|s| s.complete).map(|s| s.id.clone()).collect())
-            .unwrap_or_default();
+    let others = others.map(|other| {
         let policy = other.keep.as_ref().map(|keep| policy(keep, source.generation));
-        promised.extend(kept(policy.as_ref(), &union, now, timezone, true).difference(&held).cloned());
-    }
-    promised
-}
-
-/// The snapshots that a policy keeps in a vault that holds all of `history`; without a policy, all. With `frozen` also those
-/// that it keeps only because nothing expires now: deleting is final, and a copy is not made for that reason alone.
-pub(crate) fn kept(
-    policy: Option<&Policy>,
-    history: &History,
-    now: DateTime<Utc>,
-    timezone: Tz,
-    frozen: bool,
-) -> BTreeSet<String> {
-    let Some(policy) = policy else { return history.stamps.iter().map(|stamp| stamp.id.clone()).collect() };
-    let plan = retention::plan(policy, history, Clocks { store: now, host: now }, timezone);
-    let named = |decision: &SnapshotDecision| decision.keep && (frozen || decision.reasons != [Reason::Frozen]);
-    plan.snapshots.into_iter().filter(named).map(|decision| decision.id).collect()
+        (policy, seen.get(other.name.as_str()))
+    });
+    elsewhere::promised(others, &history::union(seen.values()), now, timezone)
 }
 
 #[cfg(test)]
@@ -328,7 +307,7 @@ mod tests {
                 let policy = policy(&keep(within, 3), generation);
                 assert_eq!(policy.check(), Ok(()));
                 assert_eq!(policy.within, Span::days(days + 1));
-                let clocks = Clocks { store: now(), host: now() };
+                let clocks = retention::Clocks { store: now(), host: now() };
                 // Nightly snapshots, the newest a day old: no gap, and everything past the window is expired.
                 let plan = retention::plan(&policy, &history(1..60), clocks, Tz::UTC);
                 assert_eq!(plan.frozen, None);

@@ -11,7 +11,7 @@ use backup_core::catalogue::{self, Listed};
 use backup_core::config;
 use backup_core::id::{Hash256, SourceName};
 use backup_core::monitor::Event;
-use backup_core::prune::purge;
+use backup_core::prune::{elsewhere, purge};
 use backup_core::replicate::{
     Marks, Proof, ReplicateError, Route, marks_of, proofs, replicate_grants, replicate_marks, replicate_one,
 };
@@ -23,7 +23,7 @@ use backup_core::vault::{Signed, Vault, VaultError};
 use backup_core::words::plain;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use retention::{History, Policy, Stamp};
+use retention::{History, Policy, Reason, Stamp};
 use serde_json::{Value, json};
 
 use crate::error::CliError;
@@ -289,7 +289,8 @@ impl Work {
 /// A plan that is frozen for a gap or a clock keeps what no rule names, because deleting is final; a copy is not made for
 /// that reason alone, or an outage long ago would bring back what was pruned since.
 pub(crate) fn wanted(policy: Option<&Policy>, history: &History, now: DateTime<Utc>, timezone: Tz) -> BTreeSet<String> {
-    pruning::kept(policy, history, now, timezone, false)
+    let kept = elsewhere::kept(policy, history, now, timezone).into_iter();
+    kept.filter(|(_, reasons)| reasons.as_slice() != [Reason::Frozen]).map(|(id, _)| id).collect()
 }
 
 /// What a policy is asked about a snapshot, with the marks that any vault has.

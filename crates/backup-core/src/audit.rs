@@ -29,8 +29,7 @@ use crate::id::{SourceName, StackName};
 use crate::prune::history::{self, Seen};
 use crate::prune::notice::{self, Notice};
 use crate::signature::Signers;
-use crate::vault::document::{ExpiredDoc, PruneStage, ReceiptDoc};
-use crate::vault::layout;
+use crate::vault::document::{ExpiredDoc, PruneStage};
 use crate::vault::protection::LockRule;
 use crate::vault::{Vault, VaultError};
 use crate::verify::{Depth, Fraction, Verified, verify};
@@ -86,10 +85,8 @@ pub struct Slot {
 pub struct Evidence {
     /// What a verification without keys found; `None` where the vault was read for comparison only.
     pub verified: Option<Verified>,
-    /// Signed snapshots, with what a plan needs.
+    /// Signed snapshots and receipts, with what a plan needs.
     pub seen: Seen,
-    /// Signed receipts of prunes.
-    pub receipts: Vec<ReceiptDoc>,
     /// Signed announcements of deletions.
     pub announced: Vec<ExpiredDoc>,
     /// Files that belong to nothing.
@@ -238,16 +235,6 @@ pub async fn read(
     let damaged = objects.map(|(dir, name)| (dir.clone(), name.to_string())).collect();
     let none = (BTreeSet::new(), BTreeSet::new());
     let seen = history::read(vault, signers, (stack, source), &none.0, &none.1, &damaged).await?;
-    let mut receipts = Vec::new();
-    for entry in vault.list(&layout::receipts(stack, source)).await? {
-        if entry.path.as_str().ends_with(".json") {
-            match vault.get_signed::<ReceiptDoc>(&entry.path, signers).await {
-                Ok(signed) => receipts.push(signed.doc),
-                Err(error) if notice::is_foreign(vault, &error).await => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
     let mut announced = Vec::new();
     for dir in &seen.generations {
         for stage in [PruneStage::Deleting, PruneStage::Expired] {
@@ -262,7 +249,7 @@ pub async fn read(
         Some((rule, now)) => Some(locks::read(vault, rule, now, &seen.generations, read).await?),
         None => None,
     };
-    Ok(Evidence { verified, seen, receipts, announced, strangers, locks })
+    Ok(Evidence { verified, seen, announced, strangers, locks })
 }
 
 /// The first few names of several, and how many more there are.

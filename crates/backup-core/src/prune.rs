@@ -19,6 +19,7 @@
 mod announced;
 mod apply;
 mod delete;
+pub mod elsewhere;
 pub mod frozen;
 pub mod history;
 mod holder;

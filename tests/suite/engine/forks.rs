@@ -1,33 +1,17 @@
 //! Two machines with one host key: both chains are whole, the fork is told by name, expiry freezes, nothing is lost; and two
 //! hosts with keys of their own, or one after the other, are no fork.
 
-use std::collections::BTreeSet;
-
 use backup_core::mark;
-use backup_core::prune::{PruneRequest, plan};
 use backup_core::replicate::{Route, replicate};
 use backup_core::signature::Signers;
 use backup_core::vault::document::MarkKind;
 use backup_core::vault::memory::MemoryStore;
 use chrono::TimeDelta;
-use retention::{Freeze, Policy, Span};
+use retention::Freeze;
 
+use super::prune::planned;
 use super::watch::Watch;
 use super::world::{Script, World, host_key, make_vault};
-
-fn request(world: &World) -> PruneRequest {
-    PruneRequest {
-        stack: world.request.stack.clone(),
-        source: world.request.source.clone(),
-        policy: Policy { within: Span::days(2), weekly: None, monthly: None, yearly: None, min: 1 },
-        timezone: chrono_tz::UTC,
-        host_now: world.host.now(),
-        promised_elsewhere: BTreeSet::new(),
-        marks: BTreeSet::new(),
-        damaged: BTreeSet::new(),
-        tool: "backup 0".to_owned(),
-    }
-}
 
 #[tokio::test]
 async fn a_cloned_host_is_told_as_a_fork_and_settled_by_an_accept() {
@@ -65,11 +49,11 @@ async fn a_cloned_host_is_told_as_a_fork_and_settled_by_an_accept() {
     // Nothing is lost: each of the four is whole.
     assert!(verified.snapshots.iter().all(|verdict| verdict.checked) && verified.snapshots.len() == 4);
     world.pass(TimeDelta::days(40));
-    let planned = plan(&world.vault, &world.signers, &request(&world)).await.unwrap();
-    let frozen = |planned: &backup_core::prune::PrunePlan| {
-        planned.frozen.iter().any(|freeze| matches!(freeze, Freeze::OpenChain { place } if place.contains("fork: ")))
+    let frozen = |plan: &backup_core::prune::PrunePlan| {
+        plan.frozen.iter().any(|freeze| matches!(freeze, Freeze::OpenChain { place } if place.contains("fork: ")))
     };
-    assert!(frozen(&planned), "{planned:?}");
+    let plan = planned(&world).await;
+    assert!(frozen(&plan), "{plan:?}");
 
     // An accept of another snapshot settles nothing; that of a branch does.
     let accept = async |signed| {
@@ -86,8 +70,8 @@ async fn a_cloned_host_is_told_as_a_fork_and_settled_by_an_accept() {
     assert_eq!(world.verify(true).await.forks.len(), 1);
     accept(&second).await;
     assert!(!world.verify(true).await.is_damaged());
-    let planned = plan(&world.vault, &world.signers, &request(&world)).await.unwrap();
-    assert!(!frozen(&planned), "{planned:?}");
+    let plan = planned(&world).await;
+    assert!(!frozen(&plan), "{plan:?}");
 }
 
 #[tokio::test]
@@ -104,5 +88,5 @@ async fn hosts_with_keys_of_their_own_make_no_fork() {
     }
     let verified = world.verify(true).await;
     assert!(!verified.is_damaged() && verified.snapshots.len() == 6, "{verified:?}");
-    assert!(plan(&world.vault, &world.signers, &request(&world)).await.unwrap().frozen.is_empty());
+    assert!(planned(&world).await.frozen.is_empty());
 }

@@ -1,13 +1,12 @@
 //! Grants: whoever is granted an old generation reads it and what comes later in it; what is planted, altered, moved or for
 //! another key opens nothing and is told; no signed document changes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use age::secrecy::ExposeSecret;
 use backup_core::grant::{self, Judged, Put, Standing, UnlockError};
 use backup_core::monitor::Monitor;
-use backup_core::prune::{PruneRequest, apply, plan};
+use backup_core::prune::apply;
 use backup_core::replicate::{Route, replicate, replicate_grants};
 use backup_core::seal::key::{Identities, IdentityError, NewKey};
 use backup_core::signature::{HostKey, Namespace};
@@ -17,8 +16,8 @@ use backup_core::vault::memory::MemoryStore;
 use backup_core::vault::store::{PutMode, Store};
 use backup_core::vault::{Vault, VaultError};
 use chrono::TimeDelta;
-use retention::{Policy, Span};
 
+use super::prune::planned;
 use super::watch::{Fault, Watch};
 use super::world::{Script, Told, World, announcement, host_key, make_vault};
 
@@ -275,21 +274,10 @@ async fn grants_go_with_their_generation_after_its_objects() {
     let key = host_key(1);
     granted(&world, &dir, &recipient, Some(&key)).await.unwrap();
     world.set(&dir.file("grants/notes.txt"), Some(b"somebody's".to_vec())).await;
-    let request = |world: &World| PruneRequest {
-        stack: world.request.stack.clone(),
-        source: world.request.source.clone(),
-        policy: Policy { within: Span::days(2), weekly: None, monthly: None, yearly: None, min: 1 },
-        timezone: chrono_tz::UTC,
-        host_now: world.host.now(),
-        promised_elsewhere: BTreeSet::new(),
-        marks: BTreeSet::new(),
-        damaged: BTreeSet::new(),
-        tool: "backup 0".to_owned(),
-    };
     for seed in 8..=9 {
-        let planned = plan(&world.vault, &world.signers, &request(&world)).await.unwrap();
+        let plan = planned(&world).await;
         world.watch.fail(None);
-        apply(&world.vault, &world.key, &planned).await.unwrap();
+        apply(&world.vault, &world.key, &plan).await.unwrap();
         if seed == 8 {
             world.pass(TimeDelta::days(1));
             world.run(&Script::noise(100_000, seed)).await.unwrap();

@@ -1,7 +1,5 @@
 //! The anomaly guard over many nights: what a capture is compared with, what freezes and thaws, and whom it believes.
 
-use std::collections::BTreeSet;
-
 use async_trait::async_trait;
 use backup_core::backup::{Committed, Host, backup};
 use backup_core::catalogue;
@@ -9,8 +7,8 @@ use backup_core::clock::Clock;
 use backup_core::manifest::{Kept, StreamKind, TableEntry};
 use backup_core::mark::{self, Change};
 use backup_core::monitor::Monitor;
+use backup_core::prune::Action;
 use backup_core::prune::frozen::unaccepted;
-use backup_core::prune::{Action, PrunePlan, PruneRequest, plan};
 use backup_core::signature::{HostKey, Signers};
 use backup_core::snapshot::OpenSnapshot;
 use backup_core::source::files::FilesError;
@@ -20,9 +18,9 @@ use backup_core::vault::document::MarkKind;
 use backup_core::vault::memory::MemoryStore;
 use bytes::Bytes;
 use chrono::TimeDelta;
-use retention::{Policy, Span};
 
 use super::super::recover::noise;
+use super::prune::planned;
 use super::watch::Watch;
 use super::world::{World, host_key, make_vault};
 
@@ -271,24 +269,6 @@ async fn a_planted_name_freezes_nothing_and_hides_nothing() {
         assert_eq!(waiting(&world).await, suspects, "{name}");
         world.lose_state().await;
     }
-}
-
-fn request(world: &World) -> PruneRequest {
-    PruneRequest {
-        stack: world.request.stack.clone(),
-        source: world.request.source.clone(),
-        policy: Policy { within: Span::days(2), weekly: None, monthly: None, yearly: None, min: 1 },
-        timezone: chrono_tz::UTC,
-        host_now: world.host.now(),
-        promised_elsewhere: BTreeSet::new(),
-        marks: BTreeSet::new(),
-        damaged: BTreeSet::new(),
-        tool: "backup 0".to_owned(),
-    }
-}
-
-async fn planned(world: &World) -> PrunePlan {
-    plan(&world.vault, &world.signers, &request(world)).await.unwrap()
 }
 
 async fn announced(world: &World) -> usize {

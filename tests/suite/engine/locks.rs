@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use backup_core::mark::hold;
 use backup_core::mark::{self, Change};
 use backup_core::prune::purge::{self, PurgeAction, PurgeEnd, PurgeRequest, Refusal};
-use backup_core::prune::{Action, PrunePlan, PruneRequest, apply, plan};
+use backup_core::prune::{Action, PrunePlan, apply};
 use backup_core::repair::{Repair, repair};
 use backup_core::replicate::{Route, marks, replicate, replicate_marks};
 use backup_core::vault::Vault;
@@ -20,8 +20,8 @@ use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, S
 use backup_core::verify::{Fraction, Place};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use retention::{Policy, Span};
 
+use super::prune::planned;
 use super::watch::Watch;
 use super::world::{Script, World, make_vault};
 
@@ -91,21 +91,6 @@ async fn world() -> (World, Kept) {
     let store = Arc::new(Locks(world.watch.clone(), Arc::clone(&kept), Refused::default()));
     world.vault = Vault::open("first", store, None).await.unwrap();
     (world, kept)
-}
-
-async fn planned(world: &World) -> PrunePlan {
-    let request = PruneRequest {
-        stack: world.request.stack.clone(),
-        source: world.request.source.clone(),
-        policy: Policy { within: Span::days(2), weekly: None, monthly: None, yearly: None, min: 1 },
-        timezone: chrono_tz::UTC,
-        host_now: world.host.now(),
-        promised_elsewhere: BTreeSet::new(),
-        marks: BTreeSet::new(),
-        damaged: BTreeSet::new(),
-        tool: "backup 0".to_owned(),
-    };
-    plan(&world.vault, &world.signers, &request).await.unwrap()
 }
 
 async fn day(world: &World, seed: u64) -> SnapshotDoc {

@@ -2,27 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use retention::{Clocks, History, Reason, Stamp};
+use retention::{History, Reason, Stamp};
 
 use crate::id::Hash256;
-use crate::prune::history;
+use crate::prune::{elsewhere, history};
 use crate::vault::document::MarkKind;
 use crate::vault::layout::SnapshotId;
 use crate::verify::{self, Fork};
 
 use super::judge::{Captures, captures};
 use super::{Evidence, Expected, Finding, Kind, Promise, count, few};
-
-/// Snapshots that a vault's policy keeps of all that any vault has (and of `also`), with what keeps each.
-fn kept(expected: &Expected<'_>, promise: &Promise, history: &History) -> BTreeMap<String, Vec<Reason>> {
-    let Some(policy) = &promise.policy else {
-        return history.stamps.iter().map(|stamp| (stamp.id.clone(), Vec::new())).collect();
-    };
-    let clocks = Clocks { store: expected.now, host: expected.now };
-    let plan = retention::plan(policy, history, clocks, expected.timezone);
-    let decisions = plan.snapshots.into_iter().filter(|decision| decision.keep);
-    decisions.map(|decision| (decision.id, decision.reasons)).collect()
-}
 
 /// The snapshots of all vaults, each once.
 fn union(promises: &[Promise]) -> History {
@@ -31,14 +20,9 @@ fn union(promises: &[Promise]) -> History {
 
 /// What the policies of the other vaults promise and they do not hold whole: it stays here too.
 pub(super) fn promised_elsewhere(expected: &Expected<'_>, promises: &[Promise], promise: &Promise) -> BTreeSet<String> {
-    let union = union(promises);
-    let mut promised = BTreeSet::new();
-    for other in promises.iter().filter(|other| other.vault != promise.vault) {
-        let stamps = other.evidence.iter().flat_map(|evidence| &evidence.seen.history.stamps);
-        let held: BTreeSet<&String> = stamps.filter(|stamp| stamp.complete).map(|stamp| &stamp.id).collect();
-        promised.extend(kept(expected, other, &union).into_keys().filter(|id| !held.contains(id)));
-    }
-    promised
+    let others = promises.iter().filter(|other| other.vault != promise.vault);
+    let others = others.map(|other| (other.policy, other.evidence.as_ref().map(|one| &one.seen.history)));
+    elsewhere::promised(others, &union(promises), expected.now, expected.timezone)
 }
 
 /// Snapshots that a vault promises and does not list: such as another vault holds, and such as were removed too early.
@@ -62,7 +46,7 @@ pub(super) fn absent(
         finished.insert(signed.1.doc.id.to_string(), signed.1.doc.finished);
     }
     let (mut lacking, mut early) = (Vec::new(), Vec::new());
-    for (id, reasons) in kept(expected, promise, &union) {
+    for (id, reasons) in elsewhere::kept(promise.policy.as_ref(), &union, expected.now, expected.timezone) {
         if listed.contains(&id) || reasons == [Reason::Frozen] {
             continue;
         }

@@ -51,7 +51,7 @@ fn within(slot: &Slot, captures: &Captures<'_>) -> usize {
 pub(super) fn removed(evidence: &Evidence) -> BTreeMap<SnapshotId, String> {
     let here = captures(evidence);
     let mut gone = BTreeMap::new();
-    for receipt in &evidence.receipts {
+    for receipt in &evidence.seen.receipts {
         let purged = receipt.grounds.purge.as_ref().map_or(String::new(), |why| format!("purged ({}): ", plain(why)));
         for (id, reason) in receipt.snapshots.iter().filter(|(id, _)| !id.is_imported() && !here.contains_key(id)) {
             gone.insert(id.clone(), format!("removed on {}: {purged}{reason}", receipt.at.format("%F")));

@@ -35,7 +35,8 @@ crates/backup-core/src/source/postgres/child.rs|if !status.success() {|if false 
 crates/backup-core/src/source/postgres/copy_out.rs|if !yes(1) {|if false {|without_room_for_locks_a_truncate_in_the_middle_is_noticed
 crates/backup-core/src/source/postgres/capture.rs|details.names.same(&dumped)?;||names_that_change_before_pg_dump_looks
 crates/backup-core/src/source/postgres/workers.rs|shapes.compare(self.connect, self.tables).await?;||a_change_in_the_middle_without_locks
-crates/backup-core/src/source/postgres/deadlock.rs|> 0 {|> 9 {|a_truncate_between_our_locks_and_pg_dumps
+crates/backup-core/src/source/postgres/waiters.rs|if column(&row, "ours", DURING)? {|if false {|a_truncate_between_our_locks_and_pg_dumps
+crates/backup-core/src/source/postgres/waiters.rs|else if free.elapsed() + pause >= PATIENCE {|else if false {|a_reader_behind_a_schema_change_does_not_wait
 crates/backup-core/src/source/postgres/restore/types.rs|if found.get(&key) != Some(expected) {|if false {|a_part_that_is_not_what_it_was_is_found
 crates/backup-core/src/backup/guard.rs|if held.anomalous |if false |a_loss_is_suspect_each_night_until_somebody_accepts_it
 crates/backup-core/src/backup/guard.rs|if signed.doc.suspect == 0 {|if true {|without_the_state_totals_of_signed_documents_are_compared

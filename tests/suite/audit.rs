@@ -192,13 +192,16 @@ async fn histories_that_part_are_damage() {
 
 /// Removes the generation of a snapshot as a prune does: with a signed receipt.
 fn pruned(scene: &Scene, gone: &SnapshotDoc) -> ReceiptDoc {
+    let commit = gone.dir().snapshot(&gone.id, ".json");
     let receipt = ReceiptDoc {
         format: 1,
         stack: gone.stack.clone(),
         source: gone.source.clone(),
         generation: gone.generation.clone(),
         at: now(),
+        vault: Some(scene.world.vault.id().clone()),
         snapshots: vec![(gone.id.clone(), "expire: past 1d".to_owned())],
+        documents: BTreeSet::from([Hash256::of(&fs::read(scene.file("first", commit.as_str())).unwrap())]),
         objects: 1,
         stored_bytes: 1,
         grounds: Grounds::default(),

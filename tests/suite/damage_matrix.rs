@@ -215,6 +215,8 @@ impl Scene {
                 generation: generation.parse().unwrap(),
                 at: newest.instant,
                 snapshots: Vec::new(),
+                vault: None,
+                documents: std::collections::BTreeSet::new(),
                 objects: 0,
                 stored_bytes: 0,
                 grounds: Grounds::default(),

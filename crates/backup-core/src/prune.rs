@@ -43,7 +43,7 @@ use crate::words::plain;
 use announced::Announced;
 use history::Fact;
 
-pub use apply::{Done, apply, apply_beside, undo};
+pub use apply::{Done, Undone, apply, apply_beside, undo};
 pub use holder::Witness;
 
 /// Least time between announcing and deleting, by the store's clock.

@@ -29,7 +29,7 @@ use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
 
-pub(crate) use chain::{Chains, chains};
+pub(crate) use chain::{Accounted, Chains, chains};
 pub use chain::{Fork, forks_of};
 pub use pace::{Bad, Coverage, Pace, Reads};
 
@@ -340,8 +340,8 @@ pub async fn verify_at(
                 verified.document(vault, vault.get_signed::<ReceiptDoc>(&path, signers).await, None).await?;
             }
         }
-        let removed = crate::prune::history::removed(vault, signers, stack, source).await?;
-        let Chains { broken, forks } = chains(&documents, &removed, &accepted);
+        let receipts = crate::prune::history::receipts(vault, signers, stack, source).await?;
+        let Chains { broken, forks } = chains(&documents, &Accounted::by(&receipts), &accepted);
         verified.chain.extend(broken.into_iter().map(|open| open.text));
         verified.forks = forks;
     }

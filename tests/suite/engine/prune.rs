@@ -154,7 +154,7 @@ async fn undone_before_it_begins() {
     let (world, docs) = six_days().await;
     prune(&world).await;
     let undone = undo(&world.vault, &world.signers, &world.request.stack, &world.request.source).await.unwrap();
-    assert_eq!(undone, docs[..3].iter().map(SnapshotDoc::dir).collect::<Vec<_>>());
+    assert_eq!((undone.made, undone.too_late), (docs[..3].iter().map(SnapshotDoc::dir).collect(), Vec::new()));
     day(&world, 7).await;
     world.pass(TimeDelta::hours(1));
     let plan = planned(&world).await;
@@ -280,9 +280,20 @@ async fn a_forged_deletion_neither_hides_an_announcement_nor_keeps_it_from_being
     assert!(dirs(&plan, &Action::Delete).contains(&docs[0].dir()), "{:?}", plan.steps[0]);
     // Fails if `undo` took any `deleting.json` for one that began.
     let undone = undo(&world.vault, &world.signers, &world.request.stack, &world.request.source).await.unwrap();
-    assert_eq!(undone.len(), 3, "{undone:?}");
+    assert_eq!((undone.made.len(), undone.too_late.len()), (3, 0), "{undone:?}");
     assert!(!world.vault.exists(&forged).await.unwrap());
     assert_eq!(dirs(&planned(&world).await, &Action::Delete), []);
+}
+
+#[tokio::test]
+async fn a_deletion_that_has_begun_is_told_and_not_taken_back() {
+    let (world, docs) = six_days().await;
+    prune(&world).await;
+    for (path, body) in announcement(&docs[1], PruneStage::Deleting, &world.key) {
+        world.set(&path, Some(body)).await;
+    }
+    let undone = undo(&world.vault, &world.signers, &world.request.stack, &world.request.source).await.unwrap();
+    assert_eq!((undone.made, undone.too_late), (vec![docs[0].dir(), docs[2].dir()], vec![docs[1].dir()]));
 }
 
 #[tokio::test]

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use backup_core::id::Hash256;
 use backup_core::prune::{Action, apply, plan, plan_waiving};
 use backup_core::vault::Vault;
-use backup_core::vault::document::{ExpiredDoc, MarkDoc, MarkKind, PruneStage, SnapshotDoc};
+use backup_core::vault::document::{ExpiredDoc, MarkDoc, MarkKind, PruneStage, ReceiptDoc, SnapshotDoc};
 use backup_core::vault::layout::{GenerationDir, SnapshotId, mark, signature_of};
 use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::store::{Store, StorePath};
 use chrono::TimeDelta;
 use retention::{Freeze, Policy, Span};
 
-use super::prune::{day, dirs, planned, prune, read_receipts, request, six_days};
+use super::prune::{below, day, dirs, planned, prune, read_receipts, request, six_days};
 use super::world::{Script, World};
 
 /// A signed mark on a snapshot; `document` is what it says it is about.
@@ -344,4 +344,40 @@ async fn a_policy_that_promises_more_lets_less_go() {
     wide.policy = Policy { within: Span::hours(80), ..wide.policy };
     let plan = plan(&world.vault, &world.signers, &wide).await.unwrap();
     assert_eq!(dirs(&plan, &Action::Announce), [docs[0].dir(), docs[1].dir()]);
+}
+
+/// Between a pinned snapshot and the newest ones lie two that were pruned, with receipts, and one that somebody took away.
+#[tokio::test]
+async fn a_receipt_excuses_what_it_names_in_its_own_vault_and_nothing_beside_it() {
+    let (world, docs) = six_days().await;
+    let document = Hash256::of(&world.body(&docs[0].dir().snapshot(&docs[0].id, ".json")).await);
+    world.vault.put_signed(&marked(&world, &docs[0], MarkKind::Pin, document), &world.key).await.unwrap();
+    prune(&world).await;
+    day(&world, 7).await;
+    prune(&world).await;
+    let receipts = read_receipts(&world).await;
+    assert!(!receipts.is_empty() && receipts.iter().all(|receipt| receipt.documents.len() == 1), "{receipts:?}");
+    let gone = docs.iter().skip(1).find(|doc| receipts.iter().all(|one| one.generation != doc.generation)).unwrap();
+    let document = Hash256::of(&world.body(&gone.dir().snapshot(&gone.id, ".json")).await);
+    for path in below(&world, &gone.dir()).await {
+        world.set(&StorePath::new(&path).unwrap(), None).await;
+    }
+    let open = async || {
+        let plan = planned(&world).await;
+        let open = plan.frozen.iter().any(|freeze| matches!(freeze, Freeze::OpenChain { .. }));
+        assert_eq!(world.verify(false).await.chain.is_empty(), !open);
+        open
+    };
+    // Fails where a receipt closes whatever gap its snapshots lie in.
+    assert!(open().await);
+    let mut own = receipts[0].clone();
+    own.generation = gone.generation.clone();
+    (own.snapshots, own.documents) = (vec![(gone.id.clone(), "expire".to_owned())], [document].into());
+    let other = ReceiptDoc { vault: Some("9".repeat(32).parse().unwrap()), ..own.clone() };
+    world.vault.put_signed(&other, &world.key).await.unwrap();
+    // Fails where a receipt counts in every vault: copied from one that promises less, it would excuse a deletion here.
+    assert!(open().await);
+    own.at += TimeDelta::seconds(1);
+    world.vault.put_signed(&own, &world.key).await.unwrap();
+    assert!(!open().await);
 }

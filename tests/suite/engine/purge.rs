@@ -269,7 +269,7 @@ async fn a_prune_neither_ends_it_nor_takes_it_back() {
         }
         pruned(&world).await;
         let undone = prune::undo(&world.vault, &world.signers, &docs[0].stack, &docs[0].source).await.unwrap();
-        assert!(!undone.contains(&docs[0].dir()) && !undone.contains(&docs[4].dir()), "{undone:?}");
+        assert!(!undone.made.contains(&docs[0].dir()) && !undone.made.contains(&docs[4].dir()), "{undone:?}");
     }
     assert_eq!(undo(&world.vault, &world.signers, &docs[0].dir()).await.unwrap(), Undone::Made);
     assert_eq!(undo(&world.vault, &world.signers, &docs[0].dir()).await.unwrap(), Undone::None);

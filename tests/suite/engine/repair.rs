@@ -426,6 +426,8 @@ async fn what_was_purged_here_or_there_is_not_brought_back() {
             generation: dir.id.clone(),
             at: pair.world.store.now(),
             snapshots: Vec::new(),
+            vault: None,
+            documents: BTreeSet::new(),
             objects: 0,
             stored_bytes: 0,
             grounds,

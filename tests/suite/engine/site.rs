@@ -283,7 +283,7 @@ impl Site {
 
     pub(crate) async fn undo(&self, vault: usize) -> Result<Vec<GenerationDir>, VaultError> {
         let place = &self.places[vault];
-        prune::undo(&place.vault, &self.signers, &self.request.stack, &self.request.source).await
+        Ok(prune::undo(&place.vault, &self.signers, &self.request.stack, &self.request.source).await?.made)
     }
 
     /// Fills `to` from `from` with what its policy would keep; then the marks.

@@ -259,3 +259,17 @@ async fn a_role_that_may_only_read_is_enough() {
     assert!(recorder.warnings().iter().any(|text| text.contains("without passwords")), "{:?}", recorder.warnings());
     assert!(stream(&first, 1).windows(19).any(|bytes| bytes == b"CREATE ROLE reader;"));
 }
+
+#[tokio::test]
+async fn what_pg_dump_leaves_out_with_a_warning_makes_the_snapshot_suspect() {
+    let cluster = Cluster::start();
+    let sql = "CREATE ROLE reader LOGIN; CREATE TABLE t (); GRANT SELECT ON t TO reader;
+        CREATE SUBSCRIPTION of_orders CONNECTION 'host=nowhere' PUBLICATION p
+            WITH (connect = false, enabled = false, create_slot = false, slot_name = NONE);";
+    cluster.psql("postgres", sql);
+    // A superuser's dump has it.
+    let (whole, _) = run(&options(&cluster, SUPERUSER, "postgres"), &MemorySink::default()).await.unwrap();
+    assert_eq!(whole.suspect, Vec::<String>::new());
+    let (less, _) = run(&options(&cluster, "reader", "postgres"), &MemorySink::default()).await.unwrap();
+    assert!(less.suspect.iter().any(|why| why.contains("subscriptions not dumped")), "{:?}", less.suspect);
+}

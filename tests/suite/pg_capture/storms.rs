@@ -51,7 +51,7 @@ const CHANGES: [(&str, &str); 16] = [
 ];
 
 /// Changes that no lock on a table holds up, or that are wider than one table.
-const WIDER: [(&str, &str); 8] = [
+const WIDER: [(&str, &str); 10] = [
     ("created", "CREATE TABLE app.created AS SELECT i AS id, 2 AS gen, 'new' AS t FROM generate_series(1, 7) i"),
     (
         "blue and green",
@@ -61,6 +61,8 @@ const WIDER: [(&str, &str); 8] = [
     ("a label added", "ALTER TYPE app.mood ADD VALUE 'mad'"),
     ("a type renamed", "ALTER TYPE app.mood RENAME TO feeling"),
     ("a function renamed", "ALTER FUNCTION app.positive(int) RENAME TO above_zero"),
+    ("an index renamed", "ALTER INDEX app.by_mood RENAME TO by_feeling"),
+    ("a view's column renamed", "ALTER VIEW app.shown RENAME COLUMN m TO feeling"),
     ("attached", "ALTER TABLE app.detached_from ATTACH PARTITION app.loose FOR VALUES FROM (1000) TO (2000)"),
     ("a schema dropped", "DROP SCHEMA next CASCADE"),
 ];
@@ -79,7 +81,9 @@ fn schema() -> String {
         INSERT INTO app.moods SELECT i, 'ok' FROM generate_series(1, 100) i;
         CREATE TABLE next.moods (id int, m next.mood); INSERT INTO next.moods VALUES (1, 'new'), (2, 'ok');
         CREATE TABLE next.truncated (id int, gen int, t text); INSERT INTO next.truncated VALUES (1, 2, 'next');
+        CREATE INDEX by_mood ON app.moods (m); COMMENT ON INDEX app.by_mood IS 'named by its comment';
         CREATE VIEW app.shown AS SELECT m, count(*) FROM app.moods GROUP BY m;
+        COMMENT ON COLUMN app.shown.m IS 'named by its comment';
         CREATE TABLE app.detached_from (id int, gen int, t text) PARTITION BY RANGE (id);
         CREATE TABLE app.detached PARTITION OF app.detached_from FOR VALUES FROM (0) TO (1000);
         INSERT INTO app.detached SELECT i, 1, md5(i::text) FROM generate_series(1, 300) i;\n"

@@ -78,11 +78,24 @@ async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result
     let mut end = silent::report(cx, &vaults, &quiet)?;
     let signers = session.signers()?;
     let mut undone: Vec<(String, GenerationDir)> = Vec::new();
+    let mut late: Vec<(String, GenerationDir)> = Vec::new();
     for vault in &vaults {
         let sources: Vec<SourceName> = session.config.sources.iter().map(|source| source.name.clone()).collect();
         for source in sources {
             match backup_core::prune::undo(vault, &signers, session.stack(), &source).await {
-                Ok(dirs) => undone.extend(dirs.into_iter().map(|dir| (vault.name().to_owned(), dir))),
+                Ok(found) => {
+                    undone.extend(found.made.into_iter().map(|dir| (vault.name().to_owned(), dir)));
+                    for dir in found.too_late {
+                        let text = format!(
+                            "vault `{}`: generation {} of `{source}`: too late, its deletion has begun",
+                            vault.name(),
+                            dir.id
+                        );
+                        cx.printer.warn(&text, "another vault may still hold it: see `backup list`");
+                        end = end.worse(Exit::Partial);
+                        late.push((vault.name().to_owned(), dir));
+                    }
+                }
                 Err(error) => {
                     let error = CliError::from(error);
                     cx.printer.warn(error.message(), error.advice().unwrap_or_default());
@@ -94,10 +107,12 @@ async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result
     let one =
         |(vault, dir): &(String, GenerationDir)| json!({ "vault": vault, "source": dir.source, "generation": dir.id });
     let listed: Vec<Value> = undone.iter().map(one).collect();
-    cx.printer.result("prune", json!({ "undone": listed, "silent": silent::to_json(&quiet) }), || {
+    let too_late: Vec<Value> = late.iter().map(one).collect();
+    let found = json!({ "undone": listed, "too_late": too_late, "silent": silent::to_json(&quiet) });
+    cx.printer.result("prune", found, || {
         let lines = undone.iter().map(|(vault, dir)| format!("{vault}: {} {} stays\n", dir.source, dir.id));
         let mut text: String = lines.collect();
-        if undone.is_empty() {
+        if undone.is_empty() && late.is_empty() {
             text.push_str("nothing was announced; nothing to take back\n");
         }
         text

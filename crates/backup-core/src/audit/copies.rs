@@ -8,7 +8,7 @@ use crate::id::Hash256;
 use crate::prune::{elsewhere, history};
 use crate::vault::document::MarkKind;
 use crate::vault::layout::SnapshotId;
-use crate::verify::{self, Fork};
+use crate::verify::{self, Accounted, Fork};
 
 use super::judge::{Captures, captures};
 use super::{Evidence, Expected, Finding, Kind, Promise, count, few};
@@ -116,11 +116,11 @@ pub(super) fn forks(promises: &[Promise]) -> Vec<Finding> {
     let (mut holes, mut known) = (BTreeSet::new(), Vec::new());
     for one in evidence() {
         documents.extend(one.seen.documents.iter().map(|(dir, signed)| (signed.hash(), (dir.clone(), signed.clone()))));
-        let own = verify::chains(&one.seen.documents, &one.seen.history.removed, &accepted);
+        let own = verify::chains(&one.seen.documents, &Accounted::by(&one.seen.receipts), &accepted);
         holes.extend(own.broken.into_iter().map(|open| open.text));
         known.extend(own.forks);
     }
-    let removed: Vec<_> = evidence().flat_map(|one| one.seen.history.removed.iter().copied()).collect();
+    let removed = Accounted::by(evidence().flat_map(|one| &one.seen.receipts));
     let documents: Vec<_> = documents.into_values().collect();
     let all = verify::chains(&documents, &removed, &accepted);
     let broken = all.broken.into_iter().map(|open| open.text).filter(|text| !holes.contains(text));

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use super::delete::{Removed, delete, sweep, withdraw};
-use super::history::receipts_of;
+use super::history::{believed, receipts_of};
 use super::holder::{self, Witness};
 use super::notice::{self, Notice};
 use super::{Action, PrunePlan, PruneRequest, Step, plan_waiving};
 use crate::id::{SourceName, StackName};
 use crate::signature::{HostKey, Signers};
-use crate::vault::document::{ExpiredDoc, FORMAT, Grounds, Holder, MarkKind, PruneStage, PublicDocument, ReceiptDoc};
+use crate::vault::document::{
+    ExpiredDoc, FORMAT, Grounds, Holder, MarkKind, PruneStage, PublicDocument, ReceiptDoc, SnapshotDoc,
+};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::{Signed, Vault, VaultError};
 use crate::verify::chain_text;
@@ -211,7 +213,7 @@ impl Work<'_> {
 
     async fn put_receipt(&self, step: &Step, grounds: Grounds) -> Result<Signed<ReceiptDoc>, VaultError> {
         let by = (self.key, self.plan.request.tool.as_str());
-        put_receipt(self.vault, by, &step.dir, &step.snapshots, grounds).await
+        put_receipt((self.vault, &self.plan.signers), by, &step.dir, &step.snapshots, grounds).await
     }
 }
 
@@ -231,20 +233,28 @@ pub(super) async fn is_pinned(
 
 /// Writes down what is about to go.
 pub(super) async fn put_receipt(
-    vault: &Vault,
+    (vault, signers): (&Vault, &Signers),
     (key, tool): (&HostKey, &str),
     dir: &GenerationDir,
     snapshots: &[(SnapshotId, String)],
     grounds: Grounds,
 ) -> Result<Signed<ReceiptDoc>, VaultError> {
     let objects = vault.list_objects(dir).await?;
+    // Only what is believed at its own path: a receipt must not excuse the loss of another snapshot whose document was put there.
+    let mut documents = BTreeSet::new();
+    for (id, _) in snapshots {
+        let read = vault.get_signed::<SnapshotDoc>(&dir.snapshot(id, ".json"), signers).await;
+        documents.extend(believed(vault, read).await?.map(|signed| signed.hash()));
+    }
     let receipt = ReceiptDoc {
         format: FORMAT,
         stack: dir.stack.clone(),
         source: dir.source.clone(),
+        vault: Some(vault.id().clone()),
         generation: dir.id.clone(),
         at: vault.now().await?,
         snapshots: snapshots.to_vec(),
+        documents,
         objects: objects.len() as u64,
         stored_bytes: objects.iter().map(|line| line.bytes).sum(),
         grounds,
@@ -281,15 +291,24 @@ pub(super) async fn is_still_deleting(
     Ok(false)
 }
 
+/// What became of taking announcements back.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// Generations that stay.
+    pub made: Vec<GenerationDir>,
+    /// Generations whose deletion has begun.
+    pub too_late: Vec<GenerationDir>,
+}
+
 /// Takes back every announcement of a source that has not become a deletion, also what is not believed; never a purge, which
-/// has its own [`super::purge::undo`]. Gives the generations; not those whose deletion began meanwhile.
+/// has its own [`super::purge::undo`].
 pub async fn undo(
     vault: &Vault,
     signers: &Signers,
     stack: &StackName,
     source: &SourceName,
-) -> Result<Vec<GenerationDir>, VaultError> {
-    let mut undone = Vec::new();
+) -> Result<Undone, VaultError> {
+    let mut undone = Undone::default();
     for dir in vault.generations(stack, source).await? {
         if notice::standing(vault, signers, &dir).await?.purged.is_some() {
             continue;
@@ -300,9 +319,10 @@ pub async fn undo(
             let before = receipts_of(vault, signers, &dir).await?.len();
             withdraw(vault, &dir).await?;
             // A deletion that put its receipt before it could see this goes on, or has ended.
-            if receipts_of(vault, signers, &dir).await?.len() <= before {
-                undone.push(dir);
-            }
+            let gone = receipts_of(vault, signers, &dir).await?.len() > before;
+            if gone { &mut undone.too_late } else { &mut undone.made }.push(dir);
+        } else if matches!(deleting, Notice::Signed(_)) {
+            undone.too_late.push(dir);
         }
     }
     Ok(undone)

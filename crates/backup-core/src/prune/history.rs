@@ -17,7 +17,7 @@ use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::StorePath;
 use crate::vault::{Signed, Vault, VaultError};
-use crate::verify;
+use crate::verify::{self, Accounted};
 
 use super::notice;
 
@@ -110,7 +110,7 @@ pub async fn read(
     // A hole stays in the chain: a vault that was away for longer than its window never gets what it missed. As with a gap, it is
     // for a person to say that what came after it is what it should be.
     let accepted = marks.iter().filter(|(_, word)| *word == MarkKind::Accept.word()).map(|(hash, _)| *hash).collect();
-    let open = verify::chains(&documents, &history.removed, &accepted).looked_at(&accepted).texts();
+    let open = verify::chains(&documents, &Accounted::by(&receipts), &accepted).looked_at(&accepted).texts();
     history.open_chain = (!open.is_empty()).then(|| open.join("; "));
     // What proves that captures go on is a capture.
     let newest = documents.iter().map(|(_, signed)| signed.doc.id.clone()).filter(|id| !id.is_imported()).max();
@@ -193,6 +193,8 @@ async fn read_receipts(
         if entry.path.as_str().ends_with(".json")
             && wanted(entry.path.as_str())
             && let Some(receipt) = believed(vault, vault.get_signed::<ReceiptDoc>(&entry.path, signers).await).await?
+            // One of another vault says nothing about this one, whoever copied it here.
+            && receipt.doc.vault.as_ref().is_none_or(|of| of == vault.id())
         {
             found.push(receipt.doc);
         }
@@ -204,16 +206,6 @@ async fn read_receipts(
 fn instants(receipts: &[ReceiptDoc]) -> Vec<DateTime<Utc>> {
     let removed = receipts.iter().flat_map(|receipt| &receipt.snapshots);
     removed.filter(|(id, _)| !id.is_imported()).map(|(id, _)| id.instant()).collect()
-}
-
-/// Data instants of the snapshots that a signed receipt says were removed.
-pub(crate) async fn removed(
-    vault: &Vault,
-    signers: &Signers,
-    stack: &StackName,
-    source: &SourceName,
-) -> Result<Vec<DateTime<Utc>>, VaultError> {
-    Ok(instants(&receipts(vault, signers, stack, source).await?))
 }
 
 /// The snapshots of all vaults, each once: with every mark that any vault has, whole if it is whole anywhere, and stored
@@ -238,7 +230,7 @@ pub fn union<'a>(all: impl Iterator<Item = &'a History>) -> History {
 }
 
 /// `None` for what is not believed, also where the store gives that one path to nobody; an error only where the store failed.
-async fn believed<T>(vault: &Vault, result: Result<T, VaultError>) -> Result<Option<T>, VaultError> {
+pub(super) async fn believed<T>(vault: &Vault, result: Result<T, VaultError>) -> Result<Option<T>, VaultError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if notice::is_foreign(vault, &error).await => Ok(None),

@@ -329,7 +329,7 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PurgePlan) -> Result<Pur
                 remove_document(vault, dir, PruneStage::Deleting).await?;
                 return Ok(PurgeEnd::Changed);
             }
-            let receipt = put_receipt(vault, (key, &plan.request.tool), dir, &named, grounds).await?;
+            let receipt = put_receipt((vault, &plan.signers), (key, &plan.request.tool), dir, &named, grounds).await?;
             if !is_still_deleting(vault, &plan.signers, dir, |there| *there == deleting, &receipt).await? {
                 return Ok(PurgeEnd::Changed);
             }

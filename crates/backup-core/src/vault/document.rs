@@ -3,6 +3,8 @@
 //! None of them holds a name from inside a source (tables, paths, columns): who keeps the vault learns sizes, times and
 //! the recipients' public keys only. Reasons for a suspect snapshot are therefore in the manifest; here is their number.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -321,12 +323,18 @@ pub struct ReceiptDoc {
     pub stack: StackName,
     /// Source; must agree with the path.
     pub source: SourceName,
+    /// The vault that it was removed from; `None` in what the first programs wrote, which is believed anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultId>,
     /// Generation that was removed.
     pub generation: GenerationId,
     /// When, by the store's clock.
     pub at: DateTime<Utc>,
     /// Its snapshots with the reasons.
     pub snapshots: Vec<(SnapshotId, String)>,
+    /// SHA-256 of their documents, as the snapshots after them name them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub documents: BTreeSet<Hash256>,
     /// Objects that lay there.
     pub objects: u64,
     /// Their stored bytes.

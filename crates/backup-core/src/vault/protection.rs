@@ -167,6 +167,13 @@ impl LifecycleRule {
         below.is_some_and(|below| !below.starts_with("_probe/")) || vault_prefix.starts_with(&self.prefix)
     }
 
+    /// Whether it reaches more than generations: `vault.json`, which is written once, marks, receipts. Those have no age at which
+    /// they are not needed any more. Generations begin with a date, as `stack/source/2026-11-22--7d--1a2b3c4d`.
+    pub fn reaches_beyond_generations(&self, vault_prefix: &str) -> bool {
+        let below = self.prefix.strip_prefix(vault_prefix).unwrap_or_default();
+        !below.split('/').nth(2).is_some_and(|name| name.starts_with(|first: char| first.is_ascii_digit()))
+    }
+
     /// Whether it deletes earlier than the vault's policy: `needed` is how long a file may be needed after it was written,
     /// `None` for ever.
     pub fn is_shorter_than(&self, needed: Option<TimeDelta>) -> bool {
@@ -185,7 +192,11 @@ impl Lifecycle {
         match self {
             Self::Unknown(_) => Vec::new(),
             Self::Rules(rules) => {
-                rules.iter().filter(|rule| rule.reaches(vault_prefix) && rule.is_shorter_than(needed)).collect()
+                let harms = |rule: &&LifecycleRule| {
+                    rule.is_shorter_than(needed)
+                        || rule.expires.is_some() && rule.reaches_beyond_generations(vault_prefix)
+                };
+                rules.iter().filter(|rule| rule.reaches(vault_prefix)).filter(harms).collect()
             }
         }
     }
@@ -263,5 +274,13 @@ mod tests {
         assert!(rule("", after(100_000)).is_shorter_than(None), "nothing may go where nothing expires");
         assert!(rule("", Some(Expires::From(at("2030-01-01T00:00:00Z")))).is_shorter_than(needed));
         assert!(!rule("", None).is_shorter_than(None), "older versions are no snapshot's");
+        // However late: the first file of a vault is needed as long as the vault is.
+        for (prefix, harms) in
+            [("", true), ("v/", true), ("v/s/db/", true), ("v/s/db/2026-11-22", false), ("v/s/db/2", false)]
+        {
+            let rules = Lifecycle::Rules(vec![rule(prefix, after(100_000))]);
+            assert_eq!(rules.too_short("v/", needed).len(), usize::from(harms), "{prefix}");
+        }
+        assert!(Lifecycle::Rules(vec![rule("", None)]).too_short("v/", needed).is_empty());
     }
 }

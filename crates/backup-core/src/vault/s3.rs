@@ -512,11 +512,11 @@ impl Store for S3Store {
             }),
             Err(gave_up) => {
                 // Whatever the last attempt died of: an endpoint may have kept what it refused from one before. What is
-                // whole stays, another writer may count on it.
+                // whole stays, another writer may count on it; so does what cannot be read now, because it may be whole.
                 let holds = async |_| self.holds(path, &body, &progress).await;
                 if create
                     && digest_refused.load(Ordering::Relaxed)
-                    && !matches!(self.call_moving("read", path.as_str(), &progress, holds).await, Ok(true))
+                    && matches!(self.call_moving("read", path.as_str(), &progress, holds).await, Ok(false))
                 {
                     // Best effort; the failure that is reported is the upload's.
                     let _ = self.call("delete", path.as_str(), |_| self.delete_once(&key)).await;

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 
 use crate::id::Hash256;
 use crate::vault::Signed;
-use crate::vault::document::SnapshotDoc;
+use crate::vault::document::{ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{GenerationDir, SnapshotId};
 
 /// Several snapshots of one signer that follow on the same one.
@@ -70,18 +70,48 @@ impl Chains {
     }
 }
 
+/// The snapshots that receipts say were removed.
+#[derive(Debug, Default)]
+pub(crate) struct Accounted {
+    documents: BTreeSet<Hash256>,
+    /// Of receipts that name no documents.
+    instants: Vec<DateTime<Utc>>,
+}
+
+impl Accounted {
+    /// By receipts that are believed.
+    pub(crate) fn by<'a>(receipts: impl IntoIterator<Item = &'a ReceiptDoc>) -> Self {
+        let mut all = Self::default();
+        for receipt in receipts {
+            all.documents.extend(&receipt.documents);
+            // The first programs named neither vault nor documents: what lies between the two of a gap must do there.
+            if receipt.vault.is_none() {
+                let captures = receipt.snapshots.iter().filter(|(id, _)| !id.is_imported());
+                all.instants.extend(captures.map(|(id, _)| id.instant()));
+            }
+        }
+        all
+    }
+
+    /// Whether the snapshot with this document is among them, which lay between two others.
+    fn holds(&self, document: &Hash256, (before, after): (&SnapshotId, &SnapshotId)) -> bool {
+        let between = |at: &DateTime<Utc>| *at >= before.instant() && *at <= after.instant();
+        self.documents.contains(document) || self.instants.iter().any(between)
+    }
+}
+
 /// The forks among some documents of one source, of which others may be missing.
 pub fn forks_of(documents: &[(GenerationDir, Signed<SnapshotDoc>)], accepted: &BTreeSet<Hash256>) -> Vec<Fork> {
-    chains(documents, &[], accepted).forks
+    chains(documents, &Accounted::default(), accepted).forks
 }
 
 /// Looks at the chain of each signer. It does not close where one that has older ones beside it follows on none, or where the
-/// one that it follows on is missing and no receipt of a prune (`removed`: instants of what was removed) accounts for it.
+/// one that it follows on is missing and no receipt accounts for it (`removed`): for that one, not for another beside it.
 /// What the oldest follows on may be gone. Imports are no links. A fork is settled when all of its branches but one begin with
 /// a snapshot that is `accepted` (hashes of documents).
 pub(crate) fn chains(
     documents: &[(GenerationDir, Signed<SnapshotDoc>)],
-    removed: &[DateTime<Utc>],
+    removed: &Accounted,
     accepted: &BTreeSet<Hash256>,
 ) -> Chains {
     let mut by_signer: BTreeMap<&str, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
@@ -98,7 +128,7 @@ pub(crate) fn chains(
             match pair[1].doc.previous {
                 None => open(format!("snapshot `{id}` by {signer} does not follow on `{before}`")),
                 Some(previous) if !there.contains_key(&previous) => {
-                    if !removed.iter().any(|at| *at >= before.instant() && *at <= id.instant()) {
+                    if !removed.holds(&previous, (before, id)) {
                         open(format!("a snapshot by {signer} between `{before}` and `{id}` is missing"));
                     }
                 }

@@ -274,7 +274,9 @@ async fn names_that_change_before_pg_dump_looks(major: u32) {
     let before = Picture::of(&cluster, BASE);
     // The two others would wait for locks.
     let free = WIDER.into_iter().filter(|(name, _)| !matches!(*name, "attached" | "a schema dropped"));
-    for (name, sql) in free.filter(|(name, _)| chosen(name, &["blue and green", "a type renamed"])) {
+    for (name, sql) in free.filter(|(name, _)| {
+        chosen(name, &["blue and green", "a type renamed", "an index renamed", "a view's column renamed"])
+    }) {
         let scene = Scene::new(&cluster, name);
         let clients = held_pg_dump(&cluster);
         let wanted = PostgresOptions { clients: ClientsOption::Dir(clients.path().to_owned()), ..scene.wanted() };

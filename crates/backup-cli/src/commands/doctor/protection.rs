@@ -91,10 +91,12 @@ pub(crate) fn needed(session: &Session<'_>, vault: &config::Vault) -> Option<Tim
 pub(crate) fn too_short(rules: &Lifecycle, prefix: &str, needed: Option<TimeDelta>) -> Vec<String> {
     let promise = needed.map_or("for ever".to_owned(), |needed| format!("up to {} days", needed.num_days()));
     let told = |rule: &LifecycleRule| {
-        Some(format!(
-            "the bucket's rule `{}` deletes `{}*` {}, and what is stored here is needed {promise}",
-            rule.id, rule.prefix, rule.expires?
-        ))
+        let harm = if rule.is_shorter_than(needed) {
+            format!("what is stored here is needed {promise}")
+        } else {
+            "with it `vault.json`, marks and receipts, which are needed for ever".to_owned()
+        };
+        Some(format!("the bucket's rule `{}` deletes `{}*` {}, and {harm}", rule.id, rule.prefix, rule.expires?))
     };
     rules.too_short(prefix, needed).into_iter().filter_map(told).collect()
 }
@@ -180,6 +182,17 @@ pub(super) fn protection(
             "versioning: deletions leave older versions, only {} long: a rule of the bucket drops them",
             words::count(usize::try_from(days).unwrap_or(usize::MAX), "day")
         ));
+    }
+    if let Some(Lifecycle::Unknown(why)) =
+        seen.filter(|_| versioned && deletable == Some(false)).map(|seen| &seen.rules)
+        && vault.protects == Protects::None
+    {
+        // An endpoint without rules has none.
+        if !why.starts_with("NotImplemented") {
+            return Protection::none(&format!(
+                "versioning: deletions leave older versions, which this key may not delete; how long they stay was not seen ({why})"
+            ));
+        }
     }
     if versioned && deletable == Some(false) && seen.is_some_and(|seen| older_only(seen, needed).is_none()) {
         return Protection::seen(
@@ -292,6 +305,18 @@ mod tests {
         vault.protects = Protects::Pulled;
         assert!(protection(&vault, Some(&seen), None, None).good, "another protection does not end with that");
         vault.protects = Protects::None;
+        seen.rules = Lifecycle::Unknown("AccessDenied".into());
+        let unseen = protection(&vault, Some(&seen), None, None);
+        assert!(
+            !unseen.good && unseen.text.contains("how long they stay was not seen (AccessDenied)"),
+            "{}",
+            unseen.text
+        );
+        vault.protects = Protects::Versioning;
+        assert_eq!(judged(&vault, &seen), (true, "versioning"), "an operator says it");
+        vault.protects = Protects::None;
+        seen.rules = Lifecycle::Unknown("NotImplemented: no such thing".into());
+        assert_eq!(judged(&vault, &seen), (true, "versioning"), "there are no rules");
         seen.rules = Lifecycle::Rules(Vec::new());
         seen.probe.versioning = Versioning::Suspended;
         assert_eq!(judged(&vault, &seen), (false, "none"), "older versions stay, new ones do not");
@@ -329,6 +354,10 @@ mod tests {
                 (
                     Level::Breach,
                     "the bucket's rule `tidy` deletes `*` after 3 days, and what is stored here is needed up to 23 days"
+                ),
+                (
+                    Level::Breach,
+                    "the bucket's rule `late` deletes `v/*` after 23 days, and with it `vault.json`, marks and receipts, which are needed for ever"
                 ),
                 (Level::Warn, "the bucket's rule `cold` moves `v/*` to DEEP_ARCHIVE: it cannot be read at once"),
             ]

@@ -53,14 +53,14 @@ pub(super) async fn excludes(
     Ok(out)
 }
 
-/// Dumps, and reads the archive's table of contents on the way.
+/// Dumps, and reads the archive's table of contents on the way; with what `pg_dump` warned of.
 pub(super) async fn dump(
     clients: &Clients,
     to: &ConnectOptions,
     snapshot: &str,
     excludes: &[OsString],
     sink: &dyn Sink,
-) -> Result<(FinishedStream, Contents), PostgresError> {
+) -> Result<(FinishedStream, Contents, Vec<String>), PostgresError> {
     let mut command = clients.connected(Tool::PgDump, to, &CHILD_SETTINGS);
     command.args(["--format=custom", "--compress=0", "--lock-wait-timeout=5s"]);
     command.arg(format!("--snapshot={snapshot}")).args(excludes);
@@ -84,17 +84,20 @@ pub(super) async fn dump(
     };
     let streaming = child::stream(command, "pg_dump", StreamKind::PgArchive, tee, sink);
     let streaming = async { streaming.await.map_err(locked_out) };
-    let (stream, contents, stderr) = futures::try_join!(streaming, listing, async { Ok(child::tail(stderr).await) })?;
+    let ((stream, warnings), contents, stderr) =
+        futures::try_join!(streaming, listing, async { Ok(child::tail(stderr).await) })?;
     let status = lister.wait().await.map_err(start)?;
     if !status.success() {
         return Err(PostgresError::ClientFailed { program: program.to_owned(), status: status.to_string(), stderr });
     }
-    Ok((stream, contents))
+    Ok((stream, contents, warnings))
 }
 
 /// What `pg_dump` says then; the last two when the session that holds the snapshot has ended.
-const DISTURBED: [&str; 5] = [
+const DISTURBED: [&str; 7] = [
     "LOCK TABLE",
+    "deadlock detected",
+    "conflict with recovery",
     "cache lookup failed",
     "could not open relation with OID",
     "invalid snapshot identifier",

@@ -26,7 +26,7 @@ use super::printed::Printed;
 use super::rows::RowFormat;
 use super::session::{Session, column};
 use super::shape::Shapes;
-use super::snapshot::{Coordinator, blockers};
+use super::snapshot::{Coordinator, give_way};
 use super::workers::{self, Place, Results, Work, parts};
 use super::{archive, copy_out, globals, properties, waiters};
 use crate::clock::Clock;
@@ -153,12 +153,11 @@ async fn once(
     };
     let globals = globals::dump(&server.clients, &options.connect, server.globals, &server.encoding, sink);
     let work = async { futures::try_join!(dumping, globals, copying) };
-    let dumped = Box::pin(waiters::unless(&options.connect, pid, work)).await;
-    let (((archive, mut contents), dumped), globals, (mut details, results)) = match dumped {
+    let dumped = Box::pin(waiters::unless(&options.connect, pid, monitor, work)).await;
+    let (((archive, mut contents, warnings), dumped), globals, (mut details, results)) = match dumped {
         Ok(dumped) => dumped,
         Err(PostgresError::Disturbed { what, blockers: none, source }) if none.is_empty() => {
-            // Before the locks go, and with them whoever waits for them.
-            let blockers = blockers(&options.connect, &kept.iter().collect::<Vec<_>>()).await;
+            let blockers = give_way(&options.connect, &kept.iter().collect::<Vec<_>>(), pid).await;
             coordinator.into_inner().session.close().await;
             return Err(PostgresError::Disturbed { what, blockers, source });
         }
@@ -174,6 +173,8 @@ async fn once(
     contents.reconcile(&details.tables)?;
     coordinator.session.close().await;
 
+    let (globals, also) = globals.map_or((None, Vec::new()), |(stream, warnings)| (Some(stream), warnings));
+    details.suspect.extend(warnings.into_iter().chain(also).map(|line| format!("not captured as it is: {line}")));
     details.properties.extend(properties::late(results.large_objects, server.clients.version()));
     let drift = clock.now() - instant;
     if drift.abs() > chrono::TimeDelta::hours(1) {
@@ -197,7 +198,7 @@ async fn locked(options: &PostgresOptions, server: &Server) -> Result<Coordinato
             return Err(PostgresError::NotReadable { user: options.connect.user().to_owned(), objects: refused });
         }
         let before = plan::plan(&relations, &options.exclude_data, server.standby)?;
-        match Coordinator::take(&options.connect, session, &before.tables, &server.encoding).await {
+        match Coordinator::take(session, &before.tables, &server.encoding).await {
             Err(PostgresError::Disturbed { source: Some(error), .. })
                 if tries < LISTINGS && matches!(sql_state(&error).as_deref(), Some("42P01" | "3F000")) =>
             {

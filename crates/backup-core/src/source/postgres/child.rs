@@ -15,14 +15,15 @@ use crate::source::{FinishedStream, Sink};
 const READ_BYTES: usize = 128 * 1024;
 const STDERR_BYTES: usize = 4096;
 
-/// Runs `command` and streams its output into the sink, and into `tee` for as long as that takes it.
+/// Runs `command` and streams its output into the sink, and into `tee` for as long as that takes it. Gives what it warned of as
+/// well: a program that ends well may have left something out.
 pub(super) async fn stream(
     mut command: Command,
     program: &str,
     kind: StreamKind,
     tee: Option<ChildStdin>,
     sink: &dyn Sink,
-) -> Result<FinishedStream, PostgresError> {
+) -> Result<(FinishedStream, Vec<String>), PostgresError> {
     let io = |source| PostgresError::ClientStart { program: program.to_owned(), source };
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let mut child = command.spawn().map_err(io)?;
@@ -47,16 +48,28 @@ pub(super) async fn stream(
         }
         Ok::<_, PostgresError>(writer)
     };
-    let (writer, stderr) = futures::try_join!(pump, async { Ok(tail(stderr).await) })?;
+    let (writer, said) = futures::try_join!(pump, async { Ok(last_lines(stderr).await) })?;
     let status = child.wait().await.map_err(io)?;
     if !status.success() {
+        let stderr = said.join(": ");
         return Err(PostgresError::ClientFailed { program: program.to_owned(), status: status.to_string(), stderr });
     }
-    Ok(writer.finish().await?)
+    Ok((writer.finish().await?, said.into_iter().filter(|line| is_loss(line)).collect()))
+}
+
+/// Whether a line warns of something that is not in the output. That constraints go round in a circle is about dumps without
+/// definitions; `pg_dump` says it of the tables of extensions.
+fn is_loss(line: &str) -> bool {
+    line.contains(" warning: ") && !line.contains("circular foreign-key constraints")
 }
 
 /// The last bytes of a program's standard error, on one line.
 pub(super) async fn tail(pipe: Option<impl AsyncRead + Unpin>) -> String {
+    last_lines(pipe).await.join(": ")
+}
+
+/// The lines in the last bytes of a program's standard error.
+async fn last_lines(pipe: Option<impl AsyncRead + Unpin>) -> Vec<String> {
     let (mut kept, mut block) = (Vec::new(), [0; 1024]);
     if let Some(mut pipe) = pipe {
         while let Ok(read @ 1..) = pipe.read(&mut block).await {
@@ -65,6 +78,5 @@ pub(super) async fn tail(pipe: Option<impl AsyncRead + Unpin>) -> String {
         }
     }
     let text = String::from_utf8_lossy(&kept);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines.join(": ")
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }

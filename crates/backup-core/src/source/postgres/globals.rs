@@ -33,14 +33,14 @@ pub(super) async fn possible(
     Ok(Globals::NoPasswords)
 }
 
-/// Streams `pg_dumpall --globals-only`.
+/// Streams `pg_dumpall --globals-only`; with what it warned of.
 pub(super) async fn dump(
     clients: &Clients,
     to: &ConnectOptions,
     globals: Globals,
     encoding: &Encoding,
     sink: &dyn Sink,
-) -> Result<Option<FinishedStream>, PostgresError> {
+) -> Result<Option<(FinishedStream, Vec<String>)>, PostgresError> {
     if globals == Globals::None {
         return Ok(None);
     }

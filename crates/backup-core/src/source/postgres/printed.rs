@@ -13,8 +13,12 @@ use super::session::{Session, column};
 
 const LABEL: &str = "enum label";
 
+/// The names of a relation's columns, with its own.
+const COLUMNS: &str = "(SELECT relname || ' (' || pg_catalog.string_agg(attname, ', ' ORDER BY attnum) || ')' \
+    FROM pg_catalog.pg_attribute WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped)";
+
 /// Kind, catalog, schema, name, which ones, and what changes with every change of a name.
-const CATALOGS: [[&str; 6]; 9] = [
+const CATALOGS: [[&str; 6]; 12] = [
     // A label that is renamed there and back was another one for some rows. Nothing but a rename updates its row.
     [LABEL, "pg_enum", "0", "enumlabel", "true", "xmin::text"],
     ["schema", "pg_namespace", "0", "nspname", "nspname !~ '^pg_t'", "''"],
@@ -22,6 +26,11 @@ const CATALOGS: [[&str; 6]; 9] = [
     // Row types go with their relations, arrays are named by the server.
     ["type", "pg_type", "typnamespace", "typname", "typrelid = 0 AND typcategory <> 'A'", "''"],
     ["relation", "pg_class", "relnamespace", "relname", "relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c')", "''"],
+    // Definitions print them; comments, clustering and partitions of indexes name them as the snapshot does.
+    ["index", "pg_class", "relnamespace", "relname", "relkind IN ('i', 'I')", "''"],
+    ["statistics object", "pg_statistic_ext", "stxnamespace", "stxname", "true", "''"],
+    // Columns of tables are locked, or compared by `shape`.
+    ["view or row type with columns", "pg_class", "0", COLUMNS, "relkind IN ('v', 'm', 'c', 'f')", "''"],
     ["function", "pg_proc", "pronamespace", "proname", "true", "''"],
     ["operator", "pg_operator", "oprnamespace", "oprname", "true", "''"],
     ["collation", "pg_collation", "collnamespace", "collname", "true", "''"],
@@ -41,7 +50,7 @@ impl Printed {
         const DURING: &str = "reading the names of types, schemas and functions";
         let one = |[kind, catalog, schema, name, which, version]: [&str; 6]| {
             format!(
-                "SELECT '{kind}' AS kind, oid::int8 AS oid, {schema}::int8 AS schema, {name}::text AS name, {version} AS version \
+                "SELECT '{kind}' AS kind, oid::int8 AS oid, {schema}::int8 AS schema, coalesce({name}::text, '') AS name, {version} AS version \
                  FROM pg_catalog.{catalog} WHERE oid >= 16384 AND {which}"
             )
         };

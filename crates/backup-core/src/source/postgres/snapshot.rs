@@ -45,7 +45,6 @@ const EXPORTING: &str = "exporting a snapshot";
 impl Coordinator {
     /// Locks every table of `before` whose rows are kept, then takes the snapshot. `Disturbed` if a lock was not had.
     pub(super) async fn take(
-        to: &ConnectOptions,
         mut session: Session,
         before: &[Table],
         encoding: &Encoding,
@@ -69,7 +68,8 @@ impl Coordinator {
                         locked = false;
                     }
                     Some("55P03" | "40P01" | "57014") => {
-                        let blockers = blockers(to, &wanted).await;
+                        let _ = session.attempt("ROLLBACK").await;
+                        let blockers = blockers(&mut session, &wanted).await;
                         let what = "a table could not be locked in time".to_owned();
                         return Err(PostgresError::Disturbed { what, blockers, source: Some(error) });
                     }
@@ -221,14 +221,23 @@ fn as_disturbance(error: PostgresError) -> PostgresError {
     }
 }
 
+/// Ends the session with process id `pid`, which holds the locks, whatever it is in the middle of: asked to end by itself it
+/// would send the rest of its table first. Gives the [`blockers`] of before.
+pub(super) async fn give_way(to: &ConnectOptions, tables: &[&Relation], pid: i64) -> Vec<String> {
+    let Ok(mut session) = Session::open(to).await else { return Vec::new() };
+    let met = blockers(&mut session, tables).await;
+    // It ends with its connection, at the latest.
+    let _ = session.attempt(format!("SELECT pg_catalog.pg_terminate_backend({pid}::int4)")).await;
+    session.close().await;
+    met
+}
+
 /// Who holds or waits for an exclusive lock on one of `tables` now: for the message only, so failures give nothing.
-pub(super) async fn blockers(to: &ConnectOptions, tables: &[&Relation]) -> Vec<String> {
+async fn blockers(session: &mut Session, tables: &[&Relation]) -> Vec<String> {
     let sql = "SELECT relation::int8 AS oid, granted, coalesce(pg_catalog.string_agg(DISTINCT pid::text, ', '), '') AS pids \
         FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' \
         GROUP BY relation, granted";
-    let Ok(mut session) = Session::open(to).await else { return Vec::new() };
     let rows = session.attempt(sql).await.unwrap_or_default();
-    session.close().await;
     let mut out = Vec::new();
     for row in &rows {
         let oid: Result<i64, _> = column(row, "oid", "");

@@ -136,10 +136,11 @@ impl RestoreError {
 }
 
 impl RestoreError {
-    /// The server could not read what it was sent as rows (SQLSTATE 22P03, 22P04): these are not the bytes of a COPY.
+    /// The server could not read what it was sent as rows or as their values (SQLSTATE 22P02, 22P03, 22P04, 22007, 22021): these
+    /// are not the bytes of a COPY of these columns.
     pub fn is_malformed(&self) -> bool {
         let Self::Load { source, .. } = self else { return false };
-        sql_state(source).is_some_and(|state| matches!(state.as_str(), "22P03" | "22P04"))
+        sql_state(source).is_some_and(|state| matches!(state.as_str(), "22P02" | "22P03" | "22P04" | "22007" | "22021"))
     }
 }
 

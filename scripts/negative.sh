@@ -5,7 +5,8 @@
 #
 #   scripts/negative.sh [FIRST [LAST]]   guards by their number, all of them by default; takes some minutes, not part of the gate
 #
-# The copy stays below CARGO_TARGET_DIR, so that the next time only what changed is built.
+# The copy stays below CARGO_TARGET_DIR, so that the next time only what changed is built. Its crates have a version of their own:
+# to cargo a copy is the same package, and what was built of it would be taken for fresh in the checkout, switches and all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/say.sh
@@ -173,6 +174,11 @@ flock -n 9 || die "another scripts/negative.sh is at work in $CARGO_TARGET_DIR" 
 rm -rf "$COPY"
 mkdir -p "$COPY"
 git ls-files -z | xargs -0 cp --parents --preserve=mode,timestamps -t "$COPY"
+
+sed -i 's/^version = "\(.*\)"$/version = "\1-negative"/' "$COPY/Cargo.toml"
+grep -q '^version = ".*-negative"$' "$COPY/Cargo.toml" || die "the workspace's version is not where it was" "mend scripts/negative.sh"
+# The program goes by its name alone: no call may find one with switches there afterwards.
+trap 'rm -f "$CARGO_TARGET_DIR"/debug/backup "$CARGO_TARGET_DIR"/debug/backup.d' EXIT
 
 # One process has one switch: the number in a file, since tests start programs without an environment.
 for lib in crates/backup-core/src/lib.rs retention/src/lib.rs; do

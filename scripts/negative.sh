@@ -134,10 +134,15 @@ shapes.compare(self.connect, self.tables).await?;
 if !OFF { shapes.compare(self.connect, self.tables).await?; }
 a_change_in_the_middle_without_locks
 
-crates/backup-core/src/source/postgres/deadlock.rs
-> 0 {
-> 9 * i64::from(OFF) {
+crates/backup-core/src/source/postgres/waiters.rs
+if column(&row, "dump", DURING)? {
+if !OFF && column(&row, "dump", DURING)? {
 a_truncate_between_our_locks_and_pg_dumps
+
+crates/backup-core/src/source/postgres/waiters.rs
+if free.elapsed() + pause >= PATIENCE {
+if !OFF && free.elapsed() + pause >= PATIENCE {
+a_reader_behind_a_schema_change_does_not_wait
 
 crates/backup-core/src/source/postgres/restore/types.rs
 if found.get(&key) != Some(expected) {

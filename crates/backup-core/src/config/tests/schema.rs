@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::*;
+use super::super::{Problem, raw, schema, schema_json};
 use super::{chain, minimal, parse};
 
 /// The names that serde would accept in the table at `place`, from its complaint about one that it does not know.

@@ -1,6 +1,12 @@
 #!/usr/bin/env bash
-# A check that cannot fail is a defect: this removes one guard at a time from a copy of the sources and sees the test that
-# names it fail. Takes some minutes; not part of the gate. Usage: scripts/negative.sh [FIRST [LAST]]
+# A check that cannot fail is a defect: each guard of this table gets a switch in a copy of the sources, and with the guard
+# switched off the test that names it must fail. All switches are built in at once, so that it is one build and then some
+# seconds a guard; and with none of them off every named test must pass, or its failing would show nothing.
+#
+#   scripts/negative.sh [FIRST [LAST]]   guards by their number, all of them by default; takes some minutes, not part of the gate
+#
+# The copy stays below CARGO_TARGET_DIR, so that the next time only what changed is built. Its crates have a version of their own:
+# to cargo a copy is the same package, and what was built of it would be taken for fresh in the checkout, switches and all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/say.sh
@@ -9,59 +15,231 @@ cd "$(dirname "$0")/.."
 . scripts/lib/deps.sh
 default_target_dir
 
-# file | text to find (once) | what stands there instead | test that must fail
+# Four lines a guard: file, text to find (its first place), what stands there instead (`OFF`: the guard's own switch, a bool),
+# test that must fail; then an empty line.
 guards() {
     cat <<'TABLE'
-crates/backup-core/src/pipeline/known.rs|if listed.get(&entry.name) == Some(&entry.stored_bytes) {|if true {|only_what_a_listing_confirms_is_known
-crates/backup-core/src/seal.rs|if found != *name {|if false {|altered_foreign_and_loose_objects_are_refused
-crates/backup-core/src/signature.rs|if pinned.is_empty() && !self.fingerprints.contains(&fingerprint) {|if false {|only_a_pinned_key_in_the_right_namespace
-crates/backup-core/src/vault.rs|if doc.path() != *path {|if false {|a_document_with_its_signature_at_another_path_is_not_believed
-crates/backup-core/src/backup.rs|if now > deadline {|if false {|past_the_deadline_by_the_stores_clock_nothing_is_committed
-crates/backup-core/src/backup.rs|withdraw_if_pruned(vault, host, &dir, &committed).await?;||a_prune_that_begins_during_a_run_makes_it_withdraw
-crates/backup-core/src/backup.rs|clocks_agree(vault, started).await?;||clocks_that_disagree_stop_a_run_before_it_begins
-crates/backup-core/src/prune.rs|if self.now < until && !hurry {|if false {|announced_waited_for_and_deleted_with_a_receipt
-crates/backup-core/src/prune.rs|None if found.replayed => Action::Withdraw,|None if false => Action::Withdraw,|an_announcement_that_is_put_back_is_taken_away
-crates/backup-core/src/prune/apply.rs|if listed == planned && held|if held|a_snapshot_that_came_after_the_plan_stays
-crates/backup-core/src/prune/apply.rs|&& !is_pinned(self.vault, &step.dir, &planned).await? {|{|a_pin_that_comes_between_the_plan_and_the_deletion_stops_it
-crates/backup-core/src/prune/delete.rs|"grants" if dir.is_grant(&document) => 3,||grants_go_with_their_generation
-crates/backup-core/src/prune/purge.rs|now < announced.until|false|purge::announced_waited_for_and_deleted_with_the_reason
-crates/backup-core/src/replicate.rs|refuse_if_purged(route, dir, id).await?;||no_replication_brings_it_back_or_on
-crates/backup-core/src/seal/key.rs|if found != public_key {|if false {|what_is_no_grant_opens_nothing_and_is_told
-crates/backup-core/src/verify/chain.rs|branches.len() > 1|false|a_cloned_host_is_told_as_a_fork
-crates/backup-core/src/backup.rs|host.signers.ended(&doc.signer, doc.finished)|None|a_host_key_that_ends_while_a_capture_lasts
-crates/backup-core/src/state.rs|if sum(name, packed).0 != *hash|if false|a_journal_row_with_a_wrong_bit_is_forgotten
-crates/backup-core/src/manifest/text.rs|if sum != bytes {|if false {|every_lost_doubled_or_moved_line_is_noticed
-crates/backup-core/src/source/postgres/child.rs|if !status.success() {|if false {|a_pg_dump_that_does_not_end_well_is_no_archive
-crates/backup-core/src/source/postgres/copy_out.rs|if !yes(1) {|if false {|without_room_for_locks_a_truncate_in_the_middle_is_noticed
-crates/backup-core/src/source/postgres/capture.rs|details.names.same(&dumped)?;||names_that_change_before_pg_dump_looks
-crates/backup-core/src/source/postgres/workers.rs|shapes.compare(self.connect, self.tables).await?;||a_change_in_the_middle_without_locks
-crates/backup-core/src/source/postgres/waiters.rs|if column(&row, "ours", DURING)? {|if false {|a_truncate_between_our_locks_and_pg_dumps
-crates/backup-core/src/source/postgres/waiters.rs|else if free.elapsed() + pause >= PATIENCE {|else if false {|a_reader_behind_a_schema_change_does_not_wait
-crates/backup-core/src/source/postgres/restore/types.rs|if found.get(&key) != Some(expected) {|if false {|a_part_that_is_not_what_it_was_is_found
-crates/backup-core/src/backup/guard.rs|if held.anomalous |if false |a_loss_is_suspect_each_night_until_somebody_accepts_it
-crates/backup-core/src/backup/guard.rs|if signed.doc.suspect == 0 {|if true {|without_the_state_totals_of_signed_documents_are_compared
-crates/backup-core/src/prune/frozen.rs|if !accepted.contains(&signed.hash()) {|if true {|nothing_from_before_an_anomaly_expires_until_each_is_accepted
-retention/src/plan/rules.rs|self.keep_anomalies();||nothing_from_before_an_anomaly_expires_until_each_is_accepted
+crates/backup-core/src/pipeline/known.rs
+if listed.get(&entry.name) == Some(&entry.stored_bytes) {
+if OFF || listed.get(&entry.name) == Some(&entry.stored_bytes) {
+only_what_a_listing_confirms_is_known
+
+crates/backup-core/src/seal.rs
+if found != *name {
+if !OFF && found != *name {
+altered_foreign_and_loose_objects_are_refused
+
+crates/backup-core/src/signature.rs
+if pinned.is_empty() && !self.fingerprints.contains(&fingerprint) {
+if !OFF && pinned.is_empty() && !self.fingerprints.contains(&fingerprint) {
+only_a_pinned_key_in_the_right_namespace
+
+crates/backup-core/src/vault.rs
+if doc.path() != *path {
+if !OFF && doc.path() != *path {
+a_document_with_its_signature_at_another_path_is_not_believed
+
+crates/backup-core/src/backup.rs
+if now > deadline {
+if !OFF && now > deadline {
+past_the_deadline_by_the_stores_clock_nothing_is_committed
+
+crates/backup-core/src/backup.rs
+withdraw_if_pruned(vault, host, &dir, &committed).await?;
+if !OFF { withdraw_if_pruned(vault, host, &dir, &committed).await?; }
+a_prune_that_begins_during_a_run_makes_it_withdraw
+
+crates/backup-core/src/backup.rs
+clocks_agree(vault, started).await?;
+if !OFF { clocks_agree(vault, started).await?; }
+clocks_that_disagree_stop_a_run_before_it_begins
+
+crates/backup-core/src/prune.rs
+if self.now < until && !hurry {
+if !OFF && self.now < until && !hurry {
+announced_waited_for_and_deleted_with_a_receipt
+
+crates/backup-core/src/prune.rs
+None if found.replayed => Action::Withdraw,
+None if !OFF && found.replayed => Action::Withdraw,
+an_announcement_that_is_put_back_is_taken_away
+
+crates/backup-core/src/prune/apply.rs
+if listed == planned && held
+if (OFF || listed == planned) && held
+a_snapshot_that_came_after_the_plan_stays
+
+crates/backup-core/src/prune/apply.rs
+&& !is_pinned(self.vault, &step.dir, &planned).await? {
+&& (OFF || !is_pinned(self.vault, &step.dir, &planned).await?) {
+a_pin_that_comes_between_the_plan_and_the_deletion_stops_it
+
+crates/backup-core/src/prune/delete.rs
+"grants" if dir.is_grant(&document) => 3,
+"grants" if !OFF && dir.is_grant(&document) => 3,
+grants_go_with_their_generation
+
+crates/backup-core/src/prune/purge.rs
+now < announced.until
+!OFF && now < announced.until
+purge::announced_waited_for_and_deleted_with_the_reason
+
+crates/backup-core/src/replicate.rs
+refuse_if_purged(route, dir, id).await?;
+if !OFF { refuse_if_purged(route, dir, id).await?; }
+no_replication_brings_it_back_or_on
+
+crates/backup-core/src/seal/key.rs
+if found != public_key {
+if !OFF && found != public_key {
+what_is_no_grant_opens_nothing_and_is_told
+
+crates/backup-core/src/verify/chain.rs
+self.documents.contains(document) ||
+OFF || self.documents.contains(document) ||
+a_receipt_excuses_what_it_names
+
+crates/backup-core/src/prune/history.rs
+is_none_or(|of| of == vault.id())
+is_none_or(|of| OFF || of == vault.id())
+a_receipt_excuses_what_it_names
+
+crates/backup-core/src/verify/chain.rs
+branches.len() > 1
+!OFF && branches.len() > 1
+a_cloned_host_is_told_as_a_fork
+
+crates/backup-core/src/backup.rs
+host.signers.ended(&doc.signer, doc.finished)
+(if OFF { None } else { host.signers.ended(&doc.signer, doc.finished) })
+a_host_key_that_ends_while_a_capture_lasts
+
+crates/backup-core/src/state.rs
+if sum(name, packed).0 != *hash
+if !OFF && sum(name, packed).0 != *hash
+a_journal_row_with_a_wrong_bit_is_forgotten
+
+crates/backup-core/src/manifest/text.rs
+if sum != bytes {
+if !OFF && sum != bytes {
+every_lost_doubled_or_moved_line_is_noticed
+
+crates/backup-core/src/source/postgres/child.rs
+if !status.success() {
+if !OFF && !status.success() {
+a_pg_dump_that_does_not_end_well_is_no_archive
+
+crates/backup-core/src/source/postgres/copy_out.rs
+if !yes(1) {
+if !OFF && !yes(1) {
+without_room_for_locks_a_truncate_in_the_middle_is_noticed
+
+crates/backup-core/src/source/postgres/capture.rs
+details.names.same(&dumped)?;
+if !OFF { details.names.same(&dumped)?; }
+names_that_change_before_pg_dump_looks
+
+crates/backup-core/src/source/postgres/workers.rs
+shapes.compare(self.connect, self.tables).await?;
+if !OFF { shapes.compare(self.connect, self.tables).await?; }
+a_change_in_the_middle_without_locks
+
+crates/backup-core/src/source/postgres/waiters.rs
+if column(&row, "ours", DURING)? {
+if !OFF && column(&row, "ours", DURING)? {
+a_truncate_between_our_locks_and_pg_dumps
+
+crates/backup-core/src/source/postgres/waiters.rs
+else if free.elapsed() + pause >= PATIENCE {
+else if !OFF && free.elapsed() + pause >= PATIENCE {
+a_reader_behind_a_schema_change_does_not_wait
+
+crates/backup-core/src/source/postgres/child.rs
+line.contains(" warning: ")
+!OFF && line.contains(" warning: ")
+what_pg_dump_leaves_out_with_a_warning
+
+crates/backup-core/src/source/postgres/restore/types.rs
+if found.get(&key) != Some(expected) {
+if !OFF && found.get(&key) != Some(expected) {
+a_part_that_is_not_what_it_was_is_found
+
+crates/backup-core/src/backup/guard.rs
+if held.anomalous &&
+if !OFF && held.anomalous &&
+a_loss_is_suspect_each_night_until_somebody_accepts_it
+
+crates/backup-core/src/backup/guard.rs
+if signed.doc.suspect == 0 {
+if OFF || signed.doc.suspect == 0 {
+without_the_state_totals_of_signed_documents_are_compared
+
+crates/backup-core/src/prune/frozen.rs
+if !accepted.contains(&signed.hash()) {
+if OFF || !accepted.contains(&signed.hash()) {
+nothing_from_before_an_anomaly_expires_until_each_is_accepted
+
+retention/src/plan/rules.rs
+self.keep_anomalies();
+if !OFF { self.keep_anomalies(); }
+nothing_from_before_an_anomaly_expires_until_each_is_accepted
+
 TABLE
 }
 
-COPY=$(mktemp -d)
-trap 'rm -rf "$COPY"' EXIT
-git ls-files -z | xargs -0 cp --parents -t "$COPY"
-first=${1:-1} last=${2:-999} number=0 seen=0
-while IFS='|' read -r file find instead test; do
-    number=$((number + 1))
-    [ "$number" -ge "$first" ] && [ "$number" -le "$last" ] || continue
-    source=$(<"$file")
+COPY="$CARGO_TARGET_DIR/negative"
+SWITCH="$COPY/off"
+exec 9>"$CARGO_TARGET_DIR/negative.lock"
+flock -n 9 || die "another scripts/negative.sh is at work in $CARGO_TARGET_DIR" "wait for it, or set CARGO_TARGET_DIR"
+rm -rf "$COPY"
+mkdir -p "$COPY"
+git ls-files -z | xargs -0 cp --parents --preserve=mode,timestamps -t "$COPY"
+
+sed -i 's/^version = "\(.*\)"$/version = "\1-negative"/' "$COPY/Cargo.toml"
+grep -q '^version = ".*-negative"$' "$COPY/Cargo.toml" || die "the workspace's version is not where it was" "mend scripts/negative.sh"
+# The program goes by its name alone: no call may find one with switches there afterwards.
+trap 'rm -f "$CARGO_TARGET_DIR"/debug/backup "$CARGO_TARGET_DIR"/debug/backup.d' EXIT
+
+# One process has one switch: the number in a file, since tests start programs without an environment.
+for lib in crates/backup-core/src/lib.rs retention/src/lib.rs; do
+    cat >>"$COPY/$lib" <<RUST
+
+/// Whether scripts/negative.sh switched this guard off.
+pub(crate) fn guard_is_off(number: u32) -> bool {
+    static OFF: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    number == *OFF.get_or_init(|| std::fs::read_to_string("$SWITCH").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0))
+}
+RUST
+done
+
+declare -a FINDS=() FILES=() TESTS=()
+while IFS= read -r file && IFS= read -r find && IFS= read -r instead && IFS= read -r test && IFS= read -r _; do
+    FILES+=("$file") FINDS+=("$find") TESTS+=("$test")
+    source=$(<"$COPY/$file")
     after=${source#*"$find"}
     [ "$after" != "$source" ] || die "\`$find\` is not in $file any more" "mend the table in scripts/negative.sh"
-    printf '%s%s%s\n' "${source%%"$find"*}" "$instead" "$after" >"$COPY/$file"
-    if (cd "$COPY" && cargo nextest run --workspace --no-fail-fast -E "test($test)") >"$COPY/log" 2>&1; then
-        die "without \`$find\` in $file the test $test still passes"
-    fi
+    printf '%s%s%s\n' "${source%%"$find"*}" "${instead//OFF/crate::guard_is_off(${#FILES[@]})}" "$after" >"$COPY/$file"
+done < <(guards)
+
+# run_tests FILTER
+run_tests() {
+    (cd "$COPY" && cargo nextest run --workspace --no-fail-fast --color never --status-level all -E "$1") >"$COPY/log" 2>&1
+}
+
+first=${1:-1} last=${2:-${#FILES[@]}} seen=0
+[ "$last" -le "${#FILES[@]}" ] || last=${#FILES[@]}
+all=""
+for ((number = first; number <= last; number++)); do all="$all${all:+ | }test(${TESTS[number - 1]})"; done
+[ -n "$all" ] || die "no guard has such a number" "scripts/negative.sh [FIRST [LAST]], 1 to ${#FILES[@]}"
+echo 0 >"$SWITCH"
+run_tests "$all" || { cat "$COPY/log" >&2; die "a test fails with every guard in place, or the copy does not build"; }
+say "every guard in place: $(sed -n 's/^ *Summary \[[^]]*\] *//p' "$COPY/log") ($SECONDS s with the build)"
+for ((number = first; number <= last; number++)); do
+    file=${FILES[number - 1]} find=${FINDS[number - 1]} test=${TESTS[number - 1]}
+    echo "$number" >"$SWITCH"
+    if run_tests "test($test)"; then die "without \`$find\` in $file the test $test still passes"; fi
     grep -qE "FAIL .*$test" "$COPY/log" || { cat "$COPY/log" >&2; die "$test did not run"; }
     say "$number: without \`$find\` ($file): $test fails, as it must"
-    cp "$file" "$COPY/$file"
     seen=$((seen + 1))
-done < <(guards)
-say "$seen guards removed, $seen tests failed"
+done
+say "$seen guards removed, $seen tests failed ($SECONDS s)"

@@ -3,6 +3,7 @@
 //! left in the temporary folder, and in the argument lists of all processes meanwhile.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -106,25 +107,36 @@ fn pair(bytes: &[u8]) -> usize {
     usize::from(bytes[0]) << 8 | usize::from(bytes[1])
 }
 
-/// Reads every process's argument list again and again.
+/// Reads the argument lists of all processes that were not there before it, again and again: those of before are not ours, and
+/// on a busy machine to read them every time takes a core for itself.
 struct Sampler {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<BTreeSet<Vec<u8>>>,
+}
+
+/// Names in `/proc`, most of them numbers of processes.
+fn processes() -> BTreeSet<OsString> {
+    fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name()).collect()
 }
 
 impl Sampler {
     fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        // Not in the thread, which may begin after what is to be seen.
+        let mut before = processes();
         let thread = std::thread::spawn(move || {
             let mut seen = BTreeSet::new();
             while !stopped.load(Ordering::Relaxed) {
-                for process in fs::read_dir("/proc").unwrap().flatten() {
-                    // Not a process, or gone by now.
-                    if let Ok(line) = fs::read(process.path().join("cmdline")) {
+                let all = processes();
+                for process in all.difference(&before) {
+                    // Gone by now, or never a process.
+                    if let Ok(line) = fs::read(Path::new("/proc").join(process).join("cmdline")) {
                         seen.insert(line);
                     }
                 }
+                // A number that became free may be given to one of ours.
+                before.retain(|process| all.contains(process));
                 std::thread::sleep(Duration::from_millis(2));
             }
             seen

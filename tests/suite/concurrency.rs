@@ -1,4 +1,6 @@
 //! Runs of the program while others write: each snapshot is one instant, and what comes back is what its manifest counts.
+//! A round counts only where a TRUNCATE and a hundred commits fell into the capture, so a few rounds meet what many do;
+//! `BACKUP_WRITER_ROUNDS=20` and more are the campaign. The engine's own twenty are in `pg_capture::concurrency`.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -11,7 +13,9 @@ use super::host::{Host, of_source};
 use super::pg_capture::concurrency::Script;
 
 /// Rounds that must count.
-const ROUNDS: u32 = 20;
+fn rounds_wanted() -> u64 {
+    std::env::var("BACKUP_WRITER_ROUNDS").map_or(8, |text| text.parse().unwrap())
+}
 
 /// Accounts move between two tables, so that each committed state holds 2,000 of them; `refilled` is truncated and filled
 /// with 500 rows in one transaction; `grown` gets rows and loses others. Every transaction logs itself.
@@ -80,7 +84,7 @@ fn compare(host: &Host, cluster: &Cluster, id: &str, database: &str) -> Value {
 }
 
 #[test]
-fn postgres_twenty_rounds_among_writers_come_back_as_counted() {
+fn postgres_rounds_among_writers_come_back_as_counted() {
     let settings = [("track_commit_timestamp", "on"), ("fsync", "off")];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let cluster = Cluster::start_with(Options { settings, ..Options::default() });
@@ -93,12 +97,16 @@ fn postgres_twenty_rounds_among_writers_come_back_as_counted() {
     let script = cluster.dir().join("move.sql");
     fs::write(&script, MOVE).unwrap();
     let mut bench = cluster.client("pgbench", "postgres");
-    bench.args(["-n", "-c", "2", "-R", "400", "-T", "900", "-f"]).arg(&script);
+    bench.args(["-n", "-c", "2", "-R", "400", "-T", "3600", "-f"]).arg(&script);
     let writers = Writers(bench.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let wanted = rounds_wanted();
     let (mut rounds, mut tries) = (0, 0_u64);
-    while rounds < ROUNDS {
+    while rounds < wanted {
         tries += 1;
-        assert!(tries <= 40, "only {rounds} of {tries} rounds had a TRUNCATE and 100 commits inside the capture");
+        assert!(
+            tries <= 2 * wanted,
+            "only {rounds} of {tries} rounds had a TRUNCATE and 100 commits inside the capture"
+        );
         // Open when the capture begins, committed while it waits for its locks, the most dangerous moment; then once more
         // at another moment of each round, waiting for our locks or in `pg_dump`'s way.
         let mut writer = Script::start(&cluster, "postgres");

@@ -122,10 +122,14 @@ fn an_older_snapshot_is_found_by_time_by_id_and_by_run() {
     fs::write(stack.path("data/notes.txt"), "changed\n").unwrap();
     let second = run(&stack);
     let (old, new) = (snapshot_of(&first, "db"), snapshot_of(&second, "db"));
-    let shown = stack.backup(&["show", &old, "--json"]).expect(0).json();
-    let instant: chrono::DateTime<chrono::Utc> = shown["snapshot"]["instant"].as_str().unwrap().parse().unwrap();
-    let between = (instant + chrono::TimeDelta::seconds(1)).to_rfc3339();
-    let before = (instant - chrono::TimeDelta::hours(1)).to_rfc3339();
+    let instant = |id: &str| -> chrono::DateTime<chrono::Utc> {
+        let shown = stack.backup(&["show", id, "--json"]).expect(0).json();
+        shown["snapshot"]["instant"].as_str().unwrap().parse().unwrap()
+    };
+    // Of both sources: on a busy machine the second one is captured seconds after the first.
+    let latest = instant(&old).max(instant(&snapshot_of(&first, "docs")));
+    let between = (latest + chrono::TimeDelta::seconds(1)).to_rfc3339();
+    let before = (instant(&old) - chrono::TimeDelta::hours(1)).to_rfc3339();
     let shown = stack.backup(&["show", &new, "--json"]).expect(0).json();
     let after = shown["snapshot"]["instant"].as_str().unwrap().to_owned();
     let short = old.split('-').nth(2).unwrap();

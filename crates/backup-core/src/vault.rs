@@ -5,12 +5,14 @@
 //! at which they lie. Nothing is deleted here except what prune names.
 
 pub mod document;
+mod error;
 pub mod inventory;
 pub mod layout;
 pub mod local;
 pub mod memory;
 mod older;
 pub mod protection;
+mod recover;
 pub mod retry;
 pub mod s3;
 pub mod store;
@@ -24,9 +26,11 @@ use chrono::{DateTime, Utc};
 use crate::id::{Hash256, ObjectName, SourceName, StackName, VaultId};
 use crate::json::{self, JsonError};
 use crate::seal::{MAX_STORED_BYTES, Sealed};
-use crate::signature::{HostKey, Namespace, SignatureError, SignedBy, Signers};
+use crate::signature::{HostKey, SignedBy, Signers};
+pub use error::VaultError;
+
 use document::{FORMAT, GrantDoc, InventoryRef, PublicDocument, SnapshotDoc, VaultDoc};
-use inventory::{InventoryError, InventoryLine};
+use inventory::InventoryLine;
 use layout::{GenerationDir, GenerationId, SnapshotId};
 use older::OlderReads;
 use protection::{Lifecycle, Retention};
@@ -41,114 +45,6 @@ const MAX_INVENTORY_BYTES: u64 = 256 << 20;
 
 /// How often one file is moved aside at one instant.
 const MAX_ASIDE: u32 = 9;
-
-/// Why a vault cannot be used, or what is wrong in it.
-#[derive(Debug, thiserror::Error)]
-pub enum VaultError {
-    /// The store failed.
-    #[error("vault `{vault}`")]
-    Store {
-        /// The vault's name in the configuration, or its address.
-        vault: String,
-        /// Why.
-        #[source]
-        source: StoreError,
-    },
-    /// There is no vault at that place.
-    #[error("there is no vault in {store}")]
-    NoVault {
-        /// The place.
-        store: String,
-    },
-    /// Another vault lies there than the configuration pins.
-    #[error("{store} holds the vault {found}, and the configuration pins {pinned}")]
-    OtherVault {
-        /// The place.
-        store: String,
-        /// Its id.
-        found: VaultId,
-        /// The id in the configuration.
-        pinned: VaultId,
-    },
-    /// A vault is there already.
-    #[error("{store} already holds the vault {found}")]
-    Occupied {
-        /// The place.
-        store: String,
-        /// Its id.
-        found: VaultId,
-    },
-    /// A document is damaged or of a newer format.
-    #[error("`{path}` in vault `{vault}` cannot be used")]
-    Document {
-        /// Its path.
-        path: String,
-        /// The vault.
-        vault: String,
-        /// Why.
-        #[source]
-        source: JsonError,
-    },
-    /// A document that something else names is missing.
-    #[error("`{path}` is missing in vault `{vault}`")]
-    MissingDocument {
-        /// Its path.
-        path: String,
-        /// The vault.
-        vault: String,
-    },
-    /// A signature is missing, foreign or does not match.
-    #[error("`{path}` in vault `{vault}` is not believed")]
-    Signature {
-        /// Path of the document.
-        path: String,
-        /// The vault.
-        vault: String,
-        /// Why.
-        #[source]
-        source: SignatureError,
-    },
-    /// A document lies at another path than it says itself: it was moved or swapped.
-    #[error("`{path}` in vault `{vault}` says that it belongs at `{says}`")]
-    Misplaced {
-        /// Where it lies.
-        path: String,
-        /// The vault.
-        vault: String,
-        /// Where it says that it belongs.
-        says: String,
-    },
-    /// Stored bytes are not those that were promised.
-    #[error("`{path}` in vault `{vault}` is damaged: {reason}")]
-    Damaged {
-        /// Its path.
-        path: String,
-        /// The vault.
-        vault: String,
-        /// What was found.
-        reason: String,
-    },
-    /// An inventory cannot be understood.
-    #[error("`{path}` in vault `{vault}`")]
-    Inventory {
-        /// Its path.
-        path: String,
-        /// The vault.
-        vault: String,
-        /// Why.
-        #[source]
-        source: InventoryError,
-    },
-    /// A document could not be signed.
-    #[error("`{path}` could not be signed")]
-    Sign {
-        /// Its path.
-        path: String,
-        /// Why.
-        #[source]
-        source: SignatureError,
-    },
-}
 
 /// A document that was checked, with the bytes that were signed.
 #[derive(Debug, Clone)]
@@ -464,41 +360,6 @@ impl Vault {
         self.put(&doc.dir().snapshot(&doc.id, ".inventory.zst"), stored, PutMode::Replace).await.map(drop)
     }
 
-    /// Stores the recovery document with its signature.
-    pub async fn put_recover(&self, text: &str, key: &HostKey) -> Result<Hash256, VaultError> {
-        let path = fixed(layout::RECOVER);
-        let signature = key
-            .sign(Namespace::Recover, text.as_bytes())
-            .map_err(|source| VaultError::Sign { path: path.to_string(), source })?;
-        self.put(&layout::signature_of(&path), signature.into(), PutMode::Replace).await?;
-        self.put(&path, text.to_owned().into(), PutMode::Replace).await?;
-        self.sync().await?;
-        Ok(Hash256::of(text.as_bytes()))
-    }
-
-    /// The recovery document of this vault, believed at `now`: its text and its signature's, as stored.
-    pub async fn get_recover(&self, signers: &Signers, now: DateTime<Utc>) -> Result<(Bytes, Bytes), VaultError> {
-        let path = layout::recover();
-        let bytes = self.get_existing(&path, MAX_DOCUMENT_BYTES).await?;
-        let signature = self.get_existing(&layout::signature_of(&path), MAX_SIGNATURE_BYTES).await?;
-        // It states no instant for itself.
-        signers.check(Namespace::Recover, &bytes, &signature, now).map_err(|source| VaultError::Signature {
-            path: path.to_string(),
-            vault: self.name.clone(),
-            source,
-        })?;
-        Ok((bytes, signature))
-    }
-
-    /// Stores a recovery document that was read (and so checked) from another vault, as [`Vault::get_recover`] gives it.
-    pub async fn put_recover_verbatim(&self, (text, signature): (Bytes, Bytes)) -> Result<(), VaultError> {
-        let path = layout::recover();
-        self.put(&layout::signature_of(&path), signature, PutMode::Replace).await?;
-        self.sync().await?;
-        self.put(&path, text, PutMode::Replace).await?;
-        self.sync().await
-    }
-
     /// Puts an object's checked bytes where damaged ones lay or none, and makes them durable.
     pub(crate) async fn replace_object(
         &self,
@@ -525,21 +386,6 @@ impl Vault {
             return Ok(moved.then_some(aside));
         }
         Err(self.damaged(path, format!("it has no free place in `{}`", layout::DAMAGED)))
-    }
-
-    /// Whether a recovery document lies here, whatever it says.
-    pub async fn exists_recover(&self) -> Result<bool, VaultError> {
-        self.exists(&layout::recover()).await
-    }
-
-    /// Whether the recovery document is `text`, signed by somebody who is believed at `now`.
-    pub async fn has_recover(&self, text: &str, signers: &Signers, now: DateTime<Utc>) -> Result<bool, VaultError> {
-        match self.get_recover(signers, now).await {
-            Ok((there, _)) => Ok(there == text.as_bytes()),
-            Err(VaultError::Store { source: StoreError::TooLarge { .. }, .. }) => Ok(false),
-            Err(error @ VaultError::Store { .. }) if !self.refuses_only_that(&error).await => Err(error),
-            Err(_) => Ok(false),
-        }
     }
 
     /// Stacks in this vault.

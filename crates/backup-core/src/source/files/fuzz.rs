@@ -68,7 +68,8 @@ pub fn paths(data: &[u8]) {
     }
 }
 
-struct Memory(Vec<u8>);
+/// One stream under every number, given in one piece.
+pub(super) struct Memory(pub(super) Vec<u8>);
 struct Whole(Option<Bytes>);
 
 #[async_trait]

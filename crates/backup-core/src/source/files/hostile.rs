@@ -3,33 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-
+use super::fuzz::Memory;
 use super::tar::{self, END, Entry, Mtime};
 use super::{HARDLINKS, PARENTS, ROOTS, RestoreError, RestoreOptions, SECRET, Target, Verify, execute, name, plan};
 use crate::clock::Clock;
 use crate::id::Hash256;
 use crate::manifest::{PathEntry, PathKind, Property, Stream, StreamKind};
 use crate::monitor::Silent;
-use crate::source::{StreamError, StreamReader, Streams};
-
-struct Memory(Vec<u8>);
-struct Whole(Option<Bytes>);
-
-#[async_trait]
-impl Streams for Memory {
-    async fn open(&self, _: u32) -> Result<Box<dyn StreamReader>, StreamError> {
-        Ok(Box::new(Whole(Some(self.0.clone().into()))))
-    }
-}
-
-#[async_trait]
-impl StreamReader for Whole {
-    async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
-        Ok(self.0.take())
-    }
-}
 
 fn entry(path: &str, kind: PathKind, link: &str) -> Entry {
     let bytes = if kind == PathKind::File { 4 } else { 0 };

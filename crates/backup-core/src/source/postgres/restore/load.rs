@@ -4,19 +4,21 @@
 //! transaction commits, and the stream's reader must have said that it was whole. So what is in a table is what was
 //! captured, or the restore has failed. A session in which a COPY failed is closed, never used again.
 
+mod back;
+mod givers;
+mod queue;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use futures::TryStreamExt as _;
 use futures::future::try_join_all;
-use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row};
-use tokio::sync::Notify;
 
+pub(super) use self::back::{differing, read_back};
+pub(super) use self::givers::Rows;
+use self::givers::Taker;
+use self::queue::{Job, Queue, Work};
 use super::Snapshot;
-use super::differing::{Buckets, Differing, Side};
 use super::error::RestoreError;
 use super::post_data::{EarlyIndex, PostData};
 use super::rows::{Numbered, TarMembers};
@@ -30,7 +32,7 @@ use crate::source::Streams;
 use crate::source::postgres::error::PostgresError;
 use crate::source::postgres::options::ConnectOptions;
 use crate::source::postgres::rows::{RowFormat, RowSplitter};
-use crate::source::postgres::wire::{CopyError, CopySink, Wire};
+use crate::source::postgres::wire::Wire;
 
 /// Loads the rows of a snapshot into one database.
 pub(super) struct Loader<'a> {
@@ -45,172 +47,8 @@ pub(super) struct Loader<'a> {
     pub(super) early: Option<(&'a PostData<'a>, u64)>,
 }
 
-/// A session that takes rows: our own connection, or the driver's where one transaction has more to do than that.
-pub(super) trait Taker {
-    /// Runs one COPY … FROM STDIN, whatever stands before it, showing to `seen` what it sends; gives the server's count of rows
-    /// or its refusal. `Err`: the rows could not be read.
-    async fn take(
-        &mut self,
-        sql: &str,
-        rows: Rows,
-        seen: impl FnMut(&[u8]),
-    ) -> Result<Result<u64, sqlx::Error>, RestoreError>;
-}
-
-impl Taker for Wire {
-    async fn take(
-        &mut self,
-        sql: &str,
-        mut rows: Rows,
-        mut seen: impl FnMut(&[u8]),
-    ) -> Result<Result<u64, sqlx::Error>, RestoreError> {
-        if let Err(refused) = self.copy_in(sql).await {
-            return Ok(Err(refused));
-        }
-        while let Some(bytes) = rows.next().await? {
-            seen(&bytes);
-            if let Err(refused) = self.send_rows(&bytes).await {
-                return Ok(Err(refused));
-            }
-        }
-        Ok(self.copied_in().await)
-    }
-}
-
-impl Taker for PgConnection {
-    async fn take(
-        &mut self,
-        sql: &str,
-        mut rows: Rows,
-        mut seen: impl FnMut(&[u8]),
-    ) -> Result<Result<u64, sqlx::Error>, RestoreError> {
-        let mut copy = match self.copy_in_raw(sql).await {
-            Ok(copy) => copy,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        while let Some(bytes) = rows.next().await? {
-            seen(&bytes);
-            if let Err(refused) = copy.send(bytes).await {
-                return Ok(Err(refused));
-            }
-        }
-        Ok(copy.finish().await)
-    }
-}
-
-/// A session that gives rows: our own connection, through which a row passes in pieces; or the driver's, which holds each
-/// row whole, where only that session sees them.
-pub(super) trait Giver {
-    /// Runs one COPY … TO STDOUT, showing to `seen` what comes; gives the server's count of rows, where it is told.
-    async fn give(&mut self, sql: &str, seen: impl FnMut(&[u8]) + Send) -> Result<Option<u64>, sqlx::Error>;
-}
-
-impl Giver for Wire {
-    async fn give(&mut self, sql: &str, seen: impl FnMut(&[u8]) + Send) -> Result<Option<u64>, sqlx::Error> {
-        match self.copy_out(sql, &mut Seen(seen)).await {
-            Ok(rows) => Ok(Some(rows)),
-            Err(CopyError::Driver(error)) => Err(error),
-            Err(CopyError::Sink(never)) => match never {},
-        }
-    }
-}
-
-impl Giver for PgConnection {
-    async fn give(&mut self, sql: &str, mut seen: impl FnMut(&[u8]) + Send) -> Result<Option<u64>, sqlx::Error> {
-        let mut rows = self.copy_out_raw(sql).await?;
-        while let Some(bytes) = rows.try_next().await? {
-            seen(&bytes);
-        }
-        Ok(None)
-    }
-}
-
-/// Keeps nothing.
-struct Seen<F>(F);
-
-impl<F: FnMut(&[u8]) + Send> CopySink for Seen<F> {
-    type Error = Infallible;
-
-    fn piece(&mut self, bytes: &[u8]) {
-        (self.0)(bytes);
-    }
-
-    fn message_ends(&mut self) {}
-
-    async fn drain(&mut self) -> Result<(), Infallible> {
-        Ok(())
-    }
-}
-
 /// Tables up to this size are not truncated for the sake of FREEZE.
 const UNFROZEN_BYTES: usize = 64 * 1024;
-
-/// A piece of work for one session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Job {
-    /// The parts of a table that are streams of their own.
-    Table(usize),
-    /// A tar of small parts.
-    Tar(u32),
-    /// One member of a tar, again.
-    Member(u32, u32),
-}
-
-/// What a session does next.
-enum Work {
-    Load(Job),
-    Build(EarlyIndex),
-}
-
-/// Work of one round: tables first, the largest before all others, then what can be built for those that have their rows.
-struct Queue {
-    state: Mutex<Waiting>,
-    changed: Notify,
-}
-
-struct Waiting {
-    jobs: VecDeque<Job>,
-    indexes: VecDeque<EarlyIndex>,
-    /// Jobs under way: each may bring indexes.
-    loading: usize,
-}
-
-impl Queue {
-    fn new(jobs: VecDeque<Job>) -> Self {
-        let state = Mutex::new(Waiting { jobs, indexes: VecDeque::new(), loading: 0 });
-        Self { state, changed: Notify::new() }
-    }
-
-    /// The next piece of work, as soon as there is one; `None` when there will be none.
-    async fn next(&self) -> Option<Work> {
-        loop {
-            let changed = self.changed.notified();
-            {
-                let mut state = lock(&self.state);
-                if let Some(job) = state.jobs.pop_front() {
-                    state.loading += 1;
-                    return Some(Work::Load(job));
-                }
-                if let Some(index) = state.indexes.pop_front() {
-                    return Some(Work::Build(index));
-                }
-                if state.loading == 0 {
-                    return None;
-                }
-            }
-            changed.await;
-        }
-    }
-
-    /// A job has ended; `early` can be built now.
-    fn loaded(&self, early: Vec<EarlyIndex>) {
-        let mut state = lock(&self.state);
-        state.loading -= 1;
-        state.indexes.extend(early);
-        drop(state);
-        self.changed.notify_waiters();
-    }
-}
 
 /// What was loaded.
 #[derive(Debug, Default)]
@@ -501,100 +339,6 @@ impl Loader<'_> {
         }
         Err(RestoreError::Damaged { number: part.stream, why: format!("it has no member {wanted}") })
     }
-}
-
-/// The rows of one part, wherever they come from.
-pub(super) enum Rows {
-    Stream(Numbered),
-    Memory(Option<Bytes>),
-}
-
-impl Rows {
-    async fn next(&mut self) -> Result<Option<Bytes>, RestoreError> {
-        match self {
-            Self::Stream(stream) => stream.next().await,
-            Self::Memory(bytes) => Ok(bytes.take()),
-        }
-    }
-}
-
-/// Reads a table back as it was captured and sums its rows.
-pub(super) async fn read_back<G: Giver>(
-    conn: &mut G,
-    entry: &TableEntry,
-    through: Option<&str>,
-) -> Result<RowSum, RestoreError> {
-    read_back_each(conn, entry, through, |_| {}).await
-}
-
-/// The same, telling the hash of each row.
-async fn read_back_each<G: Giver>(
-    conn: &mut G,
-    entry: &TableEntry,
-    through: Option<&str>,
-    mut row: impl FnMut(u128) + Send,
-) -> Result<RowSum, RestoreError> {
-    let what = match through {
-        Some(root) => {
-            let names: Vec<String> = entry.columns.iter().map(|name| ident(name)).collect();
-            format!("(SELECT {} FROM {root})", names.join(", "))
-        }
-        None => format!("{}{}", qualified(&entry.schema, &entry.name), columns(entry)),
-    };
-    let sql = format!("COPY {what} TO STDOUT WITH ({})", format_of(entry));
-    let failed = |e| PostgresError::during(format!("reading {} back", qualified(&entry.schema, &entry.name)))(e);
-    let mut splitter = splitter(entry);
-    let counted = conn.give(&sql, |bytes| splitter.feed_each(bytes, &mut row)).await.map_err(failed)?;
-    let why = || format!("the server sent half a row of {}", qualified(&entry.schema, &entry.name));
-    let whole = splitter.finish().filter(|sum| counted.is_none_or(|counted| counted == sum.rows));
-    whole.ok_or_else(|| RestoreError::Manifest { why: why() })
-}
-
-/// Reads captured rows again, telling the hash of each.
-async fn captured_each(
-    streams: &dyn Streams,
-    entry: &TableEntry,
-    mut row: impl FnMut(u128) + Send,
-) -> Result<(), RestoreError> {
-    for part in &entry.parts {
-        let mut splitter = splitter(entry);
-        let Some(wanted) = part.member else {
-            let mut stream = Numbered::open(streams, part.stream, StreamKind::PgTable).await?;
-            while let Some(bytes) = stream.next().await? {
-                splitter.feed_each(&bytes, &mut row);
-            }
-            continue;
-        };
-        let mut members = TarMembers::new(Numbered::open(streams, part.stream, StreamKind::PgTables).await?);
-        while let Some((member, bytes)) = members.next().await? {
-            if member == wanted {
-                splitter.feed_each(&bytes, &mut row);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// How many rows differ between `entries` (of the same columns and format) as captured and what is read back of the first,
-/// or of what it went `through`.
-pub(super) async fn differing<G: Giver>(
-    conn: &mut G,
-    entries: &[&TableEntry],
-    through: Option<&str>,
-    streams: &dyn Streams,
-) -> Result<Option<Differing>, RestoreError> {
-    let Some(first) = entries.first() else { return Ok(None) };
-    let mut buckets = Buckets::new();
-    for entry in entries {
-        captured_each(streams, entry, |hash| buckets.add(Side::Captured, hash)).await?;
-    }
-    read_back_each(conn, first, through, |hash| buckets.add(Side::Restored, hash)).await?;
-    let mut uneven = buckets.uneven();
-    for entry in entries {
-        captured_each(streams, entry, |hash| uneven.add(Side::Captured, hash)).await?;
-    }
-    read_back_each(conn, first, through, |hash| uneven.add(Side::Restored, hash)).await?;
-    Ok(Some(uneven.finish()))
 }
 
 fn columns(entry: &TableEntry) -> String {

@@ -127,8 +127,10 @@ async fn everything_is_locked_until_the_policy_lets_it_go_and_a_pin_holds_it_lon
     // An auditor asks for the hold that a pin promises: fails where only locks are looked at.
     host.good(&["audit"]);
     let document = files.iter().find(|path| path.as_str().ends_with(&format!("/snapshots/{id}.json"))).unwrap();
-    store.hold(document, false).await.unwrap();
-    let told = host.run(&["audit"]);
+    let connected = S3Store::connect(options(&bucket, "v"), Arc::new(Silent)).await.unwrap();
+    connected.with_lock(Some(rule.clone())).hold(document, false).await.unwrap();
+    assert_eq!(held().await, in_generation - 1);
+    let told = host.run(&["audit", "--json"]);
     assert!(told.code == 5 && told.out.contains("under no legal hold"), "{}{}", told.out, told.err);
     host.good(&["pin", &id]);
     host.good(&["audit"]);

@@ -164,7 +164,7 @@ pub(super) fn holds(locks: Option<&Locks>) -> Vec<Finding> {
     each.map(|(id, files)| {
         let about: Vec<String> = files.iter().map(ToString::to_string).collect();
         let text = format!(
-            "`{id}` is pinned, and {} of it are under no legal hold: {}; `backup pin {}` sets it again",
+            "`{id}` is pinned, with {} under no legal hold: {}; `backup pin {}` sets it again",
             count(about.len(), "file"),
             few(&about),
             id.short()

@@ -18,6 +18,7 @@ mod suite {
     mod compat;
     mod concurrency;
     mod damage_matrix;
+    mod deleted;
     mod engine;
     mod files_roundtrip;
     mod guard;

@@ -161,6 +161,12 @@ fn a_revoked_recipient_is_listed_and_refused_from_then_on() {
         "{after}"
     );
     assert!(told.out.contains("its own key"), "{}", told.out);
+    let listed = host.good(&["key", "list"]).out;
+    let (_, revoked) = listed.split_once("revoked: nothing is encrypted to them any more").unwrap();
+    assert!(revoked.contains(&format!("  {escrow}\n")) && revoked.contains("stays readable"), "{listed}");
+    let listed = host.good(&["key", "list", "--json"]).json();
+    let revoked: Vec<&Value> = listed["revoked"].as_array().unwrap().iter().map(|one| &one["recipient"]).collect();
+    assert!(revoked.len() == 2 && revoked.contains(&&escrow.clone().into()), "{listed:#}");
     // What is stored from now on is not for it: fails where the generation is not opened anew.
     host.good(&["run"]);
     let newest = ids(&host).pop().unwrap();
@@ -181,6 +187,7 @@ fn a_revoked_recipient_is_listed_and_refused_from_then_on() {
     ] {
         refused(&host.run(args), 2, "is revoked");
     }
+    assert!(host.good(&["key", "list"]).out.contains(&format!("{escrow} (still in `keys.recipients`: no run starts)")));
     assert_eq!(restore(&host, "ops.txt", "still", &[]).code, 0);
     host.good(&["verify"]);
     host.good(&["replicate"]);

@@ -2,8 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use backup_core::signature::HostKey;
+use backup_core::vault::Vault;
+use backup_core::vault::document::{FORMAT, Grounds, ReceiptDoc};
+use backup_core::vault::layout::SnapshotId;
+use backup_core::vault::local::{LocalOptions, LocalStore};
 
 use super::host::Host;
 use super::stack::{files_below, noise};
@@ -130,6 +135,67 @@ fn another_machine_pulls_restores_and_loses_nothing_that_the_source_loses() {
     let ended = host.run(&pull);
     assert!(ended.code == 4 && ended.err.contains("shows none"), "{ended:?}");
     assert_eq!(content(&pulled), whole);
+}
+
+#[tokio::test]
+async fn what_the_source_vault_pruned_is_no_rollback_and_every_signer_is_named() {
+    let producer = producer();
+    let host = puller(&producer);
+    let (source, first) = (producer.path("local"), fingerprint(&producer));
+    let old = HostKey::from_openssh(&fs::read_to_string(producer.path("host_key")).unwrap()).unwrap();
+    // Another host key: its line is added, and the run opens a generation and a chain of its own.
+    producer.good(&["key", "new", "--host", "host_key.2"]);
+    let public = fs::read_to_string(producer.path("host_key.2.pub")).unwrap();
+    let line: Vec<&str> = public.split_whitespace().take(2).collect();
+    for host in [&producer, &host] {
+        let signers = fs::read_to_string(host.path("signers")).unwrap();
+        fs::write(host.path("signers"), format!("{signers}backup namespaces=\"backup.*\" {}\n", line.join(" ")))
+            .unwrap();
+    }
+    producer.change("host_key = \"host_key\"", "host_key = \"host_key.2\"");
+    producer.good(&["run"]);
+    let second =
+        HostKey::from_openssh(&fs::read_to_string(producer.path("host_key.2")).unwrap()).unwrap().fingerprint();
+    let pull = ["replicate", "--from", text(&source), "--to", "pulled", "--json"];
+    host.good(&pull);
+    // The old key's generation expires in the source vault, with a receipt, as every prune leaves one.
+    let snapshots = |vault: &Path| -> Vec<PathBuf> {
+        let mut all = files_below(vault);
+        all.retain(|path| text(path).contains("/snapshots/") && text(path).ends_with(".json"));
+        all.sort_by_key(|path| path.file_name().unwrap().to_owned());
+        all
+    };
+    let named = snapshots(&source);
+    assert_eq!(named.len(), 3);
+    let generation = named[0].parent().unwrap().parent().unwrap().to_owned();
+    assert!(named[1].starts_with(&generation) && !named[2].starts_with(&generation));
+    let id = |path: &Path| -> SnapshotId { path.file_stem().unwrap().to_str().unwrap().parse().unwrap() };
+    let gone = tempfile::tempdir().unwrap();
+    fs::rename(&generation, gone.path().join("generation")).unwrap();
+    let ended = host.run(&pull);
+    assert!(ended.code == 4 && ended.err.contains(&first) && !ended.err.contains(&second), "{ended:?}");
+    let store = Arc::new(LocalStore::open(&source, LocalOptions::default()).unwrap());
+    let vault = Vault::open("local", store, None).await.unwrap();
+    let receipt = ReceiptDoc {
+        format: FORMAT,
+        stack: "s".parse().unwrap(),
+        source: "docs".parse().unwrap(),
+        generation: generation.file_name().unwrap().to_str().unwrap().parse().unwrap(),
+        at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        snapshots: named[..2].iter().map(|path| (id(path), "expired".to_owned())).collect(),
+        objects: 0,
+        stored_bytes: 0,
+        grounds: Grounds::default(),
+        signer: old.fingerprint(),
+        tool: "test".to_owned(),
+    };
+    vault.put_signed(&receipt, &old).await.unwrap();
+    // Fails where receipts are not asked: for as long as `keep` is longer here.
+    assert_eq!(host.good(&pull).json()["sources"][0]["rolled_back"], serde_json::json!([]));
+    // What no receipt names is told of each signer.
+    fs::remove_dir_all(source.join("s")).unwrap();
+    let ended = host.run(&pull);
+    assert!(ended.code == 4 && ended.err.contains(&first) && ended.err.contains(&second), "{ended:?}");
 }
 
 #[test]

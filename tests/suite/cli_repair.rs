@@ -92,6 +92,26 @@ fn everything_that_another_vault_has_is_repaired_and_what_was_bad_is_kept() {
 }
 
 #[test]
+fn a_repair_waits_for_no_run_and_no_other_repair() {
+    let host = host(&Host::local("offsite"));
+    let object = one(&host.path("local"), "/objects/", "");
+    let good = fs::read(&object).unwrap();
+    replace(&object, b"bad");
+    let lock =
+        fs::File::options().create(true).truncate(false).write(true).open(host.path("state/s.docs.lock")).unwrap();
+    lock.lock().unwrap();
+    let busy = host.run(&["verify", "--repair"]);
+    assert!(busy.code == 11 && busy.err.contains("another run or repair of source `docs` is under way"), "{busy:?}");
+    assert_eq!(fs::read(&object).unwrap(), b"bad");
+    // Who only looks waits for nobody.
+    assert_eq!(host.run(&["verify", "--repair", "--dry-run"]).code, 4);
+    assert_eq!(host.run(&["verify"]).code, 4);
+    drop(lock);
+    host.good(&["verify", "--repair"]);
+    assert_eq!(fs::read(&object).unwrap(), good);
+}
+
+#[test]
 fn what_an_earlier_call_found_is_repaired_without_reading_everything_again() {
     let host = host(&Host::local("offsite"));
     let object = one(&host.path("local"), "/objects/", "");

@@ -66,12 +66,12 @@ async fn round_trip(major: u32) -> Option<(Server, Picture)> {
     let after = Picture::of(&target.cluster, DATABASE);
     let differences = before.differences(&after);
     assert!(differences.is_empty(), "{differences}");
-    let expected = [
-        "not captured: foreign table `others.remote`: its rows live on another server",
-        "not captured: foreign table `others.remote_part`: its rows live on another server",
-        "not captured: rows of `extended.builtin`, a table of extension `backup_sample` that it does not have dumped",
-    ];
+    let expected =
+        ["not captured: rows of `extended.builtin`, a table of extension `backup_sample` that it does not have dumped"];
     assert_eq!(suspect, expected);
+    // That they are not captured is known, and no reason to look at each night's snapshot.
+    let foreign = fixture.properties.iter().find(|property| property.name == "foreign_tables").unwrap();
+    assert_eq!(foreign.value, serde_json::json!([["others", "remote"], ["others", "remote_part"]]));
     Some((target, before))
 }
 

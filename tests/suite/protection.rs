@@ -78,7 +78,7 @@ async fn everything_is_locked_until_the_policy_lets_it_go_and_a_pin_holds_it_lon
     let files: Vec<_> =
         files.iter().map(|entry| &entry.path).filter(|path| !path.as_str().starts_with("_probe")).collect();
     let rule = rule(LockMode::Compliance);
-    let (mut in_generation, now) = (0, rule.clock.now());
+    let (mut in_generation, now, mut first) = (0, rule.clock.now(), None);
     for path in &files {
         let kept = store.protection(path).await.unwrap().unwrap_or_else(|| panic!("`{path}` is not locked"));
         assert_eq!((kept.mode, kept.legal_hold), (Some(LockMode::Compliance), false), "{path}");
@@ -87,6 +87,7 @@ async fn everything_is_locked_until_the_policy_lets_it_go_and_a_pin_holds_it_lon
             // Fails where the retention is counted from the upload: it is the generation's.
             assert_eq!(until, rule.until(path), "{path}");
             in_generation += 1;
+            first = Some(until);
         }
         assert!(until > now + TimeDelta::days(28 + 7), "{path} only until {until}");
     }
@@ -94,7 +95,9 @@ async fn everything_is_locked_until_the_policy_lets_it_go_and_a_pin_holds_it_lon
 
     let (code, by, text) = protection(&host);
     assert_eq!((code, by.as_str()), (0, "object-lock"), "{text}");
-    assert!(text.starts_with("protection: object lock (compliance, until 20"), "{text}");
+    // The date that was set, and not that of a generation that began today.
+    let date = first.unwrap().format("%F");
+    assert_eq!(text, format!("protection: object lock (compliance, until {date} for what is stored now)"));
 
     // An auditor sees the same, a policy that promises more than the locks, and a rule of the bucket that keeps less.
     host.good(&["audit"]);
@@ -121,6 +124,16 @@ async fn everything_is_locked_until_the_policy_lets_it_go_and_a_pin_holds_it_lon
     host.good(&["pin", &id]);
     // Everything of the only generation is its snapshot's.
     assert_eq!(held().await, in_generation);
+    // An auditor asks for the hold that a pin promises: fails where only locks are looked at.
+    host.good(&["audit"]);
+    let document = files.iter().find(|path| path.as_str().ends_with(&format!("/snapshots/{id}.json"))).unwrap();
+    let connected = S3Store::connect(options(&bucket, "v"), Arc::new(Silent)).await.unwrap();
+    connected.with_lock(Some(rule.clone())).hold(document, false).await.unwrap();
+    assert_eq!(held().await, in_generation - 1);
+    let told = host.run(&["audit", "--json"]);
+    assert!(told.code == 5 && told.out.contains("under no legal hold"), "{}{}", told.out, told.err);
+    host.good(&["pin", &id]);
+    host.good(&["audit"]);
     host.good(&["unpin", &id]);
     assert_eq!(held().await, 0);
 }

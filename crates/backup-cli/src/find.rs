@@ -2,16 +2,21 @@
 //!
 //! By names alone: nothing that is found here is believed yet. Whoever reads a snapshot checks its signature.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::catalogue::{self, Listed};
+use backup_core::hidden::{self, Hidden};
 use backup_core::id::{SourceName, StackName};
+use backup_core::signature::Signers;
 use backup_core::vault::Vault;
+use backup_core::vault::layout::SnapshotId;
 use serde_json::{Value, json};
 
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::printer::Printer;
 use crate::session::Session;
+use crate::words;
 
 /// So many candidates are named when an id is ambiguous.
 const NAMED: usize = 6;
@@ -104,6 +109,76 @@ pub(crate) async fn in_vaults(
     }
     vaults.retain(|vault| !is_silent(&silent, vault));
     Ok(Found { vaults, silent, sources: sources.into_iter().collect(), listed })
+}
+
+/// A snapshot whose own document was deleted in a vault, and lies there in an older version.
+pub(crate) struct Deleted {
+    pub(crate) vault: Vault,
+    pub(crate) source: SourceName,
+    pub(crate) hidden: Hidden,
+}
+
+/// Looks for them in every vault that answers, and warns of what it finds; asks little where no versions are kept. A vault that
+/// fails at this is warned of and goes on to be used: what it lists is as good as before.
+pub(crate) async fn deleted(found: &Found, signers: &Signers, stack: &StackName, printer: &Printer) -> Vec<Deleted> {
+    let mut all = Vec::new();
+    for vault in &found.vaults {
+        for source in &found.sources {
+            match hidden::snapshots(vault, signers, (stack, source)).await {
+                Ok(some) => all.extend(some.into_iter().map(|hidden| Deleted {
+                    vault: vault.clone(),
+                    source: source.clone(),
+                    hidden,
+                })),
+                Err(error) => {
+                    let error = CliError::from(error);
+                    let text =
+                        format!("vault `{}` does not tell what was deleted there: {}", vault.name(), error.message());
+                    printer.warn(&text, error.advice().unwrap_or("repeat this when it answers"));
+                    break;
+                }
+            }
+        }
+    }
+    let mut by_vault: BTreeMap<&str, Vec<&SnapshotId>> = BTreeMap::new();
+    for one in &all {
+        by_vault.entry(one.vault.name()).or_default().push(&one.hidden.id);
+    }
+    for (vault, ids) in by_vault {
+        let (text, hint) = deleted_text(vault, &ids);
+        printer.warn(&text, &hint);
+    }
+    all
+}
+
+/// What to say of those of one vault, and what to do.
+pub(crate) fn deleted_text(vault: &str, ids: &[&SnapshotId]) -> (String, String) {
+    let named: Vec<String> = ids.iter().take(NAMED).map(|id| format!("`{id}`")).collect();
+    let more = ids.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let text = format!(
+        "vault `{vault}`: somebody deleted the documents of {}, and older versions hold them: {}{more}",
+        words::count(ids.len(), "snapshot"),
+        named.join(", ")
+    );
+    let hint = "put them back with `backup verify --repair`, or restore them by `backup restore ID` as they are; see who may delete \
+                there with `backup doctor`";
+    (text, hint.to_owned())
+}
+
+impl Found {
+    /// Takes them among what is listed, for a vault that reads older versions.
+    pub(crate) fn add(&mut self, deleted: Vec<Deleted>) {
+        for Deleted { vault, source, hidden } in deleted {
+            let (dir, id) = (hidden.dir, hidden.id);
+            let same = |(_, one): &&mut (SourceName, Listed)| one.id == id && one.dir == dir;
+            match self.listed.iter_mut().find(same) {
+                Some((_, listed)) => listed.vaults.push(vault),
+                None => self.listed.push((source, Listed { dir, id, vaults: vec![vault] })),
+            }
+        }
+        self.listed.sort_by(|(a, one), (b, other)| (a, &one.id, &one.dir).cmp(&(b, &other.id, &other.dir)));
+    }
 }
 
 fn is_silent(silent: &[(String, CliError)], vault: &Vault) -> bool {

@@ -1,5 +1,5 @@
-//! One run per stack and source at a time: an OS lock in the state folder, gone with the process. Advisory: safety never
-//! depends on it, but two runs at once would do the work twice.
+//! One run or repair per stack and source at a time: an OS lock in the state folder, gone with the process. Advisory: safety
+//! never depends on it, but two runs at once would do the work twice, and two repairs keep the same bad file twice.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::exit::Exit;
 pub(crate) struct RunLock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl RunLock {
-    /// Takes the lock of a stack's source, or says that another run has it.
+    /// Takes the lock of a stack's source, or says that another run or a repair has it.
     pub(crate) fn take(state: &Path, stack: &StackName, source: &SourceName) -> Result<Self, CliError> {
         Self::at(&state.join(format!("{stack}.{source}.lock")), source)
     }
@@ -31,8 +31,10 @@ impl RunLock {
         })?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self(file)),
-            Err(_) => Err(CliError::new(Exit::Running, format!("another run of source `{source}` is under way"))
-                .hint("wait for it; `backup runs` shows it")),
+            Err(_) => {
+                Err(CliError::new(Exit::Running, format!("another run or repair of source `{source}` is under way"))
+                    .hint("wait for it; `backup runs` shows a run"))
+            }
         }
     }
 }

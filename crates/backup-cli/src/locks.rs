@@ -1,8 +1,10 @@
 //! Object Lock as the configuration wishes it, and whether the bucket grants it.
 
-use backup_core::config::{Config, Lock, Place, Vault};
+use backup_core::config::{Config, Lock, Place, Source, Vault};
+use backup_core::vault::layout::{GenerationId, Period};
 use backup_core::vault::protection::{LockMode, LockRule};
 use backup_core::vault::s3::{LockSeen, Versioning};
+use backup_core::vault::store::StorePath;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::CliError;
@@ -33,10 +35,16 @@ pub(crate) fn rule(config: &Config, vault: &Vault, clock: &backup_core::clock::C
     Some(LockRule { mode: mode(vault)?, window, period, clock: clock.clone() })
 }
 
-/// When the lock of something ends that is stored now, at the latest.
-pub(crate) fn ends(rule: &LockRule) -> DateTime<Utc> {
-    let anywhere = backup_core::vault::store::StorePath::new("vault.json").expect("a path of checked parts");
-    rule.until(&anywhere)
+/// Until when everything is locked that a run stores now: of the generations that are open now, of all `sources`, the one that
+/// ends first counts, as [`LockRule::until`] does for each file.
+pub(crate) fn ends(rule: &LockRule, sources: &[Source]) -> DateTime<Utc> {
+    let now = rule.clock.now();
+    let open = sources.iter().filter_map(|source| {
+        let period: Period = source.generation.to_string().parse().ok()?;
+        Some(rule.promised(&GenerationId::new(period.first_day(now, &source.name), period, "")))
+    });
+    let anywhere = StorePath::new("vault.json").expect("a path of checked parts");
+    open.min().unwrap_or_else(|| rule.until(&anywhere))
 }
 
 /// Refuses a vault whose `lock` its bucket was not seen to enforce.

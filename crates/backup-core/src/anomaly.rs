@@ -6,7 +6,8 @@
 //! last good copy expires unseen.
 //!
 //! A table is known by schema and name, so that a renamed one reads as gone. What the configuration leaves out, or names as
-//! dropped on schedule, is no loss.
+//! dropped on schedule, is no loss. Of a foreign table only the definition is ours: that its rows are not captured is no anomaly, that
+//! its definition is gone is one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::manifest::Kept;
 use crate::source::Captured;
 use crate::source::postgres::names::shown;
+use crate::source::postgres::properties;
 
 /// Of smaller tables a loss of rows is everyday business.
 const LEAST_ROWS: u64 = 1000;
@@ -41,6 +43,8 @@ pub struct Facts {
     pub tables: BTreeMap<TableName, Size>,
     /// Those whose rows the configuration left out.
     pub excluded: BTreeSet<TableName>,
+    /// Foreign tables, of which only the definition is captured; no total counts them.
+    pub foreign: BTreeSet<TableName>,
     /// All plaintext bytes of its streams.
     pub plain_bytes: u64,
 }
@@ -66,6 +70,8 @@ pub struct Baseline {
     /// Its tables, or those of an earlier one where this host does not remember its own: snapshot and sizes. `None` where
     /// this host's state was lost; then only totals are compared.
     pub tables: Option<(String, BTreeMap<TableName, Size>)>,
+    /// The foreign tables of the same snapshot as those.
+    pub foreign: BTreeSet<TableName>,
 }
 
 impl Facts {
@@ -81,6 +87,9 @@ impl Facts {
                 facts.tables.insert(name, Size { rows: table.rows, bytes: table.bytes });
             }
         }
+        let foreign = captured.properties.iter().find(|property| property.name == properties::FOREIGN);
+        facts.foreign =
+            foreign.and_then(|property| serde_json::from_value(property.value.clone()).ok()).unwrap_or_default();
         facts
     }
 
@@ -116,6 +125,12 @@ pub fn compare(before: &Baseline, now: &Facts, may_go: &dyn Fn(&TableName) -> bo
             )
         });
         limited(gone, "tables are gone", &mut reasons);
+        // One that became a table of ours has its rows here now.
+        let gone = before.foreign.iter().filter(|name| !now.foreign.contains(*name) && !now.tables.contains_key(*name));
+        let gone = gone.filter(|name| !excused(name)).map(|(schema, name)| {
+            format!("the definition of foreign table `{}` is gone: it was in snapshot {snapshot}", shown(schema, name))
+        });
+        limited(gone, "definitions of foreign tables are gone", &mut reasons);
         let shrunk = compared().filter_map(|(name, size)| {
             let rows = now.tables.get(name)?.rows;
             let shown = shown(&name.0, &name.1);
@@ -176,12 +191,12 @@ mod tests {
 
     fn facts(tables: &[(&str, u64, u64)], plain_bytes: u64) -> Facts {
         let tables = tables.iter().map(|(table, rows, bytes)| (name(table), Size { rows: *rows, bytes: *bytes }));
-        Facts { tables: tables.collect(), excluded: BTreeSet::new(), plain_bytes }
+        Facts { tables: tables.collect(), plain_bytes, ..Facts::default() }
     }
 
     fn baseline(facts: &Facts) -> Baseline {
         let tables = Some(("abc234".to_owned(), facts.tables.clone()));
-        Baseline { snapshot: "abc234".to_owned(), totals: facts.totals(), tables }
+        Baseline { snapshot: "abc234".to_owned(), totals: facts.totals(), tables, foreign: facts.foreign.clone() }
     }
 
     fn none(_: &TableName) -> bool {
@@ -229,6 +244,26 @@ mod tests {
             format!("table `public.{table}` is gone: {rows} rows in snapshot abc234 (a renamed table looks the same)")
         };
         assert_eq!(found, [gone("big", 5000), gone("empty", 0), gone("\"odd.name\"", 3)]);
+    }
+
+    #[test]
+    fn of_a_foreign_table_only_its_definition_is_missed() {
+        let foreign = |names: &[&str]| Facts {
+            foreign: names.iter().map(|table| name(table)).collect(),
+            ..facts(&[("t", 5, 0)], 10)
+        };
+        let before = baseline(&foreign(&["a", "b"]));
+        assert_eq!(compare(&before, &foreign(&["a", "b", "c"]), &none), Vec::<String>::new());
+        let said = "the definition of foreign table `public.b` is gone: it was in snapshot abc234";
+        assert_eq!(compare(&before, &foreign(&["a"]), &none), [said]);
+        assert_eq!(compare(&before, &foreign(&["a"]), &|(_, table)| table == "b"), Vec::<String>::new(), "on schedule");
+        // It is a table of ours now, and the other way round its rows are not captured any more.
+        let mut ours = foreign(&["a"]);
+        ours.tables.insert(name("b"), Size { rows: 1, bytes: 1 });
+        assert_eq!(compare(&before, &ours, &none), Vec::<String>::new());
+        assert_eq!(compare(&baseline(&ours), &foreign(&["a", "b"]), &none).len(), 1);
+        // Nothing that is counted elsewhere counts them.
+        assert_eq!(before.totals.tables, 1);
     }
 
     #[test]

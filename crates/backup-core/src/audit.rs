@@ -155,6 +155,8 @@ kinds! {
     TooLong "too-long" Breach,
     /// Object Lock was promised and cannot be proved.
     Unlocked "unlocked" Breach,
+    /// A pinned snapshot is not under the legal hold that a pin sets where locks are promised.
+    Unheld "unheld" Breach,
     /// Another vault has a newer snapshot.
     Behind "behind" Note,
     /// A day has fewer captures than its schedule promises.
@@ -246,7 +248,7 @@ pub async fn read(
     }
     let strangers = if judged { strangers::look(vault, (stack, source), &seen).await? } else { Strangers::default() };
     let locks = match lock.filter(|_| judged) {
-        Some((rule, now)) => Some(locks::read(vault, rule, now, &seen.generations, read).await?),
+        Some((rule, now)) => Some(locks::read(vault, rule, now, &seen, read).await?),
         None => None,
     };
     Ok(Evidence { verified, seen, announced, strangers, locks })

@@ -16,6 +16,7 @@ pub mod fingerprint;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod grant;
+pub mod hidden;
 pub mod id;
 pub mod json;
 pub mod manifest;

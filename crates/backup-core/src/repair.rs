@@ -1,7 +1,8 @@
 //! Mending what is damaged or gone in one vault with what another one holds.
 //!
 //! Needs no key: an object is good when its bytes have the SHA-256 that is its name, a document when a pinned signer signed
-//! it for its place. For each file, in this order: is it good already? Then nothing is done. The good copy is read and checked
+//! it for its place. A copy is another vault's; where none has one, it is an older version that the vault's own bucket
+//! kept. For each file, in this order: is it good already? Then nothing is done. The good copy is read and checked
 //! in memory; what lies in its place is kept in `_damaged/`; the copy is put; it is read back and checked. Stopped after any
 //! step, the next call begins again and nothing is lost: the copy is another vault's, the bad file is kept.
 //!
@@ -40,7 +41,7 @@ const MENDS: usize = 4;
 /// Why a file was not mended.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
-    /// No other vault that answers has a good copy.
+    /// No other vault that answers has a good copy, and no older version is one.
     #[error("no other vault that answers holds a good copy of `{path}`")]
     NoCopy {
         /// The file.
@@ -228,6 +229,11 @@ impl<'a> Bench<'a> {
         self.ask.others.iter().filter(move |other| other.id() != id)
     }
 
+    /// What an older version in the vault itself is called as the place that a copy came from.
+    fn itself(&self) -> String {
+        format!("{} (an older version)", self.ask.vault.name())
+    }
+
     /// Vaults that say of a generation that it was not purged there, so that they may help; a purge that any vault tells of
     /// stands against all. One that does not answer has no say and gives nothing.
     async fn helpers(&self, dir: &GenerationDir) -> Result<Vec<Vault>, RepairError> {
@@ -396,10 +402,12 @@ impl<'a> Bench<'a> {
         if self.is_good(&path, self.ask.vault.get_object(dir, name).await).await? {
             return Ok(Outcome::Good);
         }
+        let older = self.ask.vault.reading_older();
+        let copies = self.others().map(|other| (other.name().to_owned(), other));
         let mut found = None;
-        for other in self.others() {
+        for (from, other) in copies.chain([(self.itself(), &older)]) {
             if let Ok(bytes) = other.get_object(dir, name).await {
-                found = Some((other.name().to_owned(), bytes));
+                found = Some((from, bytes));
                 break;
             }
         }

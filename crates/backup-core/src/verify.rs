@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 
+use crate::hidden::{self, Hidden};
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
 use crate::seal::key::{Identities, IdentityError};
 use crate::signature::{SignatureError, Signers};
@@ -126,7 +127,7 @@ pub struct Verified {
     /// Marks, receipts, grants and documents of a prune that were read and believed.
     pub documents: u64,
     /// Of how many damaged objects and documents an older version is good: somebody deleted them or wrote over them, and a
-    /// restore reads the older version. Looked for among the first [`OLDER_LOOKED_FOR`].
+    /// restore reads the older version. Looked for among the first [`OLDER_LOOKED_FOR`], and within the time of the call.
     pub older: u64,
     /// Those that are damaged, unsigned, wrongly signed or misplaced, in words.
     pub unbelieved: Vec<String>,
@@ -259,17 +260,25 @@ pub async fn verify_at(
 ) -> Result<Verified, VaultError> {
     let mut verified = Verified::default();
     let mut documents: Vec<(GenerationDir, Signed<SnapshotDoc>)> = Vec::new();
-    let generations = vault.generations(stack, source).await?;
+    let mut generations = vault.generations(stack, source).await?;
+    let mut hidden = hidden::snapshots(vault, signers, (stack, source)).await?;
+    hidden.retain(|one| only.is_none_or(|only| *only == one.id));
+    for one in &hidden {
+        if !generations.contains(&one.dir) {
+            generations.push(one.dir.clone());
+        }
+    }
     for dir in pace.oldest_first(vault, generations, depth.read).await? {
         let ids = vault.snapshots(&dir).await?;
-        if !only.is_none_or(|only| ids.contains(only)) {
+        let gone: Vec<&Hidden> = hidden.iter().filter(|one| one.dir == dir && !ids.contains(&one.id)).collect();
+        if !only.is_none_or(|only| ids.contains(only) || gone.iter().any(|one| one.id == *only)) {
             continue;
         }
         let objects: HashMap<ObjectName, u64> =
             vault.list_objects(&dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
         verified.objects_listed += objects.len() as u64;
         // A restore does not need it, a replication does. One that a prune is emptying may be without.
-        if !ids.is_empty()
+        if (!ids.is_empty() || !gone.is_empty())
             && let Err(error) = vault.get_signed::<GenerationDoc>(&dir.file("generation.json"), signers).await
         {
             match finding(vault, error).await? {
@@ -299,11 +308,10 @@ pub async fn verify_at(
         let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
         let bad = hash_objects(vault, &dir, &objects, (read, pace), &mut verified).await?;
         verified.objects.extend(bad.iter().map(|(name, text)| ((dir.clone(), *name), text.clone())));
-        for id in ids {
-            if only.is_some_and(|only| *only != id) {
-                continue;
-            }
-            let (verdict, looked) = verify_snapshot(vault, signers, &dir, id, &objects, &bad, depth).await?;
+        let ids = ids.into_iter().filter(|id| only.is_none_or(|only| only == id)).map(|id| (id, None));
+        for (id, hidden) in ids.chain(gone.into_iter().map(|one| (one.id.clone(), Some(one)))) {
+            let (verdict, looked) =
+                verify_snapshot((vault, signers), &dir, (id, hidden), (&objects, &bad), depth).await?;
             let signed = looked.signed;
             for name in &verdict.objects {
                 let text = bad.get(name).cloned().unwrap_or_else(|| format!("object `{name}` is missing or damaged"));
@@ -320,7 +328,7 @@ pub async fn verify_at(
             documents.extend(signed.map(|signed| (dir.clone(), signed)));
         }
     }
-    verified.older = older(vault, signers, &verified).await;
+    verified.older = older(vault, signers, &verified, pace).await;
     verified.snapshots.sort_by(|a, b| a.id.cmp(&b.id));
     let objects = verified.objects.iter().filter(|(at, _)| !verified.unopened.contains(*at));
     let objects = objects.map(|((dir, name), text)| (Place::Object(dir.clone(), *name), text.clone()));
@@ -348,14 +356,21 @@ pub async fn verify_at(
     Ok(verified)
 }
 
-/// Counts what is damaged and good in an older version. Asks nothing where nothing is damaged.
-async fn older(vault: &Vault, signers: &Signers, verified: &Verified) -> u64 {
+/// Counts what is damaged and good in an older version. Asks nothing where nothing is damaged, and no longer than the call may
+/// read: each question reads versions whole.
+async fn older(vault: &Vault, signers: &Signers, verified: &Verified, pace: &Pace<'_>) -> u64 {
     let mut found = 0;
     for (dir, name) in verified.objects.keys().filter(|at| !verified.unopened.contains(at)).take(OLDER_LOOKED_FOR) {
+        if pace.is_over() {
+            return found;
+        }
         found += u64::from(vault.has_older_object(dir, name).await);
     }
     let tolerant = vault.reading_older();
     for verdict in verified.snapshots.iter().filter(|verdict| verdict.document.is_none()).take(OLDER_LOOKED_FOR) {
+        if pace.is_over() {
+            break;
+        }
         let path = verdict.dir.snapshot(&verdict.id, ".json");
         found += u64::from(tolerant.get_signed::<SnapshotDoc>(&path, signers).await.is_ok());
     }
@@ -480,13 +495,16 @@ struct Looked {
     costs: Vec<String>,
 }
 
+/// What a snapshot is told of whose document was deleted.
+const DELETED: &str = "its document was deleted (a delete marker lies over it), and an older version of it is good: `restore` reads \
+                       that, `verify --repair` puts it back";
+
+/// `hidden`: found in an older version, because no listing shows it.
 async fn verify_snapshot(
-    vault: &Vault,
-    signers: &Signers,
+    (vault, signers): (&Vault, &Signers),
     dir: &GenerationDir,
-    id: SnapshotId,
-    objects: &HashMap<ObjectName, u64>,
-    bad: &BTreeMap<ObjectName, String>,
+    (id, hidden): (SnapshotId, Option<&Hidden>),
+    (objects, bad): (&HashMap<ObjectName, u64>, &BTreeMap<ObjectName, String>),
     depth: Depth<'_>,
 ) -> Result<(Verdict, Looked), VaultError> {
     let path = dir.snapshot(&id, ".json");
@@ -502,7 +520,11 @@ async fn verify_snapshot(
         locked: None,
     };
     let mut looked = Looked::default();
-    let signed = match vault.get_signed::<SnapshotDoc>(&path, signers).await {
+    let read = match hidden {
+        Some(hidden) => Ok(hidden.signed.clone()),
+        None => vault.get_signed::<SnapshotDoc>(&path, signers).await,
+    };
+    let signed = match read {
         Ok(signed) => signed,
         Err(error) => {
             verdict.unproved = unproved(vault, &path, &error).await;
@@ -516,7 +538,12 @@ async fn verify_snapshot(
             return Ok((verdict, looked));
         }
     };
-    verdict.document = Some(signed.hash());
+    if hidden.is_some() {
+        looked.places.push((Place::Snapshot(dir.clone(), verdict.id.clone()), DELETED.to_owned()));
+        verdict.damage.push(DELETED.to_owned());
+    } else {
+        verdict.document = Some(signed.hash());
+    }
     match vault.get_inventory(&signed.doc).await {
         Ok((lines, _)) => {
             for line in lines {

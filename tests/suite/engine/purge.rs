@@ -451,7 +451,13 @@ async fn older_versions_that_stay_are_told() {
     world.pass(TimeDelta::hours(24));
     world.watch.keep_versions_below(dir.dir());
     // Fails where `purge` does not ask the store.
-    assert!(matches!(purge(&world, dir).await, PurgeEnd::Deleted(Purged { older: true, .. })));
+    assert!(matches!(purge(&world, dir.clone()).await, PurgeEnd::Deleted(Purged { older: true, .. })));
+    // So is it by every later call, until they are gone.
+    let again = planned_purge(&world, dir.clone()).await.action;
+    assert!(matches!(again, PurgeAction::Gone { older: true, .. }), "{again:?}");
+    world.watch.keep_versions_below(StorePath::new("elsewhere").unwrap());
+    let again = planned_purge(&world, dir).await.action;
+    assert!(matches!(again, PurgeAction::Gone { older: false, .. }), "{again:?}");
 }
 
 /// A dump that an operator brings.

@@ -42,7 +42,15 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let mut found = find::snapshots(&session, &args.source, args.vault.as_deref()).await?;
     found.require_one()?;
     let marks = marks(&session, &mut found).await;
+    let deleted = match session.signers() {
+        Ok(signers) => find::deleted(&found, &signers, session.stack(), &cx.printer).await,
+        // Whose documents they are, nobody could tell.
+        Err(_) => Vec::new(),
+    };
     let exit = found.warn(&session);
+    let hidden = deleted.iter().map(|one| {
+        json!({ "vault": one.vault.name(), "source": one.source, "id": one.hidden.id, "generation": one.hidden.dir.id })
+    });
     let configured = session.config.vaults.len();
     let (now, timezone) = (cx.clock.now(), session.config.timezone);
     let snapshots: Vec<Value> =
@@ -51,6 +59,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         "stack": session.stack(),
         "at": words::utc(now),
         "snapshots": snapshots,
+        "deleted": hidden.collect::<Vec<_>>(),
         "silent": found.silent_json(),
     });
     cx.printer.result("list", value, || text(&found, &marks, configured, now, timezone))?;

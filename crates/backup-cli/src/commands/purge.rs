@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use backup_core::id::SourceName;
-use backup_core::prune::purge::{self, PurgeAction, PurgeEnd, PurgePlan, PurgeRequest, Purged, Refusal, Undone};
+use backup_core::prune::purge::{self, PurgeAction, PurgeEnd, PurgePlan, PurgeRequest, Refusal, Undone};
 use backup_core::signature::Signers;
 use backup_core::vault::layout::{self, GenerationDir, GenerationId};
 use backup_core::vault::store::StoreError;
@@ -294,7 +294,7 @@ fn warn(cx: &Context, dir: &GenerationDir, ones: &[One], quiet: &[(String, CliEr
             cx.printer.warn(&format!("vault `{}`: {}", one.vault, error.message()), error.advice().unwrap_or_default());
             end = end.worse(error.as_part());
         }
-        if let Some(PurgeEnd::Deleted(Purged { older: true, .. })) = one.end {
+        if one.leaves_older() {
             let text = format!("vault `{}`: older versions of what was deleted are still there", one.vault);
             let below = format!("`{}` in {}, and below `{}`", dir.dir(), one.place, layout::DAMAGED);
             cx.printer
@@ -314,6 +314,15 @@ fn warn(cx: &Context, dir: &GenerationDir, ones: &[One], quiet: &[(String, CliEr
 }
 
 impl One {
+    /// Whether the store still has, or may have, older versions of what was deleted now or by an earlier call.
+    fn leaves_older(&self) -> bool {
+        match (&self.end, &self.plan.action) {
+            (Some(PurgeEnd::Deleted(purged)), _) => purged.older,
+            (_, PurgeAction::Gone { older, .. }) => *older,
+            _ => false,
+        }
+    }
+
     /// The word for programs.
     fn word(&self) -> &'static str {
         match (&self.end, &self.plan.action) {
@@ -345,7 +354,7 @@ impl One {
         json!({
             "vault": self.vault, "action": self.word(), "snapshots": self.plan.snapshots, "objects": self.plan.objects,
             "damaged_copies": self.plan.aside, "bytes": self.plan.bytes, "may_be_deleted_from": until, "announced_reason": self.plan.announced,
-            "foreign": self.plan.foreign, "deleted": deleted, "error": self.error.as_ref().map(CliError::to_json),
+            "foreign": self.plan.foreign, "deleted": deleted, "older_versions": self.leaves_older(), "error": self.error.as_ref().map(CliError::to_json),
         })
     }
 
@@ -378,7 +387,7 @@ impl One {
             }
             (Some(PurgeEnd::Changed), _) => format!("not deleted, see above; {size} are still there"),
             (_, PurgeAction::Absent) => "has nothing of it".to_owned(),
-            (_, PurgeAction::Gone { at: when }) => format!("was purged at {}", at(when)),
+            (_, PurgeAction::Gone { at: when, .. }) => format!("was purged at {}", at(when)),
             (_, PurgeAction::Refuse(_)) => "refused".to_owned(),
             (_, PurgeAction::Announce) => format!("would be announced: {size}"),
             (_, PurgeAction::Wait { until }) => format!("is announced ({size}): may be deleted from {} on", at(until)),

@@ -6,6 +6,7 @@
 mod forks;
 mod frozen;
 mod lag;
+mod told;
 mod verdict;
 
 use backup_core::config::{Objective, Source};
@@ -32,6 +33,7 @@ use crate::session::Session;
 use crate::words;
 use frozen::Frozen;
 use lag::Lag;
+use told::Told;
 use verdict::Verdict;
 
 /// Show each source's newest snapshot and its age against the objectives
@@ -58,6 +60,8 @@ struct Standing<'a> {
     pending: Vec<Pending>,
     /// What keeps everything older from expiring until somebody looks.
     frozen: Option<Frozen>,
+    /// What else kept anything from expiring when a run last pruned it.
+    told: Option<Told>,
     /// Where the chain of the newest snapshots goes on twice.
     forks: Vec<Fork>,
 }
@@ -106,6 +110,10 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
         }
         if let Some(frozen) = &one.frozen {
             cx.printer.warn(&frozen.warning(one.source.name.as_str(), session.config.timezone), &frozen.advice());
+            exit = exit.worse(Exit::Partial);
+        }
+        if let Some(told) = &one.told {
+            cx.printer.warn(&told.warning(one.source.name.as_str(), session.config.timezone), Told::ADVICE);
             exit = exit.worse(Exit::Partial);
         }
         if one.newest.as_ref().is_some_and(|newest| verdict::is_ahead(newest.instant, now)) {
@@ -199,6 +207,7 @@ async fn standing<'a>(
         failed(found, &name, error, damage);
     }
     let frozen = Frozen::of(unaccepted.found, runs);
+    let told = Told::of(runs, &source.name);
     let jobs = session.config.jobs.iter().filter(|job| job.sources.contains(&source.name));
     let schedules: Vec<(Crontab, Tz)> =
         jobs.filter_map(|job| Some((Crontab::parse(job.cron.as_deref()?).ok()?, job.timezone))).collect();
@@ -208,7 +217,7 @@ async fn standing<'a>(
     let verdict = judge(source.objective.as_ref(), instant, overdue_since, now, timezone, !found.vaults.is_empty());
     let lags = lag::of(session, source, found, signers).await;
     let forks = forks::newest(found, &source.name, signers).await;
-    Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending, frozen, forks })
+    Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending, frozen, told, forks })
 }
 
 fn judge(
@@ -342,6 +351,7 @@ impl Standing<'_> {
                 "snapshots": pending.doc.snapshots.len(),
             })).collect::<Vec<_>>(),
             "frozen": self.frozen.as_ref().map(Frozen::to_json),
+            "frozen_when_pruned": self.told.as_ref().map(Told::to_json),
         })
     }
 
@@ -378,6 +388,7 @@ impl Standing<'_> {
             lines.push(format!("  {stage:<8}  {}: {}, {count}, since {since}", pending.vault, pending.doc.generation));
         }
         lines.extend(self.frozen.iter().flat_map(|frozen| frozen.lines(timezone)));
+        lines.extend(self.told.iter().flat_map(|told| told.lines(timezone)));
         lines.join("\n") + "\n"
     }
 }

@@ -146,6 +146,12 @@ async fn look(session: &Session<'_>, args: &Args, within: Option<&[&config::Vaul
     let sources = session.sources(&args.source)?;
     let signers = session.signers()?;
     session.check_vault(args.vault.as_deref())?;
+    if args.repair && !args.dry_run {
+        // Told before hours of reading, and not kept while reading: a run in its time matters more.
+        for source in &sources {
+            drop(mend::lock(session, source)?);
+        }
+    }
     let identities = identities(session, args)?;
     let key = identities.is_some().then(|| marker(session)).flatten();
     let among = |name: &str| within.is_none_or(|within| within.iter().any(|vault| vault.name == name));

@@ -85,6 +85,7 @@ fn one(
     findings.extend(expiry.findings);
     if promise.lock.is_some() {
         findings.extend(locks::judge(evidence.locks.as_ref()));
+        findings.extend(locks::holds(evidence.locks.as_ref()));
     }
     findings.extend(suspects(evidence));
     findings.extend(evidence.strangers.findings());

@@ -4,13 +4,20 @@
 //! auditor reports what is proved. A store is asked once for each file, so not all objects are asked for: those that the
 //! audit reads, else one in [`SAMPLE`], other ones in each generation; documents all. What this program did not make was
 //! promised no lock, and a file that the store refuses alone hides no other one.
+//!
+//! A pin is a promise without an end: what a pinned snapshot needs must be under a legal hold, also when its lock has ended.
+
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 
-use crate::vault::layout::GenerationDir;
+use crate::mark::hold;
+use crate::prune::history::Seen;
+use crate::vault::document::{MarkKind, SnapshotDoc};
+use crate::vault::layout::{GenerationDir, SnapshotId};
 use crate::vault::protection::{LockMode, LockRule, Retention};
-use crate::vault::store::StorePath;
+use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Vault, VaultError};
 use crate::verify::{Fraction, damage_or};
 
@@ -30,6 +37,8 @@ pub struct Locks {
     pub asked: usize,
     /// Those that are not locked as promised, and why.
     pub unlocked: Vec<(StorePath, String)>,
+    /// Snapshots whose pin is believed here, with their files that were asked for and are under no legal hold.
+    pub unheld: BTreeMap<SnapshotId, Vec<StorePath>>,
 }
 
 /// Asks for the locks of everything that must still be locked at `now`, by the generations of one source.
@@ -37,23 +46,18 @@ pub(super) async fn read(
     vault: &Vault,
     rule: &LockRule,
     now: DateTime<Utc>,
-    generations: &[GenerationDir],
+    seen: &Seen,
     read: Option<Fraction>,
 ) -> Result<Locks, VaultError> {
     let mut locks = Locks::default();
-    for dir in generations {
+    let sample = read.unwrap_or(Fraction { part: 1, of: SAMPLE });
+    for dir in &seen.generations {
         let promised = rule.promised(&dir.id);
         if promised <= now {
             continue;
         }
-        let sample = read.unwrap_or(Fraction { part: 1, of: SAMPLE });
         let files = vault.list(&dir.dir()).await?.into_iter().map(|entry| entry.path);
-        let asked = |path: &StorePath| match belongs(&dir.stack, &dir.source, path) {
-            Some(Made::Object(_, name)) => sample.holds(&name),
-            Some(Made::Document) => true,
-            None => false,
-        };
-        let files: Vec<StorePath> = files.filter(asked).collect();
+        let files: Vec<StorePath> = files.filter(|path| is_asked(dir, path, sample)).collect();
         locks.asked += files.len();
         let mut answers = futures::stream::iter(files)
             .map(async |path| {
@@ -69,7 +73,60 @@ pub(super) async fn read(
             locks.unlocked.extend(why.map(|why| (path, why)));
         }
     }
+    for (dir, signed) in &seen.documents {
+        if seen.marks.contains(&(signed.hash(), MarkKind::Pin.word())) {
+            let unheld = unheld(vault, dir, &signed.doc, sample).await?;
+            if !unheld.is_empty() {
+                locks.unheld.insert(signed.doc.id.clone(), unheld);
+            }
+        }
+    }
     Ok(locks)
+}
+
+/// Whether a file of a generation is one that this program made, and among those that are asked for.
+fn is_asked(dir: &GenerationDir, path: &StorePath, sample: Fraction) -> bool {
+    match belongs(&dir.stack, &dir.source, path) {
+        Some(Made::Object(_, name)) => sample.holds(&name),
+        Some(Made::Document) => true,
+        None => false,
+    }
+}
+
+/// Files of a pinned snapshot that are not seen to be held. Its documents are among those that are asked for, so that a hold that was
+/// never set is found whatever the sample is. What is missing is damage, which is told as such.
+async fn unheld(
+    vault: &Vault,
+    dir: &GenerationDir,
+    doc: &SnapshotDoc,
+    sample: Fraction,
+) -> Result<Vec<StorePath>, VaultError> {
+    let files = match hold::files(vault, doc).await {
+        Ok(files) => files.into_iter().filter(|path| is_asked(dir, path, sample)).collect(),
+        Err(error) => {
+            damage_or(vault, error).await?;
+            vec![dir.snapshot(&doc.id, ".json")]
+        }
+    };
+    let mut answers = futures::stream::iter(files)
+        .map(async |path| {
+            let seen = vault.protection(&path).await;
+            (path, seen)
+        })
+        .buffered(AT_ONCE);
+    let mut unheld = Vec::new();
+    while let Some((path, seen)) = answers.next().await {
+        let held = match seen {
+            Ok(seen) => seen.is_some_and(|seen| seen.legal_hold),
+            Err(VaultError::Store { source: StoreError::NotFound { .. }, .. }) => true,
+            Err(error) => {
+                damage_or(vault, error).await?;
+                false
+            }
+        };
+        unheld.extend((!held).then_some(path));
+    }
+    Ok(unheld)
 }
 
 /// Why what was seen is less than what was promised.
@@ -101,6 +158,22 @@ pub(super) fn judge(locks: Option<&Locks>) -> Option<Finding> {
     Some(Finding { kind: Kind::Unlocked, text, about })
 }
 
+/// Judges the holds of pinned snapshots: whoever pinned one was told that nobody can delete it.
+pub(super) fn holds(locks: Option<&Locks>) -> Vec<Finding> {
+    let each = locks.into_iter().flat_map(|locks| &locks.unheld);
+    each.map(|(id, files)| {
+        let about: Vec<String> = files.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "`{id}` is pinned, with {} under no legal hold: {}; `backup pin {}` sets it again",
+            count(about.len(), "file"),
+            few(&about),
+            id.short()
+        );
+        Finding { kind: Kind::Unheld, text, about }
+    })
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +196,6 @@ mod tests {
         let held = Retention { mode: None, until: None, legal_hold: true };
         assert!(judged(Some(held), LockMode::Governance).is_some(), "whoever set the hold can lift it");
         assert!(judge(None).is_some(), "not asked is not proved");
-        assert!(judge(Some(&Locks { asked: 5, unlocked: Vec::new() })).is_none());
+        assert!(judge(Some(&Locks { asked: 5, ..Locks::default() })).is_none());
     }
 }

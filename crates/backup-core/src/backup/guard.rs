@@ -5,7 +5,7 @@
 //! held is in this host's memory only ([`crate::state::held`]): it cannot read manifests. Totals come from signed documents, and
 //! acceptances from signed marks; nothing else that lies in the vault has a say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BackupError, BackupRequest, Committed, Host, believed};
 use crate::anomaly::{self, Baseline, Facts, Totals};
@@ -80,8 +80,13 @@ async fn baseline(
             }
             if let Some(facts) = host.state.facts(&request.source, id).await? {
                 let (snapshot, totals) = (id.short().to_owned(), facts.totals());
-                let mut found = newest.unwrap_or_else(|| Baseline { snapshot: snapshot.clone(), totals, tables: None });
-                found.tables = Some((snapshot, facts.tables));
+                let mut found = newest.unwrap_or_else(|| Baseline {
+                    snapshot: snapshot.clone(),
+                    totals,
+                    tables: None,
+                    foreign: BTreeSet::new(),
+                });
+                (found.tables, found.foreign) = (Some((snapshot, facts.tables)), facts.foreign);
                 return Ok(Some(found));
             }
         }
@@ -105,7 +110,7 @@ async fn baseline(
 
 fn by_totals(doc: &SnapshotDoc) -> Baseline {
     let totals = Totals { tables: doc.tables, rows: doc.rows, plain_bytes: doc.plain_bytes };
-    Baseline { snapshot: doc.id.short().to_owned(), totals, tables: None }
+    Baseline { snapshot: doc.id.short().to_owned(), totals, tables: None, foreign: BTreeSet::new() }
 }
 
 async fn is_accepted(

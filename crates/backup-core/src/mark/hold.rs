@@ -99,7 +99,7 @@ pub async fn lift(vault: &Vault, signers: &Signers, dir: &GenerationDir, id: &Sn
 }
 
 /// Every file that a restore of the snapshot reads.
-async fn files(vault: &Vault, doc: &SnapshotDoc) -> Result<BTreeSet<StorePath>, VaultError> {
+pub(crate) async fn files(vault: &Vault, doc: &SnapshotDoc) -> Result<BTreeSet<StorePath>, VaultError> {
     let dir = doc.dir();
     let (lines, _) = vault.get_inventory(doc).await?;
     let mut files: BTreeSet<StorePath> = lines.iter().map(|line| dir.object(&line.name)).collect();

@@ -23,13 +23,16 @@ use super::locked;
 use super::notice::{self, Notice};
 use crate::replicate::marks_of;
 use crate::signature::{HostKey, Signers};
-use crate::vault::document::{ExpiredDoc, FORMAT, Grounds, MarkKind, PruneStage, SnapshotDoc};
+use crate::vault::document::{ExpiredDoc, FORMAT, Grounds, MarkKind, PruneStage, ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::Entry;
 use crate::vault::{Vault, VaultError};
 
 /// What stands as the decision on each snapshot in the documents of a purge.
 const DECISION: &str = "purge: whatever its age";
+
+/// Of so many snapshots of a generation that is gone it is asked whether older versions are left.
+const OLDER_ASKED: usize = 32;
 
 /// What to purge.
 #[derive(Debug, Clone)]
@@ -53,6 +56,8 @@ pub enum PurgeAction {
     Gone {
         /// When.
         at: DateTime<Utc>,
+        /// The store still has older versions of what was deleted, or does not say that it has none.
+        older: bool,
     },
     /// Nothing, before what stands against it is out of the way.
     Refuse(Refusal),
@@ -174,7 +179,10 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PurgeRequest) -> R
     if !ours {
         let gone = receipts.iter().filter(|receipt| receipt.grounds.purge.is_some()).map(|receipt| receipt.at).max();
         if aside.is_empty() {
-            plan.action = gone.map_or(PurgeAction::Absent, |at| PurgeAction::Gone { at });
+            plan.action = match gone {
+                Some(at) => PurgeAction::Gone { at, older: has_older(vault, dir, &receipts).await },
+                None => PurgeAction::Absent,
+            };
             return Ok(plan);
         }
         // Only damaged copies are left of what was purged: they had their day in the open with it.
@@ -235,6 +243,18 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PurgeRequest) -> R
         }
     };
     Ok(plan)
+}
+
+/// Whether the store still has older versions of a generation that is gone: of its own document, or of a snapshot's that a
+/// receipt names. A store that does not say is one that may keep them.
+async fn has_older(vault: &Vault, dir: &GenerationDir, receipts: &[ReceiptDoc]) -> bool {
+    let named = receipts.iter().flat_map(|receipt| &receipt.snapshots).map(|(id, _)| dir.snapshot(id, ".json"));
+    for path in std::iter::once(dir.file("generation.json")).chain(named.take(OLDER_ASKED)) {
+        if vault.has_older(&path).await.unwrap_or(true) {
+            return true;
+        }
+    }
+    false
 }
 
 /// What is newest in a source.

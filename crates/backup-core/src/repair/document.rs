@@ -30,6 +30,11 @@ impl Bench<'_> {
                 }
             }
         }
+        if found.is_none() {
+            // In place of what was deleted or written over here.
+            let older = self.ask.vault.reading_older().get_signed::<T>(path, self.ask.signers).await;
+            found = older.ok().map(|signed| (self.itself(), signed));
+        }
         found.map(Some).ok_or_else(|| RepairError::NoCopy { path: path.to_string() })
     }
 
@@ -108,14 +113,16 @@ impl Bench<'_> {
         if self.is_good(&path, vault.get_inventory(doc).await).await? {
             return Ok(Outcome::Good);
         }
-        for other in self.others() {
+        let older = self.ask.vault.reading_older();
+        let copies = self.others().map(|other| (other.name().to_owned(), other));
+        for (from, other) in copies.chain([(self.itself(), &older)]) {
             let Ok((_, stored)) = other.get_inventory(doc).await else { continue };
             let put = async |stored| {
                 vault.put_inventory_verbatim(doc, stored).await?;
                 vault.sync().await
             };
             let check = async || vault.get_inventory(doc).await.map(drop);
-            return self.put(other.name().to_owned(), &[path], stored, put, check).await;
+            return self.put(from, &[path], stored, put, check).await;
         }
         Err(RepairError::NoCopy { path: path.to_string() })
     }
@@ -165,7 +172,8 @@ impl Bench<'_> {
         let dir = doc.dir();
         let path = dir.snapshot(&doc.id, ".inventory.zst");
         let mut inventory = None;
-        for vault in std::iter::once(self.ask.vault).chain(self.others()) {
+        let older = self.ask.vault.reading_older();
+        for vault in std::iter::once(self.ask.vault).chain(self.others()).chain([&older]) {
             if let Ok((lines, _)) = vault.get_inventory(doc).await {
                 inventory = Some(lines);
                 break;

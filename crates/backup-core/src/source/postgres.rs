@@ -30,7 +30,7 @@ pub mod options;
 mod plan;
 pub mod preflight;
 mod printed;
-mod properties;
+pub(crate) mod properties;
 mod reconcile;
 pub mod restore;
 mod rows;

@@ -36,6 +36,9 @@ struct Stored {
     plain_bytes: u64,
     tables: Vec<Row4>,
     excluded: Vec<(String, String)>,
+    /// Absent in what earlier versions remembered.
+    #[serde(default)]
+    foreign: Vec<(String, String)>,
 }
 
 impl State {
@@ -47,6 +50,7 @@ impl State {
             plain_bytes: facts.plain_bytes,
             tables: facts.tables.iter().map(table).collect(),
             excluded: facts.excluded.iter().cloned().collect(),
+            foreign: facts.foreign.iter().cloned().collect(),
         };
         let text = serde_json::to_string(&stored).expect("numbers and texts can be written");
         let mut all = self.pool.begin().await.map_err(|e| self.failed(e))?;
@@ -104,6 +108,7 @@ impl State {
         Ok(stored.map(|stored| Facts {
             tables: stored.tables.into_iter().map(table).collect(),
             excluded: stored.excluded.into_iter().collect(),
+            foreign: stored.foreign.into_iter().collect(),
             plain_bytes: stored.plain_bytes,
         }))
     }
@@ -123,6 +128,7 @@ mod tests {
         let facts = Facts {
             tables: [(("s".to_owned(), "odd \"\u{e9}".to_owned()), size)].into(),
             excluded: [("s".to_owned(), "out".to_owned())].into(),
+            foreign: [("s".to_owned(), "far".to_owned())].into(),
             plain_bytes: 9,
         };
         state.remember(&source.parse().unwrap(), &held, &facts).await.unwrap();

@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::document::{FORMAT, PruneStage, PublicDocument, VaultDoc};
-use super::layout::{GenerationDir, GenerationId};
+use super::layout::{GenerationDir, GenerationId, SnapshotId};
 use super::protection::Older;
 use super::store::{Store, StoreError, StorePath};
 use super::{MAX_DOCUMENT_BYTES, MAX_SIGNATURE_BYTES, Signed, Vault, VaultError, layout};
-use crate::id::{Hash256, ObjectName, VaultId};
+use crate::id::{Hash256, ObjectName, SourceName, StackName, VaultId};
 use crate::json;
 use crate::seal::MAX_STORED_BYTES;
 use crate::signature::Signers;
@@ -86,6 +86,28 @@ impl Vault {
     /// Paths of what was read from an older version since [`Vault::reading_older`], sorted.
     pub fn older_reads(&self) -> Vec<String> {
         self.older.as_ref().map_or_else(Vec::new, |reads| reads.lock().iter().cloned().collect())
+    }
+
+    /// Snapshots of a generation whose document was deleted and lies in an older version, by name; nothing is opened or
+    /// believed. What a prune removed is among them.
+    pub(crate) async fn deleted_snapshots(&self, dir: &GenerationDir) -> Result<Vec<SnapshotId>, VaultError> {
+        let paths = self.store.deleted(&dir.snapshots()).await.map_err(|error| self.failed(error))?;
+        let name = |path: &StorePath| path.as_str().rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
+        let found = paths.iter().filter_map(|path| Some((path, name(path)?)));
+        Ok(found.filter(|(path, id)| dir.snapshot(id, ".json") == **path).map(|(_, id)| id).collect())
+    }
+
+    /// Generations of a source of which the store remembers anything, also those of which every file was deleted; none where
+    /// it keeps no versions.
+    pub(crate) async fn generations_ever(
+        &self,
+        stack: &StackName,
+        source: &SourceName,
+    ) -> Result<Vec<GenerationDir>, VaultError> {
+        let names = self.store.folders_ever(&layout::source_dir(stack, source)).await;
+        let ids = names.map_err(|error| self.failed(error))?;
+        let ids = ids.iter().filter_map(|name| name.parse().ok());
+        Ok(ids.map(|id| GenerationDir { stack: stack.clone(), source: source.clone(), id }).collect())
     }
 
     fn note(&self, path: &StorePath) {

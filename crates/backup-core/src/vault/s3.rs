@@ -492,6 +492,14 @@ impl Store for S3Store {
         if self.is_versioned().await { self.older_versions(path).await } else { Ok(Vec::new()) }
     }
 
+    async fn deleted(&self, folder: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+        if self.is_versioned().await { self.deleted_below(folder).await } else { Ok(Vec::new()) }
+    }
+
+    async fn folders_ever(&self, folder: &StorePath) -> Result<Vec<String>, StoreError> {
+        if self.is_versioned().await { self.version_folders(folder).await } else { Ok(Vec::new()) }
+    }
+
     async fn get_older(&self, older: &Older, limit_bytes: u64) -> Result<Bytes, StoreError> {
         let (path, progress) = (older.path.as_str(), Progress::default());
         let attempt = |_| self.get_version_once(path, Some(&older.version), limit_bytes, &progress);

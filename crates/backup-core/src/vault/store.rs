@@ -257,7 +257,21 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(Vec::new())
     }
 
-    /// The bytes of one of them, refused when it has more than `limit_bytes`.
+    /// Paths below `folder` whose body was deleted and of which an older version is left, sorted; none where the store was not
+    /// seen to keep versions. Of a folder that somebody filled with a hundred thousand versions the first are given.
+    async fn deleted(&self, folder: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+        let _ = folder;
+        Ok(Vec::new())
+    }
+
+    /// Names of the folders directly below `folder` in which anything lies or has lain, as far as the store remembers; none
+    /// where it was not seen to keep versions.
+    async fn folders_ever(&self, folder: &StorePath) -> Result<Vec<String>, StoreError> {
+        let _ = folder;
+        Ok(Vec::new())
+    }
+
+    /// The bytes of one of [`Store::older`], refused when it has more than `limit_bytes`.
     async fn get_older(&self, older: &Older, limit_bytes: u64) -> Result<Bytes, StoreError> {
         let _ = limit_bytes;
         Err(StoreError::NotFound { path: older.path.to_string(), store: self.describe() })

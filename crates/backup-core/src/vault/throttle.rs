@@ -91,6 +91,14 @@ impl<S: Store> Store for Throttled<S> {
         self.inner.older(path).await
     }
 
+    async fn deleted(&self, folder: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+        self.inner.deleted(folder).await
+    }
+
+    async fn folders_ever(&self, folder: &StorePath) -> Result<Vec<String>, StoreError> {
+        self.inner.folders_ever(folder).await
+    }
+
     async fn get_older(&self, older: &Older, limit_bytes: u64) -> Result<Bytes, StoreError> {
         self.inner.get_older(older, limit_bytes).await
     }

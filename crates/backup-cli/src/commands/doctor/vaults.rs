@@ -1,6 +1,9 @@
 //! What can be seen of the vaults: identity, clock, what the endpoint really does, room.
 
 use backup_core::config::{self, Place};
+use backup_core::hidden;
+use backup_core::vault::Vault;
+use backup_core::vault::layout::SnapshotId;
 use backup_core::vault::local::{FreeSpace, LocalOptions, LocalStore};
 use backup_core::vault::s3::{Probe, Versioning};
 use chrono::TimeDelta;
@@ -10,7 +13,7 @@ use super::protection::{self, Protection};
 use super::{Checks, Level};
 use crate::error::CliError;
 use crate::session::Session;
-use crate::{locks, words};
+use crate::{find, locks, words};
 
 /// All configured vaults; gives what protects each, for programs.
 pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) -> Vec<Value> {
@@ -20,19 +23,19 @@ pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) -> Vec<Valu
     let mut protections: Vec<(&config::Vault, Protection)> = Vec::new();
     for vault in &session.config.vaults {
         let about = format!("vault {}", vault.name);
-        match session.vault(vault, false).await {
-            Ok(open) => {
-                checks.good(&about, format!("{}, the pinned vault", open.describe()));
-                match open.now().await {
-                    Ok(now) => clock(&about, now - session.cx.clock.now(), checks),
-                    Err(error) => checks.fail(&about, &error.into()),
-                }
-            }
+        let open = match session.vault(vault, false).await {
+            Ok(open) => open,
             Err(error) => {
                 checks.fail(&about, &error);
                 continue;
             }
+        };
+        checks.good(&about, format!("{}, the pinned vault", open.describe()));
+        match open.now().await {
+            Ok(now) => clock(&about, now - session.cx.clock.now(), checks),
+            Err(error) => checks.fail(&about, &error.into()),
         }
+        deleted(session, &about, &open, checks).await;
         let seen = match &vault.place {
             Place::Path(path) => {
                 match room(path).await {
@@ -53,7 +56,8 @@ pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) -> Vec<Valu
                 }
             },
         };
-        let until = locks::rule(&session.config, vault, &session.cx.clock).map(|rule| locks::ends(&rule));
+        let until = locks::rule(&session.config, vault, &session.cx.clock)
+            .map(|rule| locks::ends(&rule, &session.config.sources));
         protections
             .push((vault, protection::protection(vault, seen.as_ref(), until, protection::needed(session, vault))));
     }
@@ -72,6 +76,23 @@ pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) -> Vec<Valu
         }
     }
     protections.iter().map(|(vault, protection)| protection.to_json(&vault.name)).collect()
+}
+
+/// Snapshots that somebody deleted and that older versions still hold.
+async fn deleted(session: &Session<'_>, about: &str, vault: &Vault, checks: &mut Checks) {
+    // That nobody is pinned is told of already.
+    let Ok(signers) = session.signers() else { return };
+    let mut ids: Vec<SnapshotId> = Vec::new();
+    for source in &session.config.sources {
+        match hidden::snapshots(vault, &signers, (session.stack(), &source.name)).await {
+            Ok(found) => ids.extend(found.into_iter().map(|one| one.id)),
+            Err(error) => return checks.fail(about, &error.into()),
+        }
+    }
+    if !ids.is_empty() {
+        let (text, hint) = find::deleted_text(vault.name(), &ids.iter().collect::<Vec<_>>());
+        checks.add(about, Level::Breach, text, &hint);
+    }
 }
 
 async fn room(path: &std::path::Path) -> Result<FreeSpace, CliError> {

@@ -11,7 +11,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::secrets;
 
-/// List the recipients, the host key and the pinned signers
+/// List the recipients, revoked ones, the host key and the pinned signers
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
@@ -38,6 +38,9 @@ pub(crate) fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let recipients = config.keys.recipients.iter().enumerate();
     let value = json!({
         "recipients": recipients.clone().map(|(at, one)| json!({ "number": at + 1, "recipient": one })).collect::<Vec<_>>(),
+        "revoked": config.keys.revoked.iter().map(|one| json!({
+            "recipient": one, "still_configured": config.keys.recipients.contains(one),
+        })).collect::<Vec<_>>(),
         "host_key": host.as_ref().map(|key| json!({
             "file": config.keys.host_key,
             "fingerprint": key.fingerprint(),
@@ -49,6 +52,16 @@ pub(crate) fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     cx.printer.result("key list", value, || {
         let mut lines = vec!["recipients, whose identities open the backups:".to_owned()];
         lines.extend(recipients.map(|(at, one)| format!("  {}  {one}", at + 1)));
+        if !config.keys.revoked.is_empty() {
+            lines.push(
+                "\nrevoked: nothing is encrypted to them any more; what was stored for them stays readable with their identities:"
+                    .to_owned(),
+            );
+            lines.extend(config.keys.revoked.iter().map(|one| {
+                let still = config.keys.recipients.contains(one);
+                format!("  {one}{}", if still { " (still in `keys.recipients`: no run starts)" } else { "" })
+            }));
+        }
         lines.push("\nhost key, which signs:".to_owned());
         match &host {
             Some(key) => {

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use backup_core::config::{Config, Span};
 use backup_core::id::{SourceName, StackName};
 use backup_core::monitor::Monitor;
+use backup_core::prune::history;
 use backup_core::repair::{Repair, repair};
 use backup_core::replicate::{Proof, Route, marks_of, proofs, replicate, replicate_grants, replicate_marks};
 use backup_core::signature::Signers;
 use backup_core::vault::layout::{GenerationDir, SnapshotId};
 use backup_core::vault::{Vault, VaultError};
-use backup_core::verify::{Place, judge_recover};
+use backup_core::verify::{Place, chain_text, judge_recover};
+use backup_core::words::plain;
 use retention::{History, Stamp};
 use serde_json::{Value, json};
 
@@ -48,8 +50,10 @@ struct Pulled {
     lacking: Vec<SnapshotId>,
     /// Snapshots that `keep` would expire at once.
     unwanted: u64,
-    /// What the source vault showed before and does not show now.
-    rolled_back: Option<String>,
+    /// What the source vault showed before and does not show now, a line for each signer.
+    rolled_back: Vec<String>,
+    /// Of whom that cannot be told, because the source vault did not give a document, a line each.
+    not_provable: Vec<String>,
 }
 
 /// Pulls; exit 4 when what was to be copied is damaged or the source vault was rolled back, 3 when a part failed.
@@ -71,7 +75,11 @@ pub(super) async fn run(cx: &Context, args: &Args, from: &str, to: &str) -> Resu
             cx.printer.warn(error.message(), error.advice().unwrap_or_default());
         }
         end = end.worse(one.lane.exit());
-        if let Some(text) = &one.rolled_back {
+        for text in &one.not_provable {
+            cx.printer.warn(text, "repeat this when that vault answers");
+            end = end.worse(Exit::Partial);
+        }
+        for text in &one.rolled_back {
             let hint = "look at that vault before you trust it; what was pulled before is kept, restore from here";
             cx.printer.warn(text, hint);
             end = end.worse(Exit::Damage);
@@ -89,7 +97,7 @@ impl Pulled {
     fn to_json(&self) -> Value {
         json!({
             "stack": self.stack, "lane": self.lane.to_json(), "lacking": self.lacking, "not_wanted": self.unwanted,
-            "rolled_back": self.rolled_back,
+            "rolled_back": self.rolled_back, "not_provable": self.not_provable,
         })
     }
 }
@@ -171,7 +179,8 @@ impl<'a> Pull<'a> {
                 lane: Lane::new(self.from.name(), self.to.name(), source),
                 lacking: Vec::new(),
                 unwanted: 0,
-                rolled_back: None,
+                rolled_back: Vec::new(),
+                not_provable: Vec::new(),
             };
             if !args.dry_run {
                 self.copy(stack, &|_| true, true, &mut pulled).await;
@@ -214,7 +223,15 @@ impl<'a> Pull<'a> {
         let had = marks_of(&self.to, &self.signers, stack, &source, &listed).await?;
         let (theirs, ours) =
             (proofs(&self.from, &self.signers, &there).await, proofs(&self.to, &self.signers, &here).await);
-        pulled.rolled_back = self.rolled_back(&source, (&theirs, &ours));
+        let receipts = history::receipts(&self.from, &self.signers, stack, &source).await?;
+        let removed = receipts.iter().flat_map(|receipt| &receipt.snapshots).map(|(id, _)| id.clone()).collect();
+        for told in lost(&unknown(&there, &theirs), &heads(&theirs, &BTreeSet::new()), &heads(&ours, &removed)) {
+            let line = |text| format!("source `{source}`: vault `{}` {text}", self.from.name());
+            match told {
+                Lost::RolledBack(text) => pulled.rolled_back.push(line(text)),
+                Lost::NotProvable(text) => pulled.not_provable.push(line(text)),
+            }
+        }
         let marked = given.signed.values().chain(had.signed.values());
         let marked = marked.map(|mark| (mark.doc.document, mark.doc.mark.word())).collect();
         let mut stamps: BTreeMap<SnapshotId, Stamp> = BTreeMap::new();
@@ -255,19 +272,6 @@ impl<'a> Pull<'a> {
         Some(replication::wanted(Some(&policy), &history, self.cx.clock.now(), config.timezone))
     }
 
-    /// Whether the source vault's newest snapshot of a signer is older than the one that was pulled before.
-    fn rolled_back(&self, source: &SourceName, (theirs, ours): (&[Proof], &[Proof])) -> Option<String> {
-        let (theirs, ours) = (heads(theirs), heads(ours));
-        let (signer, ours) =
-            ours.into_iter().find(|(signer, head)| theirs.get(signer).is_none_or(|their| their < head))?;
-        let shows = theirs.get(&signer).map_or_else(|| "none".to_owned(), |id| format!("`{id}`"));
-        Some(format!(
-            "source `{source}`: vault `{}` shows {shows} as the newest snapshot of {signer}, and `{ours}` was pulled before: \
-             it was rolled back, or snapshots were removed there",
-            self.from.name()
-        ))
-    }
-
     /// The recovery document, so that what was pulled restores on a bare machine; the one that is believed here stays.
     async fn recover(&self) -> Result<(), CliError> {
         let now = self.cx.clock.now();
@@ -293,12 +297,55 @@ impl<'a> Pull<'a> {
     }
 }
 
-/// The newest believed capture of each signer.
-fn heads(proofs: &[Proof]) -> BTreeMap<String, SnapshotId> {
-    let mut heads: BTreeMap<String, SnapshotId> = BTreeMap::new();
+/// Newest snapshot of each signer.
+type Heads = BTreeMap<String, SnapshotId>;
+
+/// What a source vault does not show any more, or what nobody knows.
+#[derive(Debug, PartialEq, Eq)]
+enum Lost {
+    RolledBack(String),
+    NotProvable(String),
+}
+
+/// The signers whose newest snapshot in the source vault is older than the one that was pulled before, with what to say of each.
+/// `unknown`: what the vault lists and did not give, and why.
+fn lost(unknown: &BTreeMap<SnapshotId, String>, theirs: &Heads, ours: &Heads) -> Vec<Lost> {
+    let behind = ours.iter().filter(|(signer, head)| theirs.get(*signer).is_none_or(|their| their < *head));
+    let told = behind.map(|(signer, ours)| {
+        if let Some(why) = unknown.get(ours) {
+            return Lost::NotProvable(format!(
+                "lists `{ours}`, the newest snapshot of {signer} that was pulled, and does not give its document: whether \
+                 anything was removed there is not provable: {why}"
+            ));
+        }
+        let shows = theirs.get(signer).map_or_else(|| "none".to_owned(), |id| format!("`{id}`"));
+        Lost::RolledBack(format!(
+            "shows {shows} as the newest snapshot of {signer}, and `{ours}` was pulled before: it was rolled back, or \
+             snapshots were removed there"
+        ))
+    });
+    told.collect()
+}
+
+/// Listed snapshots whose documents the store did not give; `proofs` are theirs, in their order.
+fn unknown(listed: &[(GenerationDir, SnapshotId)], proofs: &[Proof]) -> BTreeMap<SnapshotId, String> {
+    let failed = listed.iter().zip(proofs).filter_map(|((_, id), proof)| match proof {
+        Proof::Unknown(error) => Some((id.clone(), plain(&chain_text(error)))),
+        Proof::Signed(_) | Proof::Foreign(_) => None,
+    });
+    failed.collect()
+}
+
+/// The newest believed capture of each signer, but for what receipts say was `removed`: a prune of the source vault takes the last
+/// snapshot of a retired key away while a longer `keep` here still holds it.
+fn heads(proofs: &[Proof], removed: &BTreeSet<SnapshotId>) -> Heads {
+    let mut heads = Heads::new();
     for proof in proofs {
         let Proof::Signed(signed) = proof else { continue };
         let id = &signed.doc.id;
+        if removed.contains(id) {
+            continue;
+        }
         let head = heads.entry(signed.by.fingerprint.clone()).or_insert_with(|| id.clone());
         if !id.is_imported() && (*id > *head || head.is_imported()) {
             head.clone_from(id);
@@ -319,4 +366,34 @@ async fn configured(cx: &Context, config: Option<&Config>, name: &str, writing: 
     session.check_vault(Some(name))?;
     let vault = session.config.vault(name).ok_or_else(|| CliError::usage(format!("there is no vault `{name}`")))?;
     session.vault(vault, writing).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_signer_is_reckoned_by_itself_and_what_nobody_knows_is_no_loss() {
+        let id = |day: u32| format!("202611{day:02}T020000Z-1r-abcdef").parse::<SnapshotId>().unwrap();
+        let heads = |all: &[(&str, u32)]| -> Heads {
+            all.iter().map(|(signer, day)| ((*signer).to_owned(), id(*day))).collect()
+        };
+        let ours = heads(&[("a", 5), ("b", 9), ("c", 7)]);
+        let none = BTreeMap::new();
+        assert_eq!(lost(&none, &ours, &ours), []);
+        assert_eq!(lost(&none, &heads(&[("a", 6), ("b", 9), ("c", 8), ("d", 1)]), &ours), []);
+        let told = lost(&none, &heads(&[("b", 8), ("c", 7)]), &ours);
+        let said = |told: &Lost, parts: [&str; 2]| {
+            let Lost::RolledBack(text) = told else { panic!("{told:?}") };
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        };
+        assert_eq!(told.len(), 2);
+        said(&told[0], ["shows none as the newest snapshot of a", id(5).as_str()]);
+        said(&told[1], [&format!("shows `{}` as the newest snapshot of b", id(8)), id(9).as_str()]);
+        // Fails where a document that the store did not give counts as one that is gone.
+        let unknown = BTreeMap::from([(id(9), "no answer".to_owned()), (id(1), "no answer".to_owned())]);
+        let told = lost(&unknown, &heads(&[("b", 8), ("c", 7)]), &ours);
+        assert!(matches!(&told[0], Lost::RolledBack(_)), "{told:?}");
+        assert!(matches!(&told[1], Lost::NotProvable(text) if text.contains("not provable: no answer")), "{told:?}");
+    }
 }

@@ -48,8 +48,10 @@ pub(super) async fn snapshots(scene: &Scene<'_>, args: &Args, identities: &Ident
     }
     let configured = scene.config.iter().flat_map(|config| &config.sources).map(|source| source.name.clone());
     let (vaults, silent) = (scene.vaults.clone(), scene.silent.clone());
-    let found = find::in_vaults(vaults, silent, &scene.stack, configured.collect(), &args.source).await?;
+    let mut found = find::in_vaults(vaults, silent, &scene.stack, configured.collect(), &args.source).await?;
     found.require_one()?;
+    let deleted = find::deleted(&found, &scene.signers, &scene.stack, &scene.cx.printer).await;
+    found.add(deleted);
     for (name, error) in &found.silent {
         let text = format!("vault `{name}` does not answer: {}", error.message());
         scene.cx.printer.warn(&text, &format!("restore again with `--vault {name}` when it answers"));

@@ -1,4 +1,7 @@
 //! `verify --repair`: what is damaged in one vault is fetched from another configured one, and everything is looked at again.
+//!
+//! While files are put, and only then, the source's run lock is held: the reading before may take hours, and a run that is due
+//! must not wait for it. What was found without the lock is looked at once more under it, file by file ([`repair`]).
 
 use std::collections::BTreeSet;
 
@@ -11,6 +14,17 @@ use serde_json::{Value, json};
 
 use super::{Look, Reading};
 use crate::error::CliError;
+use crate::lock::RunLock;
+use crate::session::Session;
+
+/// The lock that a run of the source takes as well; `None` where this machine has no state, and so makes no runs. Exit 11 where
+/// another one holds it.
+pub(super) fn lock(session: &Session<'_>, source: &Source) -> Result<Option<RunLock>, CliError> {
+    match session.state_dir() {
+        Ok(dir) if dir.is_dir() => RunLock::take(dir, session.stack(), &source.name).map(Some),
+        _ => Ok(None),
+    }
+}
 
 /// Looks after repairs: a document that is good again may show what else is missing.
 const ROUNDS: usize = 3;
@@ -35,7 +49,14 @@ impl Look<'_> {
             if places.is_empty() {
                 break;
             }
-            let made = self.repair_at(vault, source, &places).await;
+            let made = {
+                let held = if self.dry_run { Ok(None) } else { lock(self.session, source) };
+                let _held = match held {
+                    Ok(held) => held,
+                    Err(error) => return (verified, mends, Some(error)),
+                };
+                self.repair_at(vault, source, &places).await
+            };
             let progress = made.iter().any(Mend::is_made);
             reading.have_read(&verified, &made);
             for mend in made.into_iter().filter(|mend| !matches!(mend.outcome, Outcome::Good)) {

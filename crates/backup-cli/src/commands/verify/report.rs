@@ -294,7 +294,7 @@ fn damage_text(report: &Report) -> String {
         let _ = writeln!(
             text,
             "\nvault `{}`: of {} damaged files an older version is good: somebody deleted them or wrote over them\n  \
-             `backup restore` reads the older versions",
+             `backup restore` reads the older versions, `backup verify --repair` puts them back",
             report.vault, report.verified.older
         );
     }

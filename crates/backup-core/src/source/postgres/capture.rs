@@ -175,6 +175,10 @@ async fn once(
 
     let (globals, also) = globals.map_or((None, Vec::new()), |(stream, warnings)| (Some(stream), warnings));
     details.suspect.extend(warnings.into_iter().chain(also).map(|line| format!("not captured as it is: {line}")));
+    if let Some(foreign) = details.properties.iter().find(|property| property.name == properties::FOREIGN) {
+        let text = format!("rows of foreign tables live on another server and are not captured: {}", foreign.value);
+        monitor.event(Event::Note { text });
+    }
     details.properties.extend(properties::late(results.large_objects, server.clients.version()));
     let drift = clock.now() - instant;
     if drift.abs() > chrono::TimeDelta::hours(1) {
@@ -222,10 +226,12 @@ struct Details {
 impl Details {
     async fn read(coordinator: &mut Coordinator, mut plan: Plan, server: &Server) -> Result<Self, PostgresError> {
         coordinator.look_closer(&mut plan.tables, server.version, &server.encoding).await?;
+        let mut properties = properties::read(&mut coordinator.session).await?;
+        properties.extend(properties::foreign(&plan.foreign));
         Ok(Self {
             names: Printed::read(&mut coordinator.session).await?,
             shapes: if coordinator.locked { None } else { Some(Shapes::read(&mut coordinator.session).await?) },
-            properties: properties::read(&mut coordinator.session).await?,
+            properties,
             suspect: suspicions(coordinator, &mut plan, &server.encoding).await?,
             tables: plan.tables,
             without_rows: plan.without_rows,

@@ -70,6 +70,8 @@ pub(super) struct Plan {
     pub(super) without_rows: Vec<i64>,
     /// Not captured, with the reason, for people.
     pub(super) left_out: Vec<String>,
+    /// Foreign tables, schema and name: their definitions are in the archive, their rows are another server's.
+    pub(super) foreign: Vec<(String, String)>,
     /// What does no harm but should be known: names to exclude that are no table.
     pub(super) remarks: Vec<String>,
 }
@@ -86,7 +88,7 @@ pub(super) fn plan(relations: &[Relation], exclude: &[String], standby: bool) ->
     for relation in relations.iter().filter(|r| r.oid >= FIRST_NORMAL_OID) {
         let shown = relation.shown();
         match relation.kind {
-            'f' => plan.left_out.push(format!("foreign table `{shown}`: its rows live on another server")),
+            'f' => plan.foreign.push((relation.schema.clone(), relation.name.clone())),
             'r' if relation.persistence == 't' => {}
             'r' if is_system(&relation.schema) && relation.config.is_none() => {
                 plan.left_out.push(format!("table `{shown}`: it is in a schema of the system, which is never dumped"));
@@ -196,7 +198,8 @@ pub(super) mod tests {
         let archived = ["other", "config", "h\u{efe9}"].map(|name| (name, Kept::Archive));
         assert_eq!(kept, [&[("plain", Kept::Streamed), ("left", Kept::Excluded)], &archived[..]].concat());
         assert_eq!(plan.members.iter().map(|r| r.name.as_str()).collect::<Vec<_>>(), ["member"]);
-        assert_eq!(plan.left_out.len(), 3, "{:?}", plan.left_out);
+        assert_eq!(plan.left_out.len(), 2, "{:?}", plan.left_out);
+        assert_eq!(plan.foreign, [("public".to_owned(), "foreign".to_owned())]);
         assert!(
             plan.remarks.iter().any(|r| r.contains("typo")) && plan.remarks.iter().any(|r| r.contains("partitioned"))
         );

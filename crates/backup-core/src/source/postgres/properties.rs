@@ -92,6 +92,14 @@ pub(super) async fn read(session: &mut Session) -> Result<Vec<Property>, Postgre
     Ok(properties)
 }
 
+/// Name of the property that [`foreign`] makes.
+pub(crate) const FOREIGN: &str = "foreign_tables";
+
+/// The foreign tables, pairs of schema and name; nothing where there are none.
+pub(super) fn foreign(tables: &[(String, String)]) -> Option<Property> {
+    (!tables.is_empty()).then(|| Property { name: FOREIGN.to_owned(), value: json!(tables) })
+}
+
 /// The properties that are known only at the end.
 pub(super) fn late(large: LargeObjects, client_version: &str) -> [Property; 2] {
     [

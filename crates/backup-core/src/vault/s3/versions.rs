@@ -3,6 +3,8 @@
 //! Only `GetBucketVersioning` counts. Version ids in answers prove nothing: an endpoint was seen that gives one for each PUT,
 //! keeps no versions, answers a GET of any of them with the current body, and deletes that when one is named in a DELETE.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 
 use super::error::{Refusal, judge};
@@ -16,6 +18,8 @@ use crate::vault::store::{StoreError, StorePath};
 const ENDS: usize = 50;
 /// So many pages of versions of one body are asked for: a million versions, and some minutes.
 const PAGES: u32 = 1000;
+/// And of the versions of one folder: a hundred thousand, so that whoever floods it makes nobody wait for long.
+const FOLDER_PAGES: u32 = 100;
 
 impl S3Store {
     /// Whether the bucket says that it keeps versions, or has kept them. Asked once; that it cannot be asked is a no.
@@ -77,10 +81,51 @@ impl S3Store {
         Ok(Some(hidden))
     }
 
+    /// Paths below a folder of which the newest version is a delete marker, and an older one a body.
+    pub(super) async fn deleted_below(&self, folder: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+        let (mut deleted, mut bodies, mut pages) = (BTreeSet::new(), BTreeSet::new(), 0);
+        let own = |key: Option<&str>| StorePath::new(key?.strip_prefix(&self.prefix)?);
+        self.version_pages(&format!("{}/", self.key(folder.as_str())), folder.as_str(), |page| {
+            let markers = page.delete_markers().iter().filter(|marker| marker.is_latest() == Some(true));
+            deleted.extend(markers.filter_map(|marker| own(marker.key())));
+            let older = page.versions().iter().filter(|version| version.is_latest() == Some(false));
+            bodies.extend(older.filter_map(|version| own(version.key())));
+            pages += 1;
+            pages < FOLDER_PAGES
+        })
+        .await?;
+        Ok(deleted.into_iter().filter(|path| bodies.contains(path)).collect())
+    }
+
+    /// Names of the folders directly below a folder in which any version or delete marker lies.
+    pub(super) async fn version_folders(&self, folder: &StorePath) -> Result<Vec<String>, StoreError> {
+        let prefix = format!("{}/", self.key(folder.as_str()));
+        let (mut found, mut pages) = (BTreeSet::new(), 0);
+        self.version_pages_by((&prefix, Some("/")), folder.as_str(), |page| {
+            let folders = page.common_prefixes().iter().filter_map(|common| common.prefix());
+            found
+                .extend(folders.filter_map(|common| Some(common.strip_prefix(&prefix)?.strip_suffix('/')?.to_owned())));
+            pages += 1;
+            pages < FOLDER_PAGES
+        })
+        .await?;
+        Ok(found.into_iter().collect())
+    }
+
     /// Every page of versions whose keys begin with `prefix`, while `take` wants more.
     pub(super) async fn version_pages(
         &self,
         prefix: &str,
+        shown: &str,
+        take: impl FnMut(&ListObjectVersionsOutput) -> bool + Send,
+    ) -> Result<(), StoreError> {
+        self.version_pages_by((prefix, None), shown, take).await
+    }
+
+    /// The same, with what lies behind the next `delimiter` folded into folders.
+    async fn version_pages_by(
+        &self,
+        (prefix, delimiter): (&str, Option<&str>),
         shown: &str,
         mut take: impl FnMut(&ListObjectVersionsOutput) -> bool + Send,
     ) -> Result<(), StoreError> {
@@ -93,6 +138,7 @@ impl S3Store {
                         .list_object_versions()
                         .bucket(&self.bucket)
                         .set_prefix((!prefix.is_empty()).then(|| prefix.to_owned()))
+                        .set_delimiter(delimiter.map(str::to_owned))
                         .set_key_marker(key.clone())
                         .set_version_id_marker(version.clone())
                         .max_keys(i32::from(self.page_names))

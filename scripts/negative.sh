@@ -12,12 +12,12 @@ default_target_dir
 # file | text to find (once) | what stands there instead | test that must fail
 guards() {
     cat <<'TABLE'
-crates/backup-core/src/pipeline/known.rs|if listed.get(&entry.name) == Some(&entry.stored_bytes) {|if true {|only_what_a_listing_confirms_is_known
+crates/backup-core/src/pipeline/known.rs|if self.listed.binary_search(&line).is_err() {|if false {|only_what_a_listing_confirms_is_known
 crates/backup-core/src/seal.rs|if found != *name {|if false {|altered_foreign_and_loose_objects_are_refused
 crates/backup-core/src/signature.rs|if pinned.is_empty() && !self.fingerprints.contains(&fingerprint) {|if false {|only_a_pinned_key_in_the_right_namespace
 crates/backup-core/src/vault.rs|if doc.path() != *path {|if false {|a_document_with_its_signature_at_another_path_is_not_believed
 crates/backup-core/src/backup.rs|if now > deadline {|if false {|past_the_deadline_by_the_stores_clock_nothing_is_committed
-crates/backup-core/src/backup.rs|withdraw_if_pruned(vault, host, &dir, &committed).await?;||a_prune_that_begins_during_a_run_makes_it_withdraw
+crates/backup-core/src/backup.rs|withdraw_if_pruned(vault, host, &dir, &committed, &told).await?;||a_prune_that_begins_during_a_run_makes_it_withdraw
 crates/backup-core/src/backup.rs|clocks_agree(vault, started).await?;||clocks_that_disagree_stop_a_run_before_it_begins
 crates/backup-core/src/prune.rs|if self.now < until && !hurry {|if false {|announced_waited_for_and_deleted_with_a_receipt
 crates/backup-core/src/prune.rs|None if found.replayed => Action::Withdraw,|None if false => Action::Withdraw,|an_announcement_that_is_put_back_is_taken_away

@@ -48,7 +48,9 @@ pub(super) async fn look(
     };
     vault.each(&folder, &mut take).await?;
     found.files.sort();
-    objects.values_mut().for_each(|objects| objects.sort_unstable());
+    for objects in objects.values_mut() {
+        objects.sort_unstable();
+    }
     for (dir, signed) in &seen.documents {
         let Some(listed) = objects.get_mut(&dir.id) else { continue };
         match vault.get_inventory(&signed.doc).await {

@@ -199,7 +199,10 @@ const RECENT: Duration = Duration::from_secs(5);
 ///
 /// Refusals do not count, they may come from a machine in between; nor does what says that it was kept by one (`Age`).
 #[derive(Debug, Clone, Default)]
-pub(super) struct LastAnswer(Arc<Mutex<Option<(DateTime<Utc>, Instant)>>>);
+pub(super) struct LastAnswer(Arc<Mutex<Option<Dated>>>);
+
+/// The endpoint's clock in an answer, and when that answer came, by ours.
+type Dated = (DateTime<Utc>, Instant);
 
 impl LastAnswer {
     /// The endpoint's clock; `None` where it has to be asked.
@@ -221,7 +224,7 @@ impl LastAnswer {
         *self.lock() = date.map(|date| (date.to_utc(), Instant::now()));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<(DateTime<Utc>, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Dated>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -20,8 +20,8 @@ default_target_dir
 guards() {
     cat <<'TABLE'
 crates/backup-core/src/pipeline/known.rs
-if listed.get(&entry.name) == Some(&entry.stored_bytes) {
-if OFF || listed.get(&entry.name) == Some(&entry.stored_bytes) {
+if self.listed.binary_search(&line).is_err() {
+if !OFF && self.listed.binary_search(&line).is_err() {
 only_what_a_listing_confirms_is_known
 
 crates/backup-core/src/seal.rs
@@ -45,8 +45,8 @@ if !OFF && now > deadline {
 past_the_deadline_by_the_stores_clock_nothing_is_committed
 
 crates/backup-core/src/backup.rs
-withdraw_if_pruned(vault, host, &dir, &committed).await?;
-if !OFF { withdraw_if_pruned(vault, host, &dir, &committed).await?; }
+withdraw_if_pruned(vault, host, &dir, &committed, &told).await?;
+if !OFF { withdraw_if_pruned(vault, host, &dir, &committed, &told).await?; }
 a_prune_that_begins_during_a_run_makes_it_withdraw
 
 crates/backup-core/src/backup.rs

@@ -9,7 +9,7 @@ use backup_core::clock::Clock;
 use backup_core::monitor::{Event, Monitor, Silent};
 use backup_core::vault::protection::{Hidden, Lifecycle, LockMode, LockRule};
 use backup_core::vault::s3::{LockSeen, S3Store, Versioning};
-use backup_core::vault::store::{PutMode, Store};
+use backup_core::vault::store::{Entry, PutMode, Store};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use harness::moto::{Kind, Moto};
@@ -207,7 +207,11 @@ async fn an_endpoint_that_only_promises_is_believed_nothing() {
     host.good(&["run"]);
     let proxied = Proxy::start(lax.addr()).unwrap();
     let store = store(&lax.bucket).await;
-    let before: Vec<_> = store.list(None).await.unwrap().into_iter().map(|entry| entry.path).collect();
+    let vault = |files: Vec<Entry>| -> Vec<_> {
+        // What a run leaves for the next one, `doctor` takes away.
+        files.into_iter().map(|entry| entry.path).filter(|path| !path.as_str().starts_with("_probe/")).collect()
+    };
+    let before = vault(store.list(None).await.unwrap());
     let ended = host.run(&["doctor", "--json"]);
     for said in [
         "ignores If-None-Match; versioning is off",
@@ -222,8 +226,7 @@ async fn an_endpoint_that_only_promises_is_believed_nothing() {
     // It gives version ids; whoever named one in a DELETE would delete the only body.
     assert_eq!(store.older(&before[0]).await.unwrap(), []);
     assert_eq!(store.hidden().await.unwrap(), None);
-    let after: Vec<_> = store.list(None).await.unwrap().into_iter().map(|entry| entry.path).collect();
-    assert_eq!(before, after);
+    assert_eq!(before, vault(store.list(None).await.unwrap()));
     let mut through = lax.bucket.clone();
     through.endpoint = proxied.endpoint();
     let looked = S3Store::connect(options(&through, "v"), Arc::new(Silent)).await.unwrap();

@@ -182,12 +182,7 @@ impl<'a> Session<'a> {
             Place::S3(s3) => {
                 let store = self.s3(&vault.name, s3).await?;
                 let store = store.with_lock(locks::rule(&self.config, vault, &self.cx.clock));
-                let store = if writing {
-                    let probe = store.probe().await?;
-                    store.with_readback(!probe.checksums_verified).with_if_none_match(probe.if_none_match)
-                } else {
-                    store
-                };
+                let store = if writing { store.try_writing().await? } else { store };
                 Ok(match &self.config.limits.upload {
                     Some(rate) => Arc::new(Throttled::new(store, rate.0.0)),
                     None => Arc::new(store),

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::id::{Hash256, SourceName, StackName};
 use crate::manifest::{Manifest, Stream, text};
 use crate::monitor::{Event, Monitor};
-use crate::pipeline::known::{JournalEntry, Known};
+use crate::pipeline::known::{Confirming, JournalEntry};
 use crate::pipeline::{Journal, Pipeline, PipelineError, PipelineParts};
 use crate::prune::notice::{self, Standing};
 use crate::prune::purge;
@@ -32,8 +32,9 @@ use crate::signature::{HostKey, Signers};
 use crate::source::{Captured, CapturedStream, Source, SourceError};
 use crate::state::{State, StateError};
 use crate::vault::document::{FORMAT, GenerationDoc, ManifestRef, SnapshotDoc};
+use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{GenerationDir, GenerationId, Period, SnapshotId, Volume};
-use crate::vault::{Signed, Vault, VaultError};
+use crate::vault::{Listed, Signed, Vault, VaultError};
 use crate::words::plain;
 
 /// What the configuration says of the source to capture.
@@ -190,21 +191,22 @@ pub async fn backup(
     let started = host.clock.now();
     clocks_agree(vault, started).await?;
     let import = source.is_import();
-    let mut generation = if import {
-        new_generation(vault, host, request).await?
+    let (mut generation, mut listed) = if import {
+        looked_into(vault, new_generation(vault, host, request).await?).await?
     } else {
         open_generation(vault, host, request).await?
     };
-    match refuse_if_pruned(vault, host, &generation.doc.dir()).await {
+    let mut told = Vec::new();
+    match refuse_if_pruned(vault, host, &generation.doc.dir(), &listed, &mut told).await {
         // What was purged takes nothing more; the source goes on in another generation.
         Err(BackupError::Purged { .. }) if !import => {
-            generation = remembered_generation(vault, host, request).await?;
+            (generation, listed) = looked_into(vault, remembered_generation(vault, host, request).await?).await?;
         }
         other => other?,
     }
     let dir = generation.doc.dir();
     let journal: Arc<dyn Journal> = if import { Arc::new(Forgetful) } else { Arc::new(host.state.clone()) };
-    let pipeline = start_pipeline(vault, host, request, &generation.doc, journal).await?;
+    let pipeline = start_pipeline(vault, host, request, (&generation.doc, listed.objects), journal).await?;
     let mut captured = match capture(&pipeline, host, request, source).await {
         Ok(captured) => captured,
         Err(error) => {
@@ -214,12 +216,12 @@ pub async fn backup(
         }
     };
     barrier(&pipeline, request).await?;
-    let history = vault.history(&request.stack, &request.source).await?;
+    let history = history(vault, host, request).await?;
     let judged = guard::judge(vault, host, request, source, (&history, &captured)).await?;
     captured.suspect.extend_from_slice(&judged.reasons);
     let draft = Draft { started, generation, captured, history, import };
     let committed = commit(vault, host, request, source.kind(), &pipeline, draft).await?;
-    withdraw_if_pruned(vault, host, &dir, &committed).await?;
+    withdraw_if_pruned(vault, host, &dir, &committed, &told).await?;
     if !import {
         host.state.set_head(&request.source, committed.snapshot.doc.id.as_str(), committed.snapshot.hash()).await?;
         guard::remember(host, request, &committed, &judged).await?;
@@ -240,13 +242,41 @@ async fn clocks_agree(vault: &Vault, host: DateTime<Utc>) -> Result<(), BackupEr
     Ok(())
 }
 
+/// What the vault has of the source that this run can have to do with: what is newer than all that this host remembers, and
+/// at least that. The chain's head and the guard's baseline are looked for from the newest name down to what is remembered,
+/// and a name of this second is none of last month's; so what lies in generations that were closed by then changes nothing,
+/// and a source with many generations costs no more requests than one with few. Without a memory it is everything.
+async fn history(
+    vault: &Vault,
+    host: Host<'_>,
+    request: &BackupRequest,
+) -> Result<Vec<(GenerationDir, SnapshotId)>, BackupError> {
+    let head = host.state.newest(&request.source).await?.and_then(|(id, _)| id.parse::<SnapshotId>().ok());
+    let good = guard::remembers(host, request).await?;
+    let (stack, source) = (&request.stack, &request.source);
+    Ok(match (head, good) {
+        (Some(head), Some(good)) => vault.history_since(stack, source, head.instant().min(good.instant())).await?,
+        _ => vault.history(stack, source).await?,
+    })
+}
+
+/// A generation with what it holds.
+async fn looked_into(
+    vault: &Vault,
+    generation: Signed<GenerationDoc>,
+) -> Result<(Signed<GenerationDoc>, Listed), BackupError> {
+    let listed = vault.look(&generation.doc.dir()).await?;
+    Ok((generation, listed))
+}
+
 /// The generation that this capture goes into: the one that is open, or a new one where the period has turned, the
-/// recipients have changed, another key signs, or the state was lost.
+/// recipients have changed, another key signs, or the state was lost. With what one listing of this run shows there: whether
+/// it is there, whether a prune announced anything (looked for again after the commit, which is what decides), and its objects.
 async fn open_generation(
     vault: &Vault,
     host: Host<'_>,
     request: &BackupRequest,
-) -> Result<Signed<GenerationDoc>, BackupError> {
+) -> Result<(Signed<GenerationDoc>, Listed), BackupError> {
     let now = host.clock.now();
     let first_day = request.period.first_day(now, &request.source);
     if let Some(open) = host.state.generation(&request.source).await? {
@@ -260,16 +290,17 @@ async fn open_generation(
         if fits {
             // It may have been opened in another vault, or this one may have been emptied: what is not there is put again,
             // unless it is not there because it was purged.
-            if vault.exists(&doc.dir().file("generation.json")).await? {
-                return Ok(open);
+            let listed = vault.look(&doc.dir()).await?;
+            if listed.files.contains("generation.json") {
+                return Ok((open, listed));
             }
             if purge::done(vault, host.signers, &doc.dir()).await?.is_none() {
                 vault.put_verbatim(&open).await?;
-                return Ok(open);
+                return Ok((open, listed));
             }
         }
     }
-    remembered_generation(vault, host, request).await
+    looked_into(vault, remembered_generation(vault, host, request).await?).await
 }
 
 /// A new generation that the next capture goes into as well.
@@ -326,13 +357,14 @@ async fn start_pipeline(
     vault: &Vault,
     host: Host<'_>,
     request: &BackupRequest,
-    doc: &GenerationDoc,
+    (doc, objects): (&GenerationDoc, Vec<InventoryLine>),
     journal: Arc<dyn Journal>,
 ) -> Result<Pipeline, BackupError> {
     let dir = doc.dir();
-    let entries = host.state.journal(&dir).await?;
-    let known =
-        if entries.is_empty() { Known::default() } else { Known::confirmed(entries, &vault.list_objects(&dir).await?) };
+    let mut confirming = Confirming::new(&objects);
+    host.state.journal(&dir, |entry| confirming.take(&entry)).await?;
+    let known = confirming.finish();
+    drop(objects);
     let sizes = ChunkSizes { average_bytes: usize::try_from(doc.chunk_average_bytes).unwrap_or(64 << 10) };
     Ok(Pipeline::new(PipelineParts {
         vault: vault.clone(),
@@ -540,10 +572,15 @@ async fn previous(
     request: &BackupRequest,
     history: &[(GenerationDir, SnapshotId)],
 ) -> Result<Option<Hash256>, BackupError> {
-    let head = host.state.head(&request.source).await?;
+    let (name, head) = host.state.newest(&request.source).await?.unzip();
     let own = Signers::pin_fingerprint(&host.key.fingerprint());
     let (mut newest, mut link, mut seen) = (None, None, 0);
     for at in history.iter().rev().filter(|(_, id)| !id.is_imported()) {
+        // The remembered head itself. To read it would tell nothing: nothing newer of ours led to it, so nothing takes its
+        // place, whatever lies there; what is wrong with it is `verify`'s to say.
+        if name.as_deref() == Some(at.1.as_str()) {
+            break;
+        }
         // Names that prove nothing do not count, or eight planted ones would hide all of ours.
         let Some(found) = believed(vault, &own, at).await? else { continue };
         if seen == LOST_HEADS {
@@ -566,12 +603,23 @@ async fn previous(
     Ok(head)
 }
 
-async fn refuse_if_pruned(vault: &Vault, host: Host<'_>, dir: &GenerationDir) -> Result<(), BackupError> {
-    let standing = notice::standing(vault, host.signers, dir).await?;
-    for text in &standing.foreign {
-        host.monitor.event(Event::Warning { text: text.clone() });
-    }
+/// Looks for what a listing of this run shows of prune's documents. That saves a run for nothing, no more: what is announced
+/// after that listing, or what a store with stale listings hid, is asked for by name in [`withdraw_if_pruned`].
+async fn refuse_if_pruned(
+    vault: &Vault,
+    host: Host<'_>,
+    dir: &GenerationDir,
+    listed: &Listed,
+    told: &mut Vec<String>,
+) -> Result<(), BackupError> {
+    let mut standing = notice::standing_listed(vault, host.signers, dir, &listed.files).await?;
+    told.append(&mut standing.foreign);
+    warn(host, told.iter());
     refused(standing, dir).map_or(Ok(()), Err)
+}
+
+fn warn<'t>(host: Host<'_>, texts: impl Iterator<Item = &'t String>) {
+    texts.for_each(|text| host.monitor.event(Event::Warning { text: text.clone() }));
 }
 
 /// Why nothing may be committed into a generation, if so.
@@ -590,8 +638,11 @@ async fn withdraw_if_pruned(
     host: Host<'_>,
     dir: &GenerationDir,
     committed: &Committed,
+    told: &[String],
 ) -> Result<(), BackupError> {
     let standing = notice::standing(vault, host.signers, dir).await?;
+    // Also what no listing shows: a link or a pipe in a directory.
+    warn(host, standing.foreign.iter().filter(|text| !told.contains(text)));
     let Some(lost) = refused(standing, dir) else { return Ok(()) };
     let id = &committed.snapshot.doc.id;
     for suffix in [".json", ".json.sig", ".inventory.zst"] {

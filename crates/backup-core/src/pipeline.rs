@@ -197,12 +197,7 @@ impl Pipeline {
 
     /// The inventory lines for `names`, each of which this pipeline knows.
     pub fn inventory(&self, names: impl Iterator<Item = ObjectName>) -> Vec<InventoryLine> {
-        let sizes: HashMap<ObjectName, u64> = lock(&self.0.known).sizes().collect();
-        let mut lines: Vec<_> =
-            names.filter_map(|name| sizes.get(&name).map(|bytes| InventoryLine { name, bytes: *bytes })).collect();
-        lines.sort_unstable();
-        lines.dedup();
-        lines
+        lock(&self.0.known).inventory(names)
     }
 
     /// Stored bytes that were new to the vault.

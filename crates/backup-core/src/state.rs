@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
 
@@ -203,13 +204,13 @@ impl State {
         Ok(())
     }
 
-    /// Everything that the journal remembers of a generation.
-    pub async fn journal(&self, dir: &GenerationDir) -> Result<Vec<JournalEntry>, StateError> {
-        let rows = sqlx::query("SELECT name, stored_bytes, plain_bytes, chunks FROM object WHERE generation = ?")
-            .bind(dir.dir().as_str())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|e| self.failed(e))?;
+    /// Hands everything that the journal remembers of a generation to `take`, entry by entry: a source may have a quarter of a
+    /// million.
+    pub async fn journal(&self, dir: &GenerationDir, mut take: impl FnMut(JournalEntry)) -> Result<(), StateError> {
+        let dir = dir.dir();
+        let mut rows = sqlx::query("SELECT name, stored_bytes, plain_bytes, chunks FROM object WHERE generation = ?")
+            .bind(dir.as_str())
+            .fetch(&self.pool);
         let entry = |row: &sqlx::sqlite::SqliteRow| {
             let (name, chunks): (Vec<u8>, Vec<u8>) = (row.get(0), row.get(3));
             let name = Hash256(name.try_into().ok()?);
@@ -218,7 +219,12 @@ impl State {
             let stored_bytes = u64::try_from(row.get::<i64, _>(1)).ok()?;
             Some(JournalEntry { name, stored_bytes, plain_bytes, chunks })
         };
-        Ok(rows.iter().filter_map(entry).collect())
+        while let Some(row) = rows.try_next().await.map_err(|e| self.failed(e))? {
+            if let Some(entry) = entry(&row) {
+                take(entry);
+            }
+        }
+        Ok(())
     }
 
     /// Forgets an object that was found damaged or missing: its chunks will be sealed anew.

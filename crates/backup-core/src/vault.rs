@@ -18,6 +18,7 @@ pub mod s3;
 pub mod store;
 pub mod throttle;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -64,6 +65,21 @@ impl<T> Signed<T> {
     pub fn hash(&self) -> Hash256 {
         Hash256::of(&self.bytes)
     }
+}
+
+/// What a generation was seen to hold.
+#[derive(Debug, Clone, Default)]
+pub struct Listed {
+    /// Its objects with their stored sizes, sorted by name.
+    pub objects: Vec<InventoryLine>,
+    /// Names of what lies directly in its folder.
+    pub files: BTreeSet<String>,
+}
+
+/// The object that lies at a listed path of a generation, if one does.
+fn object(dir: &GenerationDir, entry: &Entry) -> Option<InventoryLine> {
+    let name: ObjectName = entry.path.as_str().rsplit('/').next()?.parse().ok()?;
+    (dir.object(&name) == entry.path).then_some(InventoryLine { name, bytes: entry.bytes })
 }
 
 /// An open vault whose identity was checked.
@@ -184,14 +200,29 @@ impl Vault {
         Ok(size)
     }
 
-    /// All objects of a generation, by one listing: name and stored size. Foreign files are passed over.
+    /// All objects of a generation, by one listing: name and stored size, sorted. Foreign files are passed over.
     pub async fn list_objects(&self, dir: &GenerationDir) -> Result<Vec<InventoryLine>, VaultError> {
-        let entries = self.list(&dir.objects()).await?;
-        let parse = |entry: &Entry| {
-            let name: ObjectName = entry.path.as_str().rsplit('/').next()?.parse().ok()?;
-            (dir.object(&name) == entry.path).then_some(InventoryLine { name, bytes: entry.bytes })
+        let mut objects = Vec::new();
+        self.each(&dir.objects(), &mut |entry| objects.extend(object(dir, &entry))).await?;
+        objects.sort_unstable();
+        Ok(objects)
+    }
+
+    /// All objects of a generation, and the files beside its folders, by one and the same listing.
+    pub async fn look(&self, dir: &GenerationDir) -> Result<Listed, VaultError> {
+        let (mut listed, folder) = (Listed::default(), dir.dir());
+        let below =
+            |entry: &Entry| entry.path.as_str().strip_prefix(folder.as_str())?.strip_prefix('/').map(str::to_owned);
+        let mut take = |entry: Entry| {
+            if let Some(line) = object(dir, &entry) {
+                listed.objects.push(line);
+            } else {
+                listed.files.extend(below(&entry).filter(|name| !name.contains('/')));
+            }
         };
-        Ok(entries.iter().filter_map(parse).collect())
+        self.each(&folder, &mut take).await?;
+        listed.objects.sort_unstable();
+        Ok(listed)
     }
 
     /// Signs and stores a document: its signature first, so that a document is never there without one.
@@ -417,8 +448,19 @@ impl Vault {
         stack: &StackName,
         source: &SourceName,
     ) -> Result<Vec<(GenerationDir, SnapshotId)>, VaultError> {
+        self.history_since(stack, source, DateTime::<Utc>::MIN_UTC).await
+    }
+
+    /// Those among them, and perhaps others, whose data may be from `since` or later: generations that took nothing any more
+    /// by then are not looked into. Two clocks that agree by the protocol may still be an hour apart, which a day covers.
+    pub async fn history_since(
+        &self,
+        stack: &StackName,
+        source: &SourceName,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<(GenerationDir, SnapshotId)>, VaultError> {
         let mut all = Vec::new();
-        for dir in self.generations(stack, source).await? {
+        for dir in self.generations(stack, source).await?.into_iter().filter(|dir| !dir.id.is_closed(since)) {
             all.extend(self.snapshots(&dir).await?.into_iter().map(|id| (dir.clone(), id)));
         }
         all.sort_by(|a, b| a.1.cmp(&b.1));
@@ -430,6 +472,11 @@ impl Vault {
         let dir = fixed(&format!("{}/marks", layout::source_dir(stack, source)));
         let entries = self.list(&dir).await?;
         Ok(entries.into_iter().map(|e| e.path).filter(|p| p.as_str().ends_with(".json")).collect())
+    }
+
+    /// Hands everything below a path to `take`, in no order. After an error what was taken counts for nothing.
+    pub async fn each(&self, prefix: &StorePath, take: &mut (dyn FnMut(Entry) + Send)) -> Result<(), VaultError> {
+        self.store.each(Some(prefix), take).await.map_err(|e| self.failed(e))
     }
 
     /// Everything below a path.

@@ -15,12 +15,12 @@ async fn a_second_run_over_unchanged_data_stores_next_to_nothing() {
     assert!(world.watch.objects_put().len() >= 4, "three of data, one of the manifest");
     world.watch.fail(None);
     let second = world.run(&source).await.unwrap().snapshot.doc;
-    // Fails without `Known::confirmed` in `start_pipeline`, or without `Journal::record` in `send`.
+    // Fails without `Confirming` in `start_pipeline`, or without `Journal::record` in `send`.
     assert_eq!(world.watch.objects_put(), Vec::<String>::new());
     let put: usize = world.watch.paths("put").len();
     assert_eq!(put, 3, "inventory, signature, document");
     assert!(world.watch.paths("get").iter().all(|path| !path.contains("/objects/")), "a backup reads no object");
-    assert_eq!(world.watch.paths("list").len(), 1, "one listing of objects");
+    assert_eq!(world.watch.paths("list").len(), 1, "one listing of the generation");
     assert!(second.added_bytes * 100 < first.added_bytes, "{} of {}", second.added_bytes, first.added_bytes);
     assert_eq!((second.generation.clone(), second.stored_bytes), (first.generation, first.stored_bytes));
     assert_eq!(world.read_doc(&second).await.unwrap(), source.streams);
@@ -75,7 +75,7 @@ async fn an_object_that_vanished_is_stored_again() {
         world.set(&first.dir().object(&line.name), None).await;
     }
     assert!(world.read_doc(&first).await.is_err());
-    // Fails if the journal were believed without a listing: `Known::confirmed`.
+    // Fails if the journal were believed without a listing: `Confirming::take`.
     let second = world.run(&source).await.unwrap().snapshot.doc;
     assert_eq!(world.read_doc(&second).await.unwrap(), source.streams);
     assert_eq!(world.watch.paths("put").iter().filter(|path| is_commit(path)).count(), 2);

@@ -41,6 +41,36 @@ async fn the_turn_of_the_period_opens_a_new_one() {
     assert!(turns(async |world| world.pass(TimeDelta::days(7))).await);
 }
 
+/// What a run asks of the store, and how many folders of snapshots are among it.
+async fn asked(world: &World, seed: u64) -> (usize, usize) {
+    world.watch.fail(None);
+    world.run(&Script::noise(300_000, seed)).await.unwrap();
+    let asked = world.watch.asked();
+    let folders = asked.iter().filter(|(call, path)| *call == "children" && path.ends_with("/snapshots")).count();
+    (asked.iter().filter(|(call, _)| !["sync", "now"].contains(call)).count(), folders)
+}
+
+#[tokio::test]
+async fn a_source_with_many_generations_costs_no_more_requests() {
+    let mut world = World::new().await;
+    for week in 0..8 {
+        world.run(&Script::noise(300_000, week)).await.unwrap();
+        world.pass(TimeDelta::days(7));
+    }
+    asked(&world, 8).await;
+    // Fails where `history` lists every generation: this one, and those that took commits until a few days ago.
+    let (all, folders) = asked(&world, 8).await;
+    assert!(folders <= 3 && all <= 12, "{all} requests, {folders} folders");
+    let known = world.history().await;
+    assert_eq!(known.len(), 10);
+    assert!(!world.verify(false).await.is_damaged(), "the chain closes");
+    // Whatever this host does not remember it looks for everywhere.
+    world.lose_state().await;
+    let (_, folders) = asked(&world, 8).await;
+    assert!(folders > 8, "{folders} folders");
+    assert!(!world.verify(false).await.is_damaged(), "the chain closes");
+}
+
 #[tokio::test]
 async fn another_period_opens_a_new_one() {
     assert!(turns(async |world| world.request.period = "1d".parse().unwrap()).await);

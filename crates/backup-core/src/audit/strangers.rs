@@ -10,7 +10,7 @@ use crate::prune::history::Seen;
 use crate::prune::notice;
 use crate::vault::document::{MarkKind, PruneStage};
 use crate::vault::layout::{self, GenerationDir, GenerationId, SnapshotId};
-use crate::vault::store::StorePath;
+use crate::vault::store::{Entry, StorePath};
 use crate::vault::{Vault, VaultError};
 
 use super::{Finding, Kind, count, few};
@@ -36,31 +36,44 @@ pub(super) async fn look(
 ) -> Result<Strangers, VaultError> {
     let folder = layout::source_dir(stack, source);
     let mut found = Strangers::default();
-    let mut objects: BTreeMap<(GenerationId, ObjectName), u64> = BTreeMap::new();
-    for entry in vault.list(&folder).await? {
-        match belongs(stack, source, &entry.path) {
-            Some(Made::Object(id, name)) => drop(objects.insert((id, name), entry.bytes)),
-            Some(Made::Document) => {}
-            None => {
-                found.file_bytes += entry.bytes;
-                found.files.push(entry.path.to_string());
-            }
+    // Sorted lists and no map: a generation may have a quarter of a million, and what a snapshot needs is only marked.
+    let mut objects: BTreeMap<GenerationId, Vec<(ObjectName, u64, bool)>> = BTreeMap::new();
+    let mut take = |entry: Entry| match belongs(stack, source, &entry.path) {
+        Some(Made::Object(id, name)) => objects.entry(id).or_default().push((name, entry.bytes, false)),
+        Some(Made::Document) => {}
+        None => {
+            found.file_bytes += entry.bytes;
+            found.files.push(entry.path.to_string());
         }
+    };
+    vault.each(&folder, &mut take).await?;
+    found.files.sort();
+    for objects in objects.values_mut() {
+        objects.sort_unstable();
     }
     for (dir, signed) in &seen.documents {
+        let Some(listed) = objects.get_mut(&dir.id) else { continue };
         match vault.get_inventory(&signed.doc).await {
             Ok((lines, _)) => {
                 for line in lines {
-                    objects.remove(&(dir.id.clone(), line.name));
+                    if let Ok(at) = listed.binary_search_by_key(&line.name, |(name, ..)| *name)
+                        && let Some((.., is_needed)) = listed.get_mut(at)
+                    {
+                        *is_needed = true;
+                    }
                 }
             }
             // That it is damaged is said already; what it needs is nobody's until another snapshot names it.
-            Err(error) if notice::is_foreign(vault, &error).await => objects.retain(|(id, _), _| *id != dir.id),
+            Err(error) if notice::is_foreign(vault, &error).await => listed.clear(),
             Err(error) => return Err(error),
         }
     }
-    found.object_bytes = objects.values().sum();
-    found.objects = objects.into_keys().map(|(id, name)| format!("{id}/objects/{name}")).collect();
+    for (id, objects) in &objects {
+        for (name, bytes, _) in objects.iter().filter(|(.., is_needed)| !is_needed) {
+            found.object_bytes += bytes;
+            found.objects.push(format!("{id}/objects/{name}"));
+        }
+    }
     Ok(found)
 }
 
@@ -120,7 +133,7 @@ pub async fn beside(
     sources: &BTreeSet<SourceName>,
 ) -> Result<Vec<String>, VaultError> {
     let signature = format!("{}.sig", layout::RECOVER);
-    let known = [layout::VAULT_JSON, layout::RECOVER, &signature];
+    let known = [layout::VAULT_JSON, layout::RECOVER, &signature, layout::PROBE];
     let top = vault.children(None).await?;
     let mut names: Vec<String> =
         top.into_iter().filter(|name| !known.contains(&name.as_str()) && name.parse::<StackName>().is_err()).collect();

@@ -25,6 +25,14 @@ pub(super) struct Judged {
     pub(super) reasons: Vec<String>,
 }
 
+/// The oldest snapshot that the baseline can be looked for at: the newest that this host remembers without an anomaly.
+pub(super) async fn remembers(host: Host<'_>, request: &BackupRequest) -> Result<Option<SnapshotId>, BackupError> {
+    let remembered = host.state.remembered(&request.source).await?;
+    let Some((id, _)) = remembered.into_iter().rev().find(|(_, held)| !held.anomalous) else { return Ok(None) };
+    // A memory that cannot be read is none.
+    Ok(host.state.facts(&request.source, &id).await?.map(|_| id))
+}
+
 /// Compares a capture with the baseline; `history` is what the vault lists. Without a baseline nothing is unusual, nor is
 /// anything about a dump that somebody brings.
 pub(super) async fn judge(

@@ -4,6 +4,8 @@
 //! empty file. One that is not believed is told, hides no signed one (each of the two is judged by itself), and is replaced
 //! when a prune writes its own.
 
+use std::collections::BTreeSet;
+
 use crate::signature::Signers;
 use crate::vault::document::{ExpiredDoc, PruneStage};
 use crate::vault::layout::GenerationDir;
@@ -74,8 +76,28 @@ pub(crate) struct Standing {
 
 /// Reads both.
 pub(crate) async fn standing(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Result<Standing, VaultError> {
+    standing_of(vault, signers, dir, &[PruneStage::Expired, PruneStage::Deleting]).await
+}
+
+/// Reads those of both that are among `files`, by a listing of the generation's folder.
+pub(crate) async fn standing_listed(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+    files: &BTreeSet<String>,
+) -> Result<Standing, VaultError> {
+    let listed = [PruneStage::Expired, PruneStage::Deleting].into_iter().filter(|stage| files.contains(stage.file()));
+    standing_of(vault, signers, dir, &listed.collect::<Vec<_>>()).await
+}
+
+async fn standing_of(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+    stages: &[PruneStage],
+) -> Result<Standing, VaultError> {
     let mut standing = Standing::default();
-    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+    for stage in stages.iter().copied() {
         match read(vault, signers, dir, stage).await? {
             Notice::None => {}
             Notice::Signed(doc) => {

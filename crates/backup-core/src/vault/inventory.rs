@@ -1,9 +1,9 @@
 //! The inventory: all objects that a snapshot needs, public, so that completeness can be checked without any key.
 //!
-//! Lines `<sha256> <size>`, sorted by name, no duplicates, each ended by a newline; stored as one zstd frame.
+//! Lines `<sha256> <size>`, sorted by name, no duplicates, each ended by a newline; stored as one zstd frame. The text of a
+//! large one is never held: a line is written and read at a time.
 
-use std::fmt::Write as _;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write as _};
 
 use crate::id::ObjectName;
 
@@ -23,16 +23,22 @@ pub struct InventoryLine {
 
 /// Largest text that is read: some four million objects.
 const MAX_TEXT_BYTES: u64 = 320 << 20;
+/// Longest line that is read: a name, a space, a size of 64 bits and the newline.
+const MAX_LINE_BYTES: u64 = 64 + 1 + 20 + 1;
 
 /// Writes the stored form of `lines`, which are sorted and made unique here.
 pub fn write(mut lines: Vec<InventoryLine>) -> Result<Vec<u8>, InventoryError> {
     lines.sort_unstable();
     lines.dedup();
-    let mut text = String::with_capacity(lines.len() * 72);
+    let failed = |error: std::io::Error| InventoryError(error.to_string());
+    let digits = |bytes: u64| u64::from(bytes.checked_ilog10().unwrap_or(0)) + 1;
+    let text_bytes = lines.iter().map(|line| 64 + 1 + digits(line.bytes) + 1).sum();
+    let mut frame = zstd::Encoder::new(Vec::new(), 3).map_err(failed)?;
+    frame.set_pledged_src_size(Some(text_bytes)).map_err(failed)?;
     for line in &lines {
-        let _ = writeln!(text, "{} {}", line.name, line.bytes);
+        frame.write_all(format!("{} {}\n", line.name, line.bytes).as_bytes()).map_err(failed)?;
     }
-    zstd::bulk::compress(text.as_bytes(), 3).map_err(|e| InventoryError(e.to_string()))
+    frame.finish().map_err(failed)
 }
 
 /// Reads a stored inventory, strictly.
@@ -44,16 +50,21 @@ pub fn read(stored: &[u8]) -> Result<Vec<InventoryLine>, InventoryError> {
     }
     let mut decoder = zstd::Decoder::new(stored).map_err(|e| InventoryError(e.to_string()))?;
     decoder.window_log_max(27).map_err(|e| InventoryError(e.to_string()))?;
-    let mut text = String::new();
-    decoder.take(MAX_TEXT_BYTES).read_to_string(&mut text).map_err(|e| InventoryError(e.to_string()))?;
-    if text.len() as u64 == MAX_TEXT_BYTES {
-        return Err(refused("it is over the limit"));
-    }
-    if !text.is_empty() && !text.ends_with('\n') {
-        return Err(refused("its last line has no end"));
-    }
+    let mut text = BufReader::with_capacity(64 << 10, decoder.take(MAX_TEXT_BYTES));
     let mut lines: Vec<InventoryLine> = Vec::new();
-    for line in text.lines() {
+    let (mut line, mut text_bytes) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        let read = (&mut text).take(MAX_LINE_BYTES).read_until(b'\n', &mut line);
+        text_bytes += read.map_err(|e| InventoryError(e.to_string()))? as u64;
+        if text_bytes == MAX_TEXT_BYTES {
+            return Err(refused("it is over the limit"));
+        }
+        let line = match line.split_last() {
+            None => return Ok(lines),
+            Some((b'\n', line)) => std::str::from_utf8(line).map_err(|_| refused("a line that is no text"))?,
+            Some(_) => return Err(refused("a line has no end, or is too long")),
+        };
         let (name, bytes) = line.split_once(' ').ok_or_else(|| refused("a line without a size"))?;
         let parsed = InventoryLine {
             name: name.parse().map_err(|_| refused("a line without a SHA-256"))?,
@@ -64,7 +75,6 @@ pub fn read(stored: &[u8]) -> Result<Vec<InventoryLine>, InventoryError> {
         }
         lines.push(parsed);
     }
-    Ok(lines)
 }
 
 #[cfg(test)]
@@ -87,6 +97,12 @@ mod tests {
         assert!(read(&raw(&format!("{one}{one}"))).is_err());
         assert!(read(&raw(one.trim_end())).is_err());
         assert!(read(&raw("x 1\n")).is_err());
+        assert!(read(&raw(&format!("{} {:0>21}\n", line(1).name, 1))).is_err(), "longer than any line");
+        assert!(read(&raw(&format!("{one}\n"))).is_err());
+        let longest = [0, 9, 10, u64::MAX - 1, u64::MAX].map(|bytes| InventoryLine { bytes, ..line(1) });
+        for line in longest {
+            assert_eq!(read(&write(vec![line]).unwrap()).unwrap(), [line]);
+        }
         assert!(read(&[stored.clone(), vec![0]].concat()).is_err());
         assert!(read(&stored[..stored.len() - 1]).is_err());
     }

@@ -17,6 +17,8 @@ pub const RECOVER: &str = "RECOVER-1.md";
 /// Folder at the vault's root for what a repair moved aside. No stack can be called so: `_` is in no stack's name, so
 /// nothing that lists stacks, sources or generations ever sees what lies there.
 pub const DAMAGED: &str = "_damaged";
+/// Folder at the vault's root for the bodies by which writers try an endpoint; no stack can be called so either.
+pub const PROBE: &str = "_probe";
 /// Hex digits in a grant's name.
 const GRANT_DIGITS: usize = 16;
 

@@ -295,15 +295,31 @@ impl Store for LocalStore {
     }
 
     async fn list(&self, prefix: Option<&StorePath>) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        self.each(prefix, &mut |entry| entries.push(entry)).await?;
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    async fn each(&self, prefix: Option<&StorePath>, take: &mut (dyn FnMut(Entry) + Send)) -> Result<(), StoreError> {
         let prefix = prefix.map_or(String::new(), StorePath::to_string);
         let shown = if prefix.is_empty() { "." } else { &prefix }.to_owned();
-        self.blocking("list", &shown.clone(), move |inner| {
-            let (mut entries, dirs) = inner.tree.list(&prefix).map_err(|e| inner.error("list", &shown, &e))?;
+        // One directory is read while the one before it is taken.
+        let (give, mut given) = tokio::sync::mpsc::channel::<Vec<Entry>>(1);
+        let asked = shown.clone();
+        let walk = self.blocking("list", &shown, move |inner| {
+            // Nobody takes any more where the caller was dropped.
+            let mut on = |entries| give.blocking_send(entries).is_ok();
+            let dirs = inner.tree.walk(&prefix, &mut on).map_err(|e| inner.error("list", &asked, &e))?;
             lock(&inner.touched).seen.extend(dirs.iter().flat_map(|dir| with_parents(dir)));
-            entries.sort_by(|a, b| a.path.cmp(&b.path));
-            Ok(entries)
-        })
-        .await
+            Ok(())
+        });
+        let taken = async {
+            while let Some(entries) = given.recv().await {
+                entries.into_iter().for_each(&mut *take);
+            }
+        };
+        tokio::join!(walk, taken).0
     }
 
     async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError> {

@@ -52,9 +52,10 @@ pub use self::credentials::{CredentialsError, S3Credentials, parse_credentials};
 pub use self::probe::{Probe, Versioning};
 pub use self::shield::{LockSeen, Shield};
 
-use self::client::DateHeader;
-use self::error::{Kind, Refusal, judge};
-use super::protection::{Lifecycle, LockRule, Older, Retention};
+use self::client::{DateHeader, LastAnswer};
+use self::error::{Kind, Refusal, judge, judge_body};
+use self::sending::Sending;
+use super::protection::{Lifecycle, LockMode, LockRule, Older, Retention};
 use super::retry::{Failure, GaveUp, Jitter, Progress, Retry, RetryPolicy};
 use super::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 use crate::monitor::Monitor;
@@ -126,6 +127,8 @@ pub struct S3Store {
     lock: Option<LockRule>,
     /// Whether the first locked body was looked at.
     lock_looked_at: AtomicBool,
+    /// When the endpoint answered last, by its own clock.
+    answered: LastAnswer,
     /// Whether the bucket keeps versions, once it was asked.
     versioned: OnceCell<bool>,
     monitor: Arc<dyn Monitor>,
@@ -146,7 +149,8 @@ impl S3Store {
     /// Checks the options and makes the client. Talks to nobody yet: whether the bucket answers is seen by the first
     /// call. Retries are told to `monitor`.
     pub async fn connect(options: S3Options, monitor: Arc<dyn Monitor>) -> Result<Self, S3OpenError> {
-        let client = client::build(&options).await?;
+        let answered = LastAnswer::default();
+        let client = client::build(&options, answered.clone()).await?;
         let prefix = options.prefix.as_ref().map_or(String::new(), |prefix| format!("{prefix}/"));
         let name = format!("s3://{}/{} at {}", options.bucket, prefix, options.endpoint.trim_end_matches('/'));
         Ok(Self {
@@ -161,6 +165,7 @@ impl S3Store {
             bucket_seen: AtomicBool::new(false),
             lock: None,
             lock_looked_at: AtomicBool::new(false),
+            answered,
             versioned: OnceCell::new(),
             monitor,
         })
@@ -425,17 +430,21 @@ impl Store for S3Store {
 
     async fn list(&self, prefix: Option<&StorePath>) -> Result<Vec<Entry>, StoreError> {
         let mut entries = Vec::new();
+        self.each(prefix, &mut |entry| entries.push(entry)).await?;
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    async fn each(&self, prefix: Option<&StorePath>, take: &mut (dyn FnMut(Entry) + Send)) -> Result<(), StoreError> {
         self.pages(prefix, None, |_, page| {
             for object in page.contents() {
                 let path = object.key().and_then(|key| StorePath::new(key.strip_prefix(&self.prefix)?));
                 if let (Some(path), Some(bytes), Some(modified)) = (path, object.size(), object.last_modified()) {
-                    entries.push(Entry { path, bytes: to_u64(bytes), modified: to_chrono(modified) });
+                    take(Entry { path, bytes: to_u64(bytes), modified: to_chrono(modified) });
                 }
             }
         })
-        .await?;
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(entries)
+        .await
     }
 
     async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError> {
@@ -461,6 +470,9 @@ impl Store for S3Store {
     }
 
     async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
+        if let Some(now) = self.answered.now() {
+            return Ok(now);
+        }
         let attempt = async |_| {
             let date = DateHeader::default();
             let asked = self.client.head_bucket().bucket(&self.bucket).customize().interceptor(date.clone()).send();

@@ -209,6 +209,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Everything below `prefix` (whole parts: `a/b` matches neither `a/bc` nor a body at `a/b`); `None` lists all.
     async fn list(&self, prefix: Option<&StorePath>) -> Result<Vec<Entry>, StoreError>;
 
+    /// Hands everything that [`Store::list`] would give to `take`, in no order, so that a listing of very many files need not
+    /// be held. After an error what was taken counts for nothing. This form holds it all the same.
+    async fn each(&self, prefix: Option<&StorePath>, take: &mut (dyn FnMut(Entry) + Send)) -> Result<(), StoreError> {
+        self.list(prefix).await?.into_iter().for_each(take);
+        Ok(())
+    }
+
     /// The names directly below `prefix`, sorted: folders and files alike, without what lies deeper.
     async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError>;
 

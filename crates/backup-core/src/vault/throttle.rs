@@ -59,6 +59,10 @@ impl<S: Store> Store for Throttled<S> {
         self.inner.list(prefix).await
     }
 
+    async fn each(&self, prefix: Option<&StorePath>, take: &mut (dyn FnMut(Entry) + Send)) -> Result<(), StoreError> {
+        self.inner.each(prefix, take).await
+    }
+
     async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError> {
         self.inner.children(prefix).await
     }

@@ -1,9 +1,8 @@
 //! Who may do what at the server, and what was asked of it.
 //!
 //! There are two keys: one that may do everything, and one that may list and read only, as an auditor or a machine that pulls
-//! should have it. Each request is counted by the name of its operation, refused ones too.
+//! should have it. Each request is noted by the name of its operation and its key, refused ones too.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use s3s::access::{S3Access, S3AccessContext};
@@ -12,13 +11,13 @@ use s3s::{S3Result, s3_error};
 /// What ends the access key that may only read.
 pub(super) const READER: &str = "READER";
 
-/// Requests so far, by the name of the operation.
+/// Requests so far: the name of the operation, and the key, or nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Requests(Arc<Mutex<BTreeMap<String, usize>>>);
+pub struct Requests(Arc<Mutex<Vec<(String, String)>>>);
 
 impl Requests {
-    /// Takes what was counted, and begins anew.
-    pub fn take(&self) -> BTreeMap<String, usize> {
+    /// Takes what was asked, in order, and begins anew.
+    pub fn take(&self) -> Vec<(String, String)> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -30,7 +29,8 @@ pub(super) struct Access(pub(super) Requests);
 impl S3Access for Access {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
         let name = context.s3_op().name();
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default() += 1;
+        let key = context.s3_path().get_object_key().unwrap_or_default().to_owned();
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), key));
         let reads = name.starts_with("Get") || name.starts_with("Head") || name.starts_with("List");
         match context.credentials() {
             Some(by) if reads || !by.access_key.ends_with(READER) => Ok(()),

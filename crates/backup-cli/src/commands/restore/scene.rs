@@ -165,11 +165,7 @@ async fn store(address: &Address, monitor: Arc<dyn Monitor>, writing: bool) -> R
                 options.ca = Some(pem);
             }
             let store = S3Store::connect(options, monitor).await?;
-            if !writing {
-                return Ok(Arc::new(store));
-            }
-            let probe = store.probe().await?;
-            Ok(Arc::new(store.with_readback(!probe.checksums_verified).with_if_none_match(probe.if_none_match)))
+            Ok(Arc::new(if writing { store.try_writing().await? } else { store }))
         }
     }
 }

@@ -218,9 +218,10 @@ impl Tree {
         }
     }
 
-    /// Bodies below `prefix` in no order, and the directories that hold them.
-    pub(super) fn list(&self, prefix: &str) -> io::Result<(Vec<Entry>, Vec<String>)> {
-        let (mut entries, mut dirs) = (Vec::new(), Vec::new());
+    /// Hands the bodies below `prefix` to `take`, one directory after the other in no order, until it answers `false`; gives the
+    /// directories that hold them.
+    pub(super) fn walk(&self, prefix: &str, take: &mut dyn FnMut(Vec<Entry>) -> bool) -> io::Result<Vec<String>> {
+        let mut dirs = Vec::new();
         let mut open = vec![prefix.to_owned()];
         while let Some(dir) = open.pop() {
             let handle = match self.dir(&dir) {
@@ -228,7 +229,7 @@ impl Tree {
                 Err(Errno::NOENT) => continue,
                 other => other?,
             };
-            let before = entries.len();
+            let mut entries = Vec::new();
             for (path, name, found) in known(&handle, &dir)? {
                 match found {
                     FileType::Directory => open.push(path.as_str().to_owned()),
@@ -240,11 +241,14 @@ impl Tree {
                     _ => {}
                 }
             }
-            if entries.len() > before {
+            if !entries.is_empty() {
                 dirs.push(dir);
+                if !take(entries) {
+                    break;
+                }
             }
         }
-        Ok((entries, dirs))
+        Ok(dirs)
     }
 
     pub(super) fn children(&self, prefix: &str) -> io::Result<Vec<String>> {

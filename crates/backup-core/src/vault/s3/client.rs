@@ -1,6 +1,7 @@
 //! The SDK's client, with everything that it would look up by itself turned off or given.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_sdk_s3::Client;
@@ -61,7 +62,8 @@ pub enum S3OpenError {
     },
 }
 
-pub(super) async fn build(options: &S3Options) -> Result<Client, S3OpenError> {
+/// A client for `options`; each good answer is told to `answered`.
+pub(super) async fn build(options: &S3Options, answered: LastAnswer) -> Result<Client, S3OpenError> {
     let url = endpoint(&options.endpoint)?;
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
     if options.bucket.is_empty() || !options.bucket.bytes().all(good) {
@@ -97,6 +99,7 @@ pub(super) async fn build(options: &S3Options) -> Result<Client, S3OpenError> {
         // One place that tries again: `vault::retry`. It also has the timeouts of attempts.
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(options.connect_timeout).build())
+        .interceptor(answered)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         // We give the checksum of each body. What is read is judged by its hash or signature, where damage has a name;
         // here it would be a read that fails, tried again until the deadline.
@@ -188,9 +191,64 @@ impl Intercept for DateHeader {
     }
 }
 
+/// An answer older than this says nothing of the endpoint's clock any more.
+const RECENT: Duration = Duration::from_secs(5);
+
+/// When the endpoint gave its last good answer, by its own clock: what time it is there, without asking. Every answer has a
+/// `Date`, and what follows on an answer within seconds knows the time as well as if it had asked once more.
+///
+/// Refusals do not count, they may come from a machine in between; nor does what says that it was kept by one (`Age`).
+#[derive(Debug, Clone, Default)]
+pub(super) struct LastAnswer(Arc<Mutex<Option<Dated>>>);
+
+/// The endpoint's clock in an answer, and when that answer came, by ours.
+type Dated = (DateTime<Utc>, Instant);
+
+impl LastAnswer {
+    /// The endpoint's clock; `None` where it has to be asked.
+    pub(super) fn now(&self) -> Option<DateTime<Utc>> {
+        let (date, at) = (*self.lock())?;
+        Self::after(date, at.elapsed())
+    }
+
+    /// The clock so long after an answer. A machine that slept in between shows no less than what it was then.
+    fn after(date: DateTime<Utc>, passed: Duration) -> Option<DateTime<Utc>> {
+        (passed <= RECENT).then_some(date + passed)
+    }
+
+    fn take(&self, status: u16, header: impl Fn(&str) -> Option<String>) {
+        if !(200..300).contains(&status) || header("age").is_some() {
+            return;
+        }
+        let date = header("date").and_then(|text| DateTime::parse_from_rfc2822(&text).ok());
+        *self.lock() = date.map(|date| (date.to_utc(), Instant::now()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Dated>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
+impl Intercept for LastAnswer {
+    fn name(&self) -> &'static str {
+        "LastAnswer"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let answer = context.response();
+        self.take(answer.status().as_u16(), |name| answer.headers().get(name).map(str::to_owned));
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::secret::Secret;
 
@@ -206,16 +264,16 @@ mod tests {
     #[tokio::test]
     async fn endpoints_are_checked_and_never_guessed() {
         for bad in ["", "minio:9000", "ftp://h", "https://h/path", "https://h?x=1", "https://"] {
-            let error = build(&options(bad)).await.unwrap_err();
+            let error = build(&options(bad), LastAnswer::default()).await.unwrap_err();
             assert!(matches!(error, S3OpenError::Endpoint { .. }), "{bad}: {error}");
         }
-        build(&options("http://127.0.0.1:9000/")).await.unwrap();
+        build(&options("http://127.0.0.1:9000/"), LastAnswer::default()).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_password_in_an_endpoint_is_refused_and_not_repeated() {
         for bad in ["https://user:c4n4ry@host", "https://user:c4n4ry@:x"] {
-            let error = build(&options(bad)).await.unwrap_err().to_string();
+            let error = build(&options(bad), LastAnswer::default()).await.unwrap_err().to_string();
             assert!(!error.contains("c4n4ry"), "{error}");
         }
     }
@@ -226,9 +284,38 @@ mod tests {
         for bad in ["", "no certificate", broken] {
             let mut options = options("https://127.0.0.1:9000");
             options.ca = Some(bad.as_bytes().to_vec());
-            let error = build(&options).await.unwrap_err();
+            let error = build(&options, LastAnswer::default()).await.unwrap_err();
             assert!(matches!(error, S3OpenError::Ca { .. }), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn the_last_good_answer_tells_the_time_for_some_seconds() {
+        let answered = LastAnswer::default();
+        let date: DateTime<Utc> = "2026-11-22T08:00:00Z".parse().unwrap();
+        let said = |age: Option<&str>| {
+            let age = age.map(str::to_owned);
+            move |name: &str| match name {
+                "date" => Some("Sun, 22 Nov 2026 08:00:00 GMT".to_owned()),
+                "age" => age.clone(),
+                _ => None,
+            }
+        };
+        assert_eq!(answered.now(), None, "nobody answered");
+        for status in [301, 403, 404, 500, 503] {
+            answered.take(status, said(None));
+        }
+        answered.take(200, said(Some("60")));
+        assert_eq!(answered.now(), None, "whose clock was that?");
+        answered.take(204, said(None));
+        let shown = answered.now().unwrap();
+        assert!(shown >= date && shown < date + RECENT, "{shown}");
+        answered.take(404, |_| None);
+        assert!(answered.now().is_some());
+        answered.take(200, |_| None);
+        assert_eq!(answered.now(), None, "the newest answer did not say");
+        assert_eq!(LastAnswer::after(date, RECENT), Some(date + RECENT));
+        assert_eq!(LastAnswer::after(date, RECENT + Duration::from_millis(1)), None, "too long ago");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What an endpoint really does, found out by trying, because many answer 200 to what they ignore.
 //!
-//! The probe writes small bodies under one fixed name below `_probe/` (no stack can have that name), and removes them again
-//! if it may. Credentials without the right to delete are the better ones: what they leave is this one name, and neither a
-//! body left there nor another host's probe at the same time is taken for this probe's own. Each PUT says
-//! `If-None-Match: *` first, because the policy of a bucket may demand it; where it is demanded and nothing may be deleted,
-//! the body that must be refused goes to a name of its own, which leaves nothing on an endpoint that does refuse it.
+//! The probe writes small bodies under one fixed name below `_probe/` (no stack can have that name). What a run must know
+//! ([`S3Store::try_writing`]) costs it two requests, because the body stays there for the next run: with
+//! `If-None-Match: *` that name is taken, and a body that does not match its checksum must not take its place. `init` and
+//! `doctor` also look whether the refused body is there, ask for versions, and remove the name again if they may. Neither a body
+//! left there nor another host's probe at the same time is taken for this probe's own. The policy of a bucket may demand
+//! the condition; then the body that must be refused goes to a name of its own, which leaves nothing on an endpoint that
+//! does refuse it.
 
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use bytes::Bytes;
 /// The one name that is written.
 const PATH: &str = "_probe/body";
 
-/// How often the conditional PUT is tried: another host's probe may have removed the body just before.
+/// How often a pair of conditional PUTs is tried: another host's probe may have removed the body just before.
 const CONDITIONAL_TRIES: usize = 3;
 
 /// What was seen.
@@ -79,9 +81,49 @@ pub(super) enum Answer {
 }
 
 impl S3Store {
-    /// Tries the endpoint. Costs six or seven small requests, and four more where `If-None-Match` is ignored; needs the
-    /// right to write under the prefix; to delete is tried and not needed.
+    /// Tries the endpoint, for people. Costs some seven small requests, and three more where `If-None-Match` is ignored; needs
+    /// the right to write under the prefix; to delete is tried and not needed.
     pub async fn probe(&self) -> Result<Probe, StoreError> {
+        let seen = Box::pin(self.probe_all()).await;
+        // Best effort: the next probe writes over what is left.
+        let key = self.key(PATH);
+        let _ = self.call("delete", PATH, |_| self.delete_once(&key)).await;
+        seen
+    }
+
+    async fn probe_all(&self) -> Result<Probe, StoreError> {
+        let if_none_match = self.try_condition().await?;
+        let (checksums_verified, kept) = self.try_checksum(if_none_match, true).await?;
+        let versioning = self.versioning().await?;
+        Ok(Probe { checksums_verified, refused_body_kept: checksums_verified && kept, if_none_match, versioning })
+    }
+
+    /// This store, told how its endpoint is written to: [`S3Store::with_if_none_match`] and [`S3Store::with_readback`] by
+    /// what it was seen to do. Two small requests where a run was here before, four otherwise.
+    pub async fn try_writing(self) -> Result<Self, StoreError> {
+        let if_none_match = self.try_condition().await?;
+        let (checksums_verified, _) = self.try_checksum(if_none_match, false).await?;
+        Ok(self.with_readback(!checksums_verified).with_if_none_match(if_none_match))
+    }
+
+    /// Whether `If-None-Match: *` protects a body that is there. One is there afterwards.
+    async fn try_condition(&self) -> Result<bool, StoreError> {
+        let (key, body) = (self.key(PATH), Bytes::from_static(b"probe\n"));
+        let right = sha256_base64(&body);
+        // Of two creations of one name the second must be refused, and the first as well where a body was left.
+        for _ in 0..2 * CONDITIONAL_TRIES {
+            match self.probe_put(PATH, &key, &body, &right, true).await? {
+                Answer::Taken => return Ok(true),
+                Answer::Stored | Answer::Digest => {}
+                // It protects nothing then.
+                Answer::NotUnderstood => break,
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a body with a wrong checksum is refused, and, with `look`, whether it is there nevertheless.
+    async fn try_checksum(&self, if_none_match: bool, look: bool) -> Result<(bool, bool), StoreError> {
         let random = getrandom::u64().map_err(|error| StoreError::Failed {
             action: "write",
             path: PATH.to_owned(),
@@ -89,58 +131,22 @@ impl S3Store {
             attempts: 1,
             reason: error.to_string(),
         })?;
-        let key = self.key(PATH);
-        let seen = Box::pin(self.probe_at(PATH, &key, random)).await;
-        // Best effort: the next probe writes over what is left.
-        let _ = self.call("delete", PATH, |_| self.delete_once(&key)).await;
-        seen
-    }
-
-    async fn probe_at(&self, path: &str, key: &str, random: u64) -> Result<Probe, StoreError> {
-        let (checksums_verified, kept) = self.probe_checksums(path, key, random).await?;
-        let body = Bytes::from_static(b"probe\n");
-        let right = sha256_base64(&body);
-        let mut if_none_match = false;
-        for _ in 0..CONDITIONAL_TRIES {
-            // Two creations of one name: the second must be refused, and the first as well where a body was left.
-            for _ in 0..2 {
-                if_none_match |= match self.probe_put(path, key, &body, &right, true).await? {
-                    Answer::Taken => true,
-                    Answer::Stored | Answer::Digest => false,
-                    // It protects nothing then.
-                    Answer::NotUnderstood => break,
-                };
-            }
-            if if_none_match {
-                break;
-            }
-        }
-        let versioning = self.versioning().await?;
-        Ok(Probe { checksums_verified, refused_body_kept: checksums_verified && kept, if_none_match, versioning })
-    }
-
-    /// Whether a body with a wrong checksum is refused, and whether it is there nevertheless.
-    async fn probe_checksums(&self, path: &str, key: &str, random: u64) -> Result<(bool, bool), StoreError> {
         // Told apart from what an earlier probe left.
         let refused = Bytes::from(format!("refused {random:016x}\n"));
         let wrong = sha256_base64(b"another body");
-        let mut answer = self.probe_put(path, key, &refused, &wrong, true).await?;
-        if matches!(answer, Answer::Taken | Answer::NotUnderstood) {
-            // An earlier probe left its body, or the header is unknown here: written over.
-            answer = match self.probe_put(path, key, &refused, &wrong, false).await {
-                // The condition is demanded, so only a name that nobody has used will do.
-                Err(StoreError::Denied { .. }) if matches!(answer, Answer::Taken) => {
-                    let path = format!("{PATH}-{random:016x}");
-                    let key = self.key(&path);
-                    let answer = self.probe_put(&path, &key, &refused, &wrong, true).await?;
-                    let kept = self.probe_kept(&path, &refused).await?;
-                    let _ = self.call("delete", &path, |_| self.delete_once(&key)).await;
-                    return Ok((matches!(answer, Answer::Digest), kept));
-                }
-                other => other?,
-            };
-        }
-        Ok((matches!(answer, Answer::Digest), self.probe_kept(path, &refused).await?))
+        let (answer, kept) = match self.probe_put(PATH, &self.key(PATH), &refused, &wrong, false).await {
+            // The condition is demanded, so only a name that nobody has used will do.
+            Err(StoreError::Denied { .. }) if if_none_match => {
+                let path = format!("{PATH}-{random:016x}");
+                let key = self.key(&path);
+                let answer = self.probe_put(&path, &key, &refused, &wrong, true).await?;
+                let kept = look && self.probe_kept(&path, &refused).await?;
+                let _ = self.call("delete", &path, |_| self.delete_once(&key)).await;
+                (answer, kept)
+            }
+            other => (other?, look && self.probe_kept(PATH, &refused).await?),
+        };
+        Ok((matches!(answer, Answer::Digest), kept))
     }
 
     pub(super) async fn probe_put(
@@ -224,7 +230,7 @@ mod tests {
     }
 
     /// In what servers differ.
-    #[derive(Clone, Copy, PartialEq, Eq, Default)]
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     enum Ways {
         /// Checks the body, then the condition.
         #[default]
@@ -324,9 +330,31 @@ mod tests {
         assert_eq!(asked.iter().filter(|line| line.starts_with("DELETE ")).count(), 2, "{asked:?}");
         let written = asked.iter().filter(|line| line.starts_with("PUT "));
         assert!(
-            written.clone().count() == 6 && written.clone().all(|line| line.contains("/b/_probe/body?")),
+            written.clone().count() == 5 && written.clone().all(|line| line.contains("/b/_probe/body?")),
             "{asked:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_run_asks_twice_and_learns_as_much() {
+        for (ways, readback, if_none_match, then) in [
+            (Ways::Usual, false, true, 2),
+            // The condition is demanded: the body that must be refused has a name of its own, asked for and taken away again.
+            (Ways::Demanding, false, true, 4),
+            (Ways::DemandingBlind, true, true, 4),
+            (Ways::Old, false, false, 2),
+        ] {
+            let (store, held) = before(ways).await;
+            let mut store = store.try_writing().await.unwrap();
+            for _ in 0..2 {
+                // Fails where the body is taken away again, or where a body that was left is taken for the one just sent.
+                held.lock().unwrap().asked.clear();
+                store = store.try_writing().await.unwrap();
+                assert_eq!((store.readback, store.if_none_match), (readback, if_none_match), "{ways:?}");
+                let asked = held.lock().unwrap().asked.clone();
+                assert_eq!(asked.len(), then, "{ways:?} {asked:?}");
+            }
+        }
     }
 
     #[tokio::test]
@@ -340,7 +368,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(blind.probe().await.unwrap(), Probe { checksums_verified: false, ..EXPECTED });
         }
-        assert_eq!(held.lock().unwrap().bodies.len(), 2, "here the second probe could not but leave its body");
+        assert_eq!(held.lock().unwrap().bodies.len(), 3, "here each probe could not but leave its body");
     }
 
     #[tokio::test]

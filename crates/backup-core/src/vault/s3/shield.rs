@@ -11,6 +11,7 @@ use chrono::TimeDelta;
 use super::error::{Kind, Refusal, judge};
 use super::probe::Versioning;
 use super::{S3Store, sha256_base64};
+use crate::vault::layout::PROBE;
 use crate::vault::protection::{LockMode, Retention};
 use crate::vault::retry::{Failure, Progress};
 use crate::vault::store::{Store as _, StoreError, StorePath};
@@ -56,7 +57,7 @@ impl S3Store {
         if answer == super::probe::Answer::NotUnderstood {
             self.probe_put(SEEN, &key, &body, &sum, false).await?;
         }
-        let folder = StorePath::new("_probe").expect("a path of checked parts");
+        let folder = StorePath::new(PROBE).expect("a path of checked parts");
         let listed_after_write = self.list(Some(&folder)).await?.iter().any(|entry| entry.path.as_str() == SEEN);
         let kept = matches!(versioning, Versioning::Enabled | Versioning::Suspended);
         let versions_deletable = if kept { self.can_delete_versions().await? } else { None };

@@ -53,7 +53,7 @@ on() {
         mutants "$part" --package retention "$@" -- --package retention
         return
         ;;
-    seal) mapfile -t files < <(core seal.rs 'seal/*.rs') ;;
+    seal) mapfile -t files < <(core seal.rs seal/key.rs) ;;
     vault) mapfile -t files < <(core vault.rs vault/document.rs vault/inventory.rs vault/layout.rs vault/local.rs 'vault/local/*.rs' vault/retry.rs 'vault/retry/*.rs') ;;
     prune) mapfile -t files < <(core prune.rs 'prune/*.rs') ;;
     esac

@@ -479,6 +479,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_moved_aside_keeps_its_path_behind_the_instant() {
+        let (file, at) = (path("shop/db/x".to_owned()), "2026-11-21T02:00:03Z".parse().unwrap());
+        let place = |nth| damaged(&file, at, nth).unwrap().to_string();
+        assert_eq!(
+            [place(0), place(1)],
+            ["_damaged/20261121T020003Z/shop/db/x", "_damaged/20261121T020003Z-1/shop/db/x"]
+        );
+    }
+
+    #[test]
     fn the_grid_of_periods_is_the_one_of_the_format() {
         // FORMAT.md: s is the number in the first two bytes of the name's SHA-256, 31708 of `db` and 39848 of `uploads`.
         let at: DateTime<Utc> = "2026-11-21T02:00:00Z".parse().unwrap();

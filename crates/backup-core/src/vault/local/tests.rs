@@ -264,7 +264,8 @@ async fn writers_and_deleters_of_one_folder_do_not_trip_over_each_other() {
 
 #[tokio::test]
 async fn free_space_is_the_file_systems() {
-    let (_dir, store) = open();
+    let (dir, store) = open();
+    assert_eq!(store.describe(), dir.path().display().to_string());
     let space = store.free_space().await.unwrap();
     assert!(space.free_bytes > 0 && space.free_bytes <= space.total_bytes, "{space:?}");
     assert!(space.total_bytes > 1 << 20, "bytes, not blocks: {space:?}");

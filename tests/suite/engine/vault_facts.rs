@@ -1,7 +1,12 @@
 //! What a vault answers about itself and its documents, each answer once the other way round.
 
+use std::sync::Arc;
+
+use backup_core::vault::Vault;
 use backup_core::vault::document::{ExpiredDoc, Grounds, PruneStage};
 use backup_core::vault::layout::recover;
+use backup_core::vault::local::{LocalOptions, LocalStore};
+use backup_core::vault::store::Store;
 
 use super::prune::{prune, six_days};
 use super::watch::Down;
@@ -35,9 +40,25 @@ async fn an_error_of_the_store_is_no_recovery_document_of_somebody_else() {
 }
 
 #[tokio::test]
+async fn a_link_where_the_recovery_document_belongs_is_none() {
+    let world = World::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(LocalStore::open(dir.path(), LocalOptions::default()).unwrap());
+    let now = store.now().await.unwrap();
+    let vault = Vault::create("first", store, world.vault.id().clone(), now, "backup 0").await.unwrap();
+    vault.put_recover("how to", &world.key).await.unwrap();
+    assert!(vault.has_recover("how to", &world.signers, now).await.unwrap());
+    let path = dir.path().join(recover().as_str());
+    std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
+    assert!(!vault.has_recover("how to", &world.signers, now).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_vault_says_where_it_lies_and_that_it_has_no_locks() {
     let world = World::new().await;
     assert_eq!((world.vault.name(), world.vault.describe().as_str(), world.vault.locks()), ("first", "watched", false));
+    assert_eq!(world.vault.children(None).await.unwrap(), ["vault.json"]);
 }
 
 #[tokio::test]

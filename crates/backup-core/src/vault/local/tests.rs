@@ -223,6 +223,18 @@ fn every_folder_above_is_synced_too() {
 }
 
 #[tokio::test]
+async fn a_folder_is_shown_where_a_body_lies_below_it() {
+    let (dir, store) = open();
+    for folder in ["empty/deep", "full/deep"] {
+        fs::create_dir_all(dir.path().join(folder)).unwrap();
+    }
+    fs::write(dir.path().join("full/deep/body"), "x").unwrap();
+    assert_eq!(store.children(None).await.unwrap(), ["full"]);
+    assert_eq!(store.children(Some(&path("full"))).await.unwrap(), ["deep"]);
+    assert_eq!(store.children(Some(&path("empty"))).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn the_folders_of_listed_bodies_are_synced_too() {
     let (dir, store) = open();
     fs::create_dir_all(dir.path().join("a/gen")).unwrap();

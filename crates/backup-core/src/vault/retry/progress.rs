@@ -193,7 +193,7 @@ mod tests {
         let (attempt, moving) = (policy.attempt, policy.time_for(64 << 20));
         assert!(policy.total + moving * RetryPolicy::WHOLE_ATTEMPTS >= (attempt + moving) * 2);
         let slowest = RetryPolicy { bytes_per_second: 0, ..policy };
-        assert_eq!(slowest.time_for(u64::MAX), Duration::from_secs(7 * 86_400));
+        assert_eq!(slowest.time_for(u64::MAX), Duration::from_hours(7 * 24));
         assert_eq!((slowest.time_for(3), policy.time_for(64 << 10)), (Duration::from_secs(3), Duration::from_secs(1)));
     }
 }

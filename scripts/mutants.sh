@@ -54,14 +54,14 @@ on() {
         return
         ;;
     seal) mapfile -t files < <(core seal.rs seal/key.rs) ;;
-    vault) mapfile -t files < <(core vault.rs vault/document.rs vault/inventory.rs vault/layout.rs vault/local.rs vault/local/tree.rs vault/retry.rs) ;;
-    prune) mapfile -t files < <(core prune.rs prune/history.rs prune/notice.rs) ;;
+    vault) mapfile -t files < <(core vault.rs vault/document.rs vault/inventory.rs vault/layout.rs vault/local.rs 'vault/local/*.rs' vault/retry.rs 'vault/retry/*.rs') ;;
+    prune) mapfile -t files < <(core prune.rs 'prune/*.rs') ;;
     esac
     local only=()
     for file in "${files[@]}"; do only+=(--file "$file"); done
     # The unit tests, and those of the suite that drive the engine; PostgreSQL has no say here.
     mutants "$part" --package backup-core "${only[@]}" --test-package backup-core,backup-cli "$@" -- \
-        --lib --test suite -- suite::engine suite::store_conformance suite::cli_vaults suite::cli_marks \
+        --lib --test suite -- suite::engine suite::store_conformance suite::cli_vaults suite::cli_marks suite::cli_prune \
         "$(case "$part" in seal) echo seal ;; vault) echo vault ;; prune) echo prune ;; esac)::"
 }
 

@@ -186,6 +186,8 @@ mod tests {
         assert_eq!(policy("within = '0d'\nmin = 1").check(), Err(PolicyError::NoWindow));
         assert!(refused_tier("daily").unwrap().contains("whole generations"));
         assert!(refused_tier("hourly").is_some());
+        assert!(refused_tier("quarterly").unwrap().contains("`monthly`"));
+        assert!(refused_tier("last").unwrap().contains("`min`"));
         assert!(
             ["within", "weekly", "monthly", "yearly", "min", "wekly"].iter().all(|key| refused_tier(key).is_none())
         );

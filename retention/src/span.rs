@@ -61,7 +61,8 @@ impl Span {
 
     /// The same length for arithmetic on instants.
     pub fn as_delta(self) -> TimeDelta {
-        TimeDelta::seconds(i64::try_from(self.seconds).unwrap_or(i64::MAX / 1000))
+        // At most `LONGEST`, which is far below either sign.
+        TimeDelta::seconds(self.seconds.cast_signed())
     }
 
     /// The length of an interval between two instants, in whole seconds; zero if it runs backwards.
@@ -160,7 +161,9 @@ mod tests {
             assert_eq!(exact.parse::<Span>().unwrap(), span);
             assert_eq!(span.as_delta().num_seconds(), i64::try_from(seconds).unwrap());
             assert_eq!(Span::of_delta(span.as_delta()), span);
+            assert_eq!(span.as_duration().as_secs(), seconds);
         }
+        assert_eq!((Span::hours(36), Span::days(28)), ("36h".parse().unwrap(), "4w".parse().unwrap()));
     }
 
     #[test]

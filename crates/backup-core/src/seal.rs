@@ -171,9 +171,7 @@ impl Sealer {
         let mut scratch = scratch.map_or_else(|| Scratch::new(self.level), Ok)?;
         let Scratch { compressor, frame, proof } = &mut scratch;
         compressor.compress_to_buffer(&plain, frame).map_err(SealError::Compress)?;
-        if decode_frame(frame, plain.len(), proof).is_err() || *proof != plain {
-            return Err(SealError::NotProved);
-        }
+        prove(frame, &plain, proof)?;
         let stored = self.encrypt(frame, plain).map_err(|e| SealError::Encrypt(e.to_string()))?;
         lock(&self.scratch).push(scratch);
         Ok(Sealed { name: Hash256::of(&stored.bytes), bytes: Bytes::from_owner(stored), plain_bytes })
@@ -209,6 +207,14 @@ impl Drop for Stored {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         lock(&self.home).push(bytes);
+    }
+}
+
+/// Decodes `frame` again into `proof`, and compares.
+fn prove(frame: &[u8], plain: &[u8], proof: &mut Vec<u8>) -> Result<(), SealError> {
+    match decode_frame(frame, plain.len(), proof) {
+        Ok(()) if proof == plain => Ok(()),
+        _ => Err(SealError::NotProved),
     }
 }
 
@@ -308,6 +314,44 @@ mod tests {
             assert_eq!(opener.open(&sealed.name(), sealed.bytes()).unwrap(), plain);
         }
         assert!(matches!(sealer.seal(&vec![0; MAX_PLAIN_BYTES + 1]), Err(SealError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn what_does_not_compress_fits_into_the_largest_object() {
+        assert_eq!((MAX_PLAIN_BYTES, MAX_STORED_BYTES), (4_194_304, 4_194_304 + 65_536 + 4096));
+        let (sealer, opener) = pair();
+        let mut noise = vec![0; MAX_PLAIN_BYTES];
+        getrandom::fill(&mut noise).unwrap();
+        let sealed = sealer.seal(&noise).unwrap();
+        assert!(sealed.bytes().len() > MAX_PLAIN_BYTES && sealed.bytes().len() as u64 <= MAX_STORED_BYTES);
+        assert_eq!(sealed.plain_bytes() as usize, MAX_PLAIN_BYTES);
+        assert_eq!(opener.open(&sealed.name(), sealed.bytes()).unwrap(), noise);
+    }
+
+    #[test]
+    fn a_frame_of_other_bytes_is_not_proved() {
+        let mut proof = Vec::new();
+        let frame = zstd::bulk::compress(b"payload", 1).unwrap();
+        assert!(prove(&frame, b"payload", &mut proof).is_ok());
+        for (frame, plain) in [(&frame[..], &b"paylord"[..]), (&frame[..], b"payload."), (&frame[1..], b"payload")] {
+            assert!(matches!(prove(frame, plain, &mut proof), Err(SealError::NotProved)));
+        }
+        // What the room for the proof still holds from the object before is no proof of this one.
+        proof = b"payload".to_vec();
+        assert!(matches!(prove(&frame[..4], b"payload", &mut proof), Err(SealError::NotProved)));
+    }
+
+    #[test]
+    fn a_buffer_goes_home_when_the_last_holder_lets_go() {
+        let (sealer, _) = pair();
+        assert!(sealer.buffer().capacity() >= STORED_BUFFER_BYTES, "sealing must not make it grow");
+        let sealed = sealer.seal(b"payload").unwrap();
+        let held = sealed.bytes().clone();
+        drop(sealed);
+        assert_eq!(lock(&sealer.buffers).len(), 0);
+        drop(held);
+        assert_eq!(lock(&sealer.buffers).len(), 1);
+        assert!(sealer.buffer().is_empty(), "and brings nothing along");
     }
 
     #[test]

@@ -196,7 +196,7 @@ async fn two_prunes_that_rely_on_each_other_do_not_both_go_on() {
 }
 
 /// A source that finds its own data unusual.
-struct Unusual;
+pub(super) struct Unusual;
 
 #[async_trait]
 impl Source for Unusual {

@@ -36,7 +36,7 @@ pub(super) async fn hash(world: &World, doc: &SnapshotDoc) -> Hash256 {
 }
 
 /// Six daily generations of two snapshots each.
-async fn twelve() -> (World, Vec<SnapshotDoc>) {
+pub(super) async fn twelve() -> (World, Vec<SnapshotDoc>) {
     let mut world = World::new().await;
     world.request.period = "1d".parse().unwrap();
     let mut docs = Vec::new();

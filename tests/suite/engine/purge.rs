@@ -434,6 +434,7 @@ async fn what_a_repair_moved_aside_goes_too() {
     let PurgeEnd::Deleted(purged) = purge(&world, dir.clone()).await else { panic!() };
     // With `deleting.json` and its signature. Fails where `purge` leaves `_damaged` alone.
     assert_eq!((purged.files, purged.older), (files + 2 + 2, false));
+    assert!((stored + 12..stored + 12 + 20_000).contains(&purged.bytes), "{} of {stored}", purged.bytes);
     assert!(!there(&copies[0]).await && !there(&copies[1]).await && there(&other).await);
     assert!(matches!(planned_purge(&world, dir.clone()).await.action, PurgeAction::Gone { .. }));
     // One that is found later is not gone.
@@ -445,19 +446,21 @@ async fn what_a_repair_moved_aside_goes_too() {
 
 #[tokio::test]
 async fn older_versions_that_stay_are_told() {
-    let (world, docs) = six_days().await;
-    let dir = docs[2].dir();
-    purge(&world, dir.clone()).await;
-    world.pass(TimeDelta::hours(24));
-    world.watch.keep_versions_below(dir.dir());
-    // Fails where `purge` does not ask the store.
-    assert!(matches!(purge(&world, dir.clone()).await, PurgeEnd::Deleted(Purged { older: true, .. })));
-    // So is it by every later call, until they are gone.
-    let again = planned_purge(&world, dir.clone()).await.action;
-    assert!(matches!(again, PurgeAction::Gone { older: true, .. }), "{again:?}");
-    world.watch.keep_versions_below(StorePath::new("elsewhere").unwrap());
-    let again = planned_purge(&world, dir).await.action;
-    assert!(matches!(again, PurgeAction::Gone { older: false, .. }), "{again:?}");
+    for below in [GenerationDir::dir, GenerationDir::objects] {
+        let (world, docs) = six_days().await;
+        let dir = docs[2].dir();
+        purge(&world, dir.clone()).await;
+        world.pass(TimeDelta::hours(24));
+        world.watch.keep_versions_below(below(&dir));
+        // Fails where `purge` does not ask the store, or not about an object: what leaked is in those.
+        assert!(matches!(purge(&world, dir.clone()).await, PurgeEnd::Deleted(Purged { older: true, .. })));
+        // So is it by every later call, until they are gone.
+        let again = planned_purge(&world, dir.clone()).await.action;
+        assert!(matches!(again, PurgeAction::Gone { older: true, .. }), "{again:?}");
+        world.watch.keep_versions_below(StorePath::new("elsewhere").unwrap());
+        let again = planned_purge(&world, dir).await.action;
+        assert!(matches!(again, PurgeAction::Gone { older: false, .. }), "{again:?}");
+    }
 }
 
 /// A dump that an operator brings.

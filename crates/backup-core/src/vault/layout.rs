@@ -37,7 +37,7 @@ impl Period {
     /// that not every source makes its full copy in the same night.
     pub fn first_day(self, at: DateTime<Utc>, source: &SourceName) -> NaiveDate {
         let hash = Hash256::of(source.as_str().as_bytes()).0;
-        let shift = i64::from(u16::from_be_bytes([hash[0], hash[1]])) % i64::from(self.0);
+        let shift = i64::from(u16::from_be_bytes([hash[0], hash[1]]));
         let day = at.date_naive();
         let since = day.signed_duration_since(NaiveDate::default()).num_days();
         let into = (since - shift).rem_euclid(i64::from(self.0));
@@ -430,6 +430,8 @@ mod tests {
             "20261121T020003Z-225000x-abcde9",
             "20261121T020003Z-r-abcde9",
             "20261121T020003Z-1r-abc",
+            "20261121T020003Z-1r-abcde99",
+            "20261121T020003Z-1r-abcdeF",
             "20261121T020003Z-1r-abcde9-odd",
             "20261121T020003Z-1r-abcde9-suspect-x",
             "20261121T020003Z-1r-abcde9-suspect-imported",
@@ -440,6 +442,8 @@ mod tests {
             "+20261121T020003Z-1r-abcde9",
             "2026 121T020003Z-1r-abcde9",
             "2026 1121T020003Z-1r-abcde9",
+            // A year of five digits would sort before all others.
+            "+120261121T020003Z-1r-abcde9",
         ] {
             assert!(bad.parse::<SnapshotId>().is_err(), "{bad}");
         }
@@ -450,8 +454,57 @@ mod tests {
             "2026- 1-21--7d--00112233",
             "002026-1-1--7d--00112233",
             "2026-11-21--7d--0011223g",
+            "2026-11-21--7d--0011223",
+            "2026-11-21--7d--001122334",
+            "2026-11-21--7d--00112233--x",
+            "+12026-11-21--7d--00112233",
         ] {
             assert!(bad.parse::<GenerationId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_grant_is_known_by_its_name() {
+        let id = GenerationId::new(NaiveDate::default(), Period(7), "age1x");
+        let dir = GenerationDir { stack: "shop".parse().unwrap(), source: "db".parse().unwrap(), id };
+        let grant = dir.grant("age1y");
+        assert!(dir.is_grant(&grant));
+        let is = |name: &str| dir.is_grant(&dir.file(&format!("grants/{name}")));
+        assert!(is("0123456789abcdef.json"));
+        for stranger in
+            ["0123456789abcde.json", "0123456789abcdeg.json", "0123456789ABCDEF.json", "0123456789abcdef", "a/b.json"]
+        {
+            assert!(!is(stranger), "{stranger}");
+        }
+        assert!(!dir.is_grant(&dir.file("0123456789abcdef.json")));
+        assert!(!dir.is_grant(&signature_of(&grant)));
+    }
+
+    #[test]
+    fn what_is_moved_aside_keeps_its_path_behind_the_instant() {
+        let (file, at) = (path("shop/db/x".to_owned()), "2026-11-21T02:00:03Z".parse().unwrap());
+        let place = |nth| damaged(&file, at, nth).unwrap().to_string();
+        assert_eq!(
+            [place(0), place(1)],
+            ["_damaged/20261121T020003Z/shop/db/x", "_damaged/20261121T020003Z-1/shop/db/x"]
+        );
+    }
+
+    #[test]
+    fn the_grid_of_periods_is_the_one_of_the_format() {
+        // FORMAT.md: s is the number in the first two bytes of the name's SHA-256, 31708 of `db` and 39848 of `uploads`.
+        let at: DateTime<Utc> = "2026-11-21T02:00:00Z".parse().unwrap();
+        for (source, period, first) in [
+            ("db", "1d", "2026-11-21"),
+            ("db", "7d", "2026-11-17"),
+            ("db", "14d", "2026-11-17"),
+            ("db", "28d", "2026-11-03"),
+            ("uploads", "7d", "2026-11-16"),
+            ("uploads", "14d", "2026-11-09"),
+            ("uploads", "28d", "2026-10-26"),
+        ] {
+            let found = period.parse::<Period>().unwrap().first_day(at, &source.parse().unwrap());
+            assert_eq!(found.to_string(), first, "{source} {period}");
         }
     }
 

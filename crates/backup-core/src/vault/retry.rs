@@ -213,6 +213,7 @@ impl Retry {
 #[cfg(test)]
 mod tests {
 
+    use std::collections::BTreeSet;
     use std::sync::Mutex;
 
     use super::*;
@@ -285,6 +286,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_pause_goes_beyond_the_total() {
+        let (mut retry, _) = quick(100);
+        (retry.policy.base, retry.policy.cap) = (Duration::from_hours(1), Duration::from_hours(1));
+        let begun = Instant::now();
+        let gave_up =
+            retry.run::<(), _, _, _>("x", |_| async { Err(Failure::Again(Said("busy".into()))) }).await.unwrap_err();
+        assert_eq!(gave_up.attempts, 1);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn the_total_deadline_cuts_an_attempt_short() {
+        let (mut retry, _) = quick(100);
+        retry.policy.attempt = Duration::from_hours(1);
+        let run = retry.run::<(), Said, _, _>("x", |_| std::future::pending());
+        let gave_up = tokio::time::timeout(Duration::from_secs(20), run).await.unwrap().unwrap_err();
+        assert_eq!(gave_up.attempts, 1);
+        assert!(gave_up.error.0.starts_with("no answer within"), "{}", gave_up.error);
+    }
+
+    #[tokio::test]
     async fn an_attempt_without_end_is_cut_off_and_counted() {
         let (retry, _) = quick(120);
         let gave_up = retry.run::<(), Said, _, _>("x", |_| std::future::pending()).await.unwrap_err();
@@ -349,6 +371,17 @@ mod tests {
             .await
             .unwrap_err();
         assert!(gave_up.attempts >= 2, "{gave_up:?}");
+    }
+
+    #[test]
+    fn jitter_is_splitmix64_within_its_bound() {
+        // The reference implementation's first numbers for this seed.
+        let jitter = Jitter::seeded(1_234_567);
+        let numbers: Vec<u64> = (0..3).map(|_| jitter.up_to(u64::MAX)).collect();
+        assert_eq!(numbers, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+        let seen: BTreeSet<u64> = (0..200).map(|_| jitter.up_to(4)).collect();
+        assert_eq!(seen, (0..=4).collect());
+        assert_eq!(jitter.up_to(0), 0);
     }
 
     #[test]

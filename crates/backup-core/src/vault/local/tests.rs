@@ -37,6 +37,15 @@ async fn files_and_folders_are_private_and_drafts_are_gone() {
 }
 
 #[tokio::test]
+async fn a_put_that_fails_leaves_no_draft() {
+    let (dir, store) = open();
+    store.put(&path("a"), Bytes::from_static(b"x"), PutMode::CreateOnly).await.unwrap();
+    // A file stands where a folder should.
+    store.put(&path("a/b"), Bytes::from_static(b"x"), PutMode::CreateOnly).await.unwrap_err();
+    assert_eq!(fs::read_dir(dir.path().join(".tmp")).unwrap().count(), 0);
+}
+
+#[tokio::test]
 async fn links_are_not_followed() {
     let (dir, store) = open();
     let outside = tempfile::tempdir().unwrap();
@@ -114,6 +123,18 @@ async fn a_barrier_survives_folders_that_were_only_seen_or_were_deleted_by_us() 
     store.delete(&path("new/deep/a")).await.unwrap();
     assert!(!dir.path().join("new").exists());
     store.sync().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deletion_does_not_make_the_loss_of_a_written_folder_pass_unseen() {
+    let (dir, store) = open();
+    for name in ["gen/a", "gen/b"] {
+        store.put(&path(name), Bytes::from_static(b"x"), PutMode::CreateOnly).await.unwrap();
+    }
+    store.delete(&path("gen/b")).await.unwrap();
+    fs::remove_dir_all(dir.path().join("gen")).unwrap();
+    let error = store.sync().await.unwrap_err();
+    assert!(matches!(error, StoreError::Failed { action: "sync", .. }), "{error}");
 }
 
 /// A store with one body in `gen`, and a barrier over it that is under way and waits for the sender.
@@ -202,6 +223,29 @@ fn every_folder_above_is_synced_too() {
 }
 
 #[tokio::test]
+async fn a_folder_is_shown_where_a_body_lies_below_it() {
+    let (dir, store) = open();
+    for folder in ["empty/deep", "full/deep"] {
+        fs::create_dir_all(dir.path().join(folder)).unwrap();
+    }
+    fs::write(dir.path().join("full/deep/body"), "x").unwrap();
+    assert_eq!(store.children(None).await.unwrap(), ["full"]);
+    assert_eq!(store.children(Some(&path("full"))).await.unwrap(), ["deep"]);
+    assert_eq!(store.children(Some(&path("empty"))).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_folders_of_listed_bodies_are_synced_too() {
+    let (dir, store) = open();
+    fs::create_dir_all(dir.path().join("a/gen")).unwrap();
+    fs::create_dir(dir.path().join("empty")).unwrap();
+    fs::write(dir.path().join("a/gen/body"), "x").unwrap();
+    assert_eq!(store.list(None).await.unwrap().len(), 1);
+    let seen: Vec<_> = lock(&store.inner.touched).seen.iter().cloned().collect();
+    assert_eq!(seen, ["", "a", "a/gen"]);
+}
+
+#[tokio::test]
 async fn replacing_makes_a_new_file_so_a_reader_keeps_the_old_one() {
     let (dir, store) = open();
     store.put(&path("a"), Bytes::from_static(b"old"), PutMode::Replace).await.unwrap();
@@ -232,9 +276,11 @@ async fn writers_and_deleters_of_one_folder_do_not_trip_over_each_other() {
 
 #[tokio::test]
 async fn free_space_is_the_file_systems() {
-    let (_dir, store) = open();
+    let (dir, store) = open();
+    assert_eq!(store.describe(), dir.path().display().to_string());
     let space = store.free_space().await.unwrap();
     assert!(space.free_bytes > 0 && space.free_bytes <= space.total_bytes, "{space:?}");
+    assert!(space.total_bytes > 1 << 20, "bytes, not blocks: {space:?}");
 }
 
 #[test]
@@ -245,4 +291,11 @@ fn system_errors_get_their_kind() {
     assert!(matches!(kind(Errno::ACCESS), StoreError::Denied { .. }));
     assert!(matches!(kind(Errno::ROFS), StoreError::Denied { .. }));
     assert!(matches!(kind(Errno::IO), StoreError::Failed { attempts: 1, .. }));
+    // A link, or what is no file: only for who reads is it a body that nobody gets.
+    assert!(matches!(kind(Errno::LOOP), StoreError::Failed { .. }));
+    let reading = |errno: Errno| refusal(Path::new("/v"), "read", "a", &errno.into());
+    assert!(matches!(reading(Errno::LOOP), StoreError::Unusable { .. }));
+    assert!(matches!(reading(Errno::IO), StoreError::Failed { .. }));
+    assert!(matches!(reading(Errno::ACCESS), StoreError::Denied { .. }));
+    assert!(reading(Errno::IO).to_string().contains("/v"), "an error names its store");
 }

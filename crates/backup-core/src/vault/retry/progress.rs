@@ -140,8 +140,10 @@ mod tests {
         let (progress, started) = (Progress::default(), Instant::now());
         let seconds = |limit: Limit| (limit.at - started).as_secs();
         assert_eq!(seconds(progress.limit(&POLICY, started)), 10, "nothing is known yet");
+        assert_eq!(progress.limit(&POLICY, started).silence, None, "and nothing has begun to move");
         progress.expect(64 << 20);
-        assert_eq!(seconds(progress.limit(&POLICY, started)), 10, "and nothing has moved");
+        let limit = progress.limit(&POLICY, started);
+        assert_eq!((seconds(limit), limit.silence), (10, None), "and nothing has moved");
         let after = |seconds| started + Duration::from_secs(seconds);
         progress.sent_at(1 << 20, after(8));
         let limit = progress.limit(&POLICY, started);
@@ -160,6 +162,29 @@ mod tests {
     }
 
     #[test]
+    fn whoever_tells_of_bytes_tells_when() {
+        let (progress, started) = (Progress::default(), Instant::now());
+        progress.expect(64 << 20);
+        progress.sent(1 << 20);
+        assert_eq!(progress.limit(&POLICY, started).silence, Some(Duration::from_secs(11)));
+        progress.received();
+        assert_eq!(progress.limit(&POLICY, started).silence, Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn what_was_taken_at_once_is_no_silence() {
+        let (progress, started) = (Progress::default(), Instant::now());
+        progress.expect(2 << 20);
+        progress.sent_at(2 << 20, started);
+        let limit = progress.limit(&POLICY, started);
+        assert_eq!((limit.at - started, limit.silence), (Duration::from_secs(12), None));
+        // Together with the next it is more, and each counts.
+        progress.expect(1 << 20);
+        progress.sent_at(1 << 20, started);
+        assert_eq!((progress.limit(&POLICY, started).at - started).as_secs(), 13);
+    }
+
+    #[test]
     fn a_large_body_over_a_slow_line_has_time_enough() {
         let policy = RetryPolicy::default();
         // 64 MiB at 2 MB/s are 34 s; with eight at once on the same line, 270 s.
@@ -167,6 +192,8 @@ mod tests {
         // Two whole attempts at the slowest rate fit into a call.
         let (attempt, moving) = (policy.attempt, policy.time_for(64 << 20));
         assert!(policy.total + moving * RetryPolicy::WHOLE_ATTEMPTS >= (attempt + moving) * 2);
-        assert_eq!(RetryPolicy { bytes_per_second: 0, ..policy }.time_for(u64::MAX), LONGEST);
+        let slowest = RetryPolicy { bytes_per_second: 0, ..policy };
+        assert_eq!(slowest.time_for(u64::MAX), Duration::from_hours(7 * 24));
+        assert_eq!((slowest.time_for(3), policy.time_for(64 << 10)), (Duration::from_secs(3), Duration::from_secs(1)));
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod prune;
 mod prune_now;
 mod prune_rules;
 mod purge;
+mod remembered;
 mod repair;
 mod replicate;
 mod site;

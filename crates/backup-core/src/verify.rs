@@ -29,7 +29,7 @@ use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
 
-pub(crate) use chain::{Chains, chains};
+pub(crate) use chain::{Chains, Link, chains, links};
 pub use chain::{Fork, forks_of};
 pub use pace::{Bad, Coverage, Pace, Reads};
 
@@ -341,7 +341,7 @@ pub async fn verify_at(
             }
         }
         let removed = crate::prune::history::removed(vault, signers, stack, source).await?;
-        let Chains { broken, forks } = chains(&documents, &removed, &accepted);
+        let Chains { broken, forks } = chains(&links(&documents), &removed, &accepted);
         verified.chain.extend(broken.into_iter().map(|open| open.text));
         verified.forks = forks;
     }

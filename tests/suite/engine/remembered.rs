@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use backup_core::mark;
 use backup_core::prune::history::{Memory, Noted, Reading, look};
+use backup_core::prune::{Action, PrunePlan, PruneRequest, Waiver, apply, plan_of};
 use backup_core::signature::Signers;
-use backup_core::vault::document::SnapshotDoc;
+use backup_core::vault::document::{MarkKind, PruneStage, SnapshotDoc};
 use backup_core::vault::layout::{GenerationDir, GenerationId, signature_of};
+use backup_core::vault::store::StorePath;
 use chrono::{DateTime, TimeDelta, Utc};
 use retention::History;
 
-use super::prune::{day, six_days};
-use super::world::{World, host_key};
+use super::prune::{day, request, six_days};
+use super::world::{Script, World, forgeries, host_key};
 
 type Known = HashMap<GenerationId, Noted>;
 
@@ -51,6 +54,19 @@ async fn remembered() -> (World, Vec<SnapshotDoc>, Known) {
     read(&world, &mut known).await;
     assert_eq!(known.len(), 6);
     (world, docs, known)
+}
+
+async fn plan_with(world: &World, known: &mut Known, request: &PruneRequest) -> PrunePlan {
+    let (reading, now) = read_by(world, &world.signers, &request.damaged, known).await;
+    plan_of(&world.vault, &world.signers, request, &Waiver::default(), (&reading, now)).await.unwrap()
+}
+
+/// The plan from memory, which is also the one from a reading of everything.
+async fn same_plan(world: &World, known: &mut Known, request: &PruneRequest) -> PrunePlan {
+    let fresh = plan_with(world, &mut Known::new(), request).await;
+    let plan = plan_with(world, known, request).await;
+    assert_eq!(format!("{plan:#?}"), format!("{fresh:#?}"));
+    plan
 }
 
 #[tokio::test]
@@ -159,6 +175,83 @@ async fn what_is_known_to_be_damaged_is_not_whole_and_not_remembered_as_whole() 
     }
     // Repaired since: nothing of it was remembered.
     assert!(history(&read(&world, &mut known).await.0).stamps.iter().all(|stamp| stamp.complete));
+}
+
+#[tokio::test]
+async fn the_plan_from_memory_is_the_plan_from_everything() {
+    let (world, mut docs, mut known) = remembered().await;
+    let mark_as = async |doc: &SnapshotDoc, kind: MarkKind| {
+        let signed = world.vault.get_signed(&doc.dir().snapshot(&doc.id, ".json"), &world.signers).await.unwrap();
+        mark::set(&world.vault, (&world.key, &world.signers), &signed, kind, (world.host.now(), "t")).await.unwrap();
+    };
+    let plan = same_plan(&world, &mut known, &request(&world)).await;
+    let announces = |plan: &PrunePlan| plan.steps.iter().filter(|step| step.action == Action::Announce).count();
+    assert!(announces(&plan) == 3 && !plan.deletes());
+    // A hole in the chain, and no hole any more.
+    let hole = [".json", ".json.sig"].map(|suffix| docs[4].dir().snapshot(&docs[4].id, suffix));
+    let now = world.store.now();
+    for path in &hole {
+        let body = world.body(path).await;
+        world.set(path, None).await;
+        assert_ne!(same_plan(&world, &mut known, &request(&world)).await.frozen, []);
+        world.store.set(docs[4].instant);
+        world.set(path, Some(body)).await;
+        world.store.set(now);
+    }
+    assert_eq!(announces(&same_plan(&world, &mut known, &request(&world)).await), 3);
+    // Pins and other marks, promises and marks of other vaults.
+    mark_as(&docs[0], MarkKind::Pin).await;
+    mark_as(&docs[5], MarkKind::Checked).await;
+    assert_eq!(announces(&same_plan(&world, &mut known, &request(&world)).await), 2);
+    let elsewhere = PruneRequest { promised_elsewhere: [docs[1].id.to_string()].into(), ..request(&world) };
+    assert_eq!(announces(&same_plan(&world, &mut known, &elsewhere).await), 1);
+    let body = world.body(&docs[2].dir().snapshot(&docs[2].id, ".json")).await;
+    let pinned = (backup_core::id::Hash256::of(&body), MarkKind::Pin.word());
+    let others = PruneRequest { marks: BTreeSet::from([pinned]), ..elsewhere };
+    assert_eq!(announces(&same_plan(&world, &mut known, &others).await), 0);
+    // What somebody without a key put there: documents, announcements, a pin.
+    let strange = StorePath::new(format!("{}/x{}", docs[3].dir().snapshots(), ".json")).unwrap();
+    world.set(&strange, Some(b"{}".to_vec())).await;
+    for (path, body) in forgeries(&docs[4], PruneStage::Expired, &host_key(77)).remove(0) {
+        world.set(&path, Some(body)).await;
+    }
+    let copied = docs[1].dir().snapshot(&docs[2].id, ".json");
+    world.set(&copied, Some(body)).await;
+    let pin = backup_core::vault::layout::mark(&docs[3].stack, &docs[3].source, &docs[3].id, MarkKind::Pin);
+    world.set(&pin, Some(b"{}".to_vec())).await;
+    let plan = same_plan(&world, &mut known, &request(&world)).await;
+    assert!(plan.foreign.len() >= 2, "{:?}", plan.foreign);
+    for path in [copied, strange] {
+        world.set(&path, None).await;
+    }
+    // Both runs of a deletion.
+    let plan = same_plan(&world, &mut known, &request(&world)).await;
+    apply(&world.vault, &world.key, &plan).await.unwrap();
+    docs.push(day(&world, 7).await);
+    let plan = same_plan(&world, &mut known, &request(&world)).await;
+    assert!(plan.deletes(), "{:?}", plan.steps);
+    apply(&world.vault, &world.key, &plan).await.unwrap();
+    let plan = same_plan(&world, &mut known, &request(&world)).await;
+    assert_eq!(plan.frozen, [], "receipts account for what is gone");
+    // A purge that was announced: its snapshots take nobody's place.
+    let wanted = backup_core::prune::purge::PurgeRequest {
+        dir: docs[4].dir(),
+        reason: "leaked".to_owned(),
+        even_newest: false,
+        tool: "backup 0".to_owned(),
+    };
+    let purge = backup_core::prune::purge::plan(&world.vault, &world.signers, &wanted).await.unwrap();
+    backup_core::prune::purge::apply(&world.vault, &world.key, &purge).await.unwrap();
+    assert!(world.vault.exists(&docs[4].dir().file("expired.json")).await.unwrap());
+    world.pass(TimeDelta::minutes(2));
+    for _ in 0..2 {
+        same_plan(&world, &mut known, &request(&world)).await;
+    }
+    let stamps = history(&read(&world, &mut known).await.0).stamps;
+    let purged = stamps.iter().find(|stamp| stamp.id == docs[4].id.as_str()).unwrap();
+    assert!(!purged.complete);
+    world.run(&Script::noise(10, 9)).await.unwrap();
+    same_plan(&world, &mut known, &request(&world)).await;
 }
 
 #[tokio::test]

@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(state.readings(&one, &docs).await.unwrap(), HashMap::new(), "another source was not read");
         let other = State::open(folder.path(), &"t".parse().unwrap()).await.unwrap();
         assert_eq!(other.readings(&one, &db).await.unwrap(), HashMap::new(), "another stack was not read");
-        state.set_readings(&one, &db, &[], &[new.clone()]).await.unwrap();
+        state.set_readings(&one, &db, &[], std::slice::from_ref(&new)).await.unwrap();
         assert_eq!(state.readings(&one, &db).await.unwrap(), HashMap::from([(new.id.clone(), b)]));
         sqlx::query("UPDATE reading SET snapshots = '[{}]'").execute(&state.pool).await.unwrap();
         assert_eq!(state.readings(&one, &db).await.unwrap(), HashMap::new(), "what cannot be read is lost");

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 
 use backup_core::id::Hash256;
 use backup_core::signature::Namespace;
+use backup_core::state::State;
 use backup_core::vault::document::{ExpiredDoc, ReceiptDoc, SnapshotDoc};
+use backup_core::vault::layout::GenerationDir;
 use backup_core::vault::store::Store;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -401,4 +403,42 @@ async fn what_was_purged_in_one_vault_goes_from_none_to_none() {
     assert!(told.code == 3 && told.err.contains("was purged in vault `local`"), "{told:?}");
     // Fails without `leave_purged` in the survey.
     assert_eq!(scene.left("third"), [0, 1, 2, 3, 5], "{told:?}");
+}
+
+#[tokio::test]
+async fn what_goes_for_good_is_not_decided_from_memory() {
+    let scene = Scene::new().await;
+    scene.host.good(&["run"]);
+    scene.host.good(&["prune", "--apply", "--vault", "local"]);
+    for at in scene.closed() {
+        scene.age("local", at);
+    }
+    scene.host.good(&["run"]);
+    let (hole, after) = (&scene.docs[4], &scene.docs[5]);
+    for suffix in ["json", "json.sig", "inventory.zst"] {
+        fs::remove_file(scene.folder("local", 4).join(format!("snapshots/{}.{suffix}", hole.id))).unwrap();
+    }
+    let plan = |json: &serde_json::Value| {
+        let plan = json["plans"].as_array().unwrap().iter().find(|plan| plan["vault"] == "local").unwrap().clone();
+        (plan["frozen"].as_array().unwrap().len(), plan["generations"][0]["action"].as_str().unwrap().to_owned())
+    };
+    let dry = || plan(&scene.host.good(&["prune", "--json"]).json());
+    assert_eq!(dry().0, 2, "the chain is open, and a day longer than the window is empty");
+    // A memory that is wrong: there the chain closes over the hole, which is no longer than the window.
+    let id = Hash256::of(b"local").to_string()[..32].parse().unwrap();
+    let state = State::open(&scene.host.path("state"), &"shop".parse().unwrap()).await.unwrap();
+    let known = state.readings(&id, &after.source).await.unwrap();
+    let mut noted = known[&after.generation].clone();
+    noted.snapshots[0].previous = hole.previous;
+    noted.snapshots[0].instant -= TimeDelta::minutes(30);
+    assert_ne!(noted, known[&after.generation]);
+    let there: Vec<_> = known.keys().map(|id| GenerationDir { id: id.clone(), ..after.dir() }).collect();
+    state.set_readings(&id, &after.source, &[(after.generation.clone(), noted)], &there).await.unwrap();
+    drop(state);
+    // Fails where nothing is remembered.
+    assert_eq!(dry(), (0, "delete".to_owned()));
+    // Fails where a deletion is planned as a dry run is.
+    let json = scene.host.good(&["prune", "--apply", "--json"]).json();
+    assert_eq!(plan(&json), (2, "withdraw".to_owned()), "{json:#}");
+    assert_eq!(scene.left("local"), [0, 1, 2, 3, 5]);
 }

@@ -22,6 +22,7 @@ mod prune_answers;
 mod prune_now;
 mod prune_rules;
 mod purge;
+mod remembered;
 mod repair;
 mod replicate;
 mod site;

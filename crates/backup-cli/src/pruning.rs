@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::config::{self, Keep, Step};
 use backup_core::id::SourceName;
-use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, Waiver, Witness, elsewhere, history};
-use backup_core::signature::HostKey;
-use backup_core::vault::Vault;
+use backup_core::prune::history::{self, Memory, Reading};
+use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, Waiver, Witness, elsewhere};
+use backup_core::signature::{HostKey, Signers};
+use backup_core::state::{State, StateError};
 use backup_core::vault::layout::GenerationDir;
+use backup_core::vault::{Vault, VaultError};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use retention::{History, Policy, Span};
@@ -161,35 +163,21 @@ pub(crate) async fn prune_as_if(
 ) -> Result<Vec<Pruning>, CliError> {
     let signers = session.signers()?;
     let mut known: BTreeMap<&str, BTreeSet<(GenerationDir, String)>> = BTreeMap::new();
+    let mut state = None;
     if session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists()) {
-        let state = session.state().await?;
+        let open = session.state().await?;
         for vault in vaults {
-            known.insert(vault.name(), state.damaged(vault.id()).await?);
+            known.insert(vault.name(), open.damaged(vault.id()).await?);
         }
+        state = Some(open);
     }
     let none = BTreeSet::new();
     let damaged = |vault: &Vault| known.get(vault.name()).unwrap_or(&none);
+    let eyes = Eyes { session, vaults, signers: &signers, damaged: &damaged, also };
     let mut all = Vec::new();
     for source in sources {
-        let mut seen: BTreeMap<&str, History> = BTreeMap::new();
-        // A pin in one vault protects in all, also before it was replicated.
-        let mut marks = also.clone();
-        for vault in vaults {
-            // A vault that cannot be read holds nothing; if it is to be pruned itself, the plan meets the same error.
-            let found = history::read(
-                vault,
-                &signers,
-                (session.stack(), &source.name),
-                &BTreeSet::new(),
-                &BTreeSet::new(),
-                damaged(vault),
-            )
-            .await;
-            if let Ok(read) = found {
-                marks.extend(read.marks);
-                seen.insert(vault.name(), read.history);
-            }
-        }
+        let mut round = eyes.look(source, state.as_ref()).await;
+        let mut is_remembered = state.is_some();
         for vault in vaults.iter().filter(|vault| acts(vault.name())) {
             let keep = session.config.vault(vault.name()).and_then(|vault| vault.keep);
             let mut pruning = Pruning {
@@ -201,30 +189,24 @@ pub(crate) async fn prune_as_if(
                 error: None,
             };
             if let Some(keep) = keep {
-                let now = session.cx.clock.now();
-                let named = |other: &config::Vault| waiver.without.contains(&other.name);
-                let others = session.config.vaults.iter().filter(|other| other.name != vault.name() && !named(other));
-                let request = PruneRequest {
-                    stack: session.stack().clone(),
-                    source: source.name.clone(),
-                    policy: policy(&keep, source.generation),
-                    timezone: session.config.timezone,
-                    host_now: now,
-                    promised_elsewhere: promised(others, source, &seen, now, session.config.timezone),
-                    marks: marks.clone(),
-                    damaged: damaged(vault).clone(),
-                    tool: TOOL.to_owned(),
-                };
+                let mut plan = eyes.plan(&round, vault, source, &keep, waiver).await;
+                // What is deleted for good is decided by what lies there now, not by what was remembered or read before the last
+                // vault was pruned, which may have taken hours.
+                if key.is_some() && plan.as_ref().is_ok_and(PrunePlan::deletes) && (is_remembered || round.is_old) {
+                    (round, is_remembered) = (eyes.look(source, None).await, false);
+                    plan = eyes.plan(&round, vault, source, &keep, waiver).await;
+                }
                 let beside = vaults.iter().filter(|other| other.id() != vault.id());
                 let witnesses: Vec<Witness<'_>> =
                     beside.map(|other| Witness { vault: other, damaged: damaged(other) }).collect();
-                match prune::plan_waiving(vault, &signers, &request, waiver).await {
+                match plan {
                     Ok(plan) => {
                         if let Some(key) = key {
                             match prune::apply_beside(vault, key, &plan, &witnesses).await {
                                 Ok(done) => pruning.done = done,
                                 Err(error) => pruning.error = Some(error.into()),
                             }
+                            round.is_old = true;
                         }
                         pruning.plan = Some(plan);
                     }
@@ -235,6 +217,111 @@ pub(crate) async fn prune_as_if(
         }
     }
     Ok(all)
+}
+
+/// Whoever plans: what it asks, and by whose word.
+struct Eyes<'a> {
+    session: &'a Session<'a>,
+    vaults: &'a [Vault],
+    signers: &'a Signers,
+    damaged: &'a (dyn Fn(&Vault) -> &'a BTreeSet<(GenerationDir, String)> + Sync),
+    also: &'a BTreeSet<history::Fact>,
+}
+
+/// When a vault was read: by the store's clock and by this host's. A plan compares the two, so both are of one instant.
+#[derive(Clone, Copy)]
+struct Instants {
+    store: DateTime<Utc>,
+    host: DateTime<Utc>,
+}
+
+/// What all vaults that answered show of one source.
+struct Round<'a> {
+    readings: BTreeMap<&'a str, (Instants, Reading)>,
+    /// Each as it stands alone.
+    seen: BTreeMap<&'a str, History>,
+    /// A pin in one vault protects in all, also before it was replicated.
+    marks: BTreeSet<history::Fact>,
+    /// Something was done since.
+    is_old: bool,
+}
+
+impl<'a> Eyes<'a> {
+    /// Reads every vault once. With `state`, what did not change since it was last read is not opened again. A vault that cannot be
+    /// read holds nothing.
+    async fn look(&self, source: &config::Source, state: Option<&State>) -> Round<'a> {
+        let mut round =
+            Round { readings: BTreeMap::new(), seen: BTreeMap::new(), marks: self.also.clone(), is_old: false };
+        for vault in self.vaults {
+            let Ok((at, reading)) = self.read(vault, source, state).await else { continue };
+            round.marks.extend(reading.facts());
+            round.seen.insert(vault.name(), reading.history(&BTreeSet::new(), &BTreeSet::new()));
+            round.readings.insert(vault.name(), (at, reading));
+        }
+        round
+    }
+
+    async fn read(
+        &self,
+        vault: &Vault,
+        source: &config::Source,
+        state: Option<&State>,
+    ) -> Result<(Instants, Reading), VaultError> {
+        let at = Instants { store: vault.now().await?, host: self.session.cx.clock.now() };
+        // A memory that fails is one that was lost.
+        let memory = match state {
+            Some(state) => match state.readings(vault.id(), &source.name).await {
+                Ok(generations) => Some(Memory { now: at.store, generations }),
+                Err(error) => {
+                    self.forgets(&error);
+                    None
+                }
+            },
+            None => None,
+        };
+        let whose = (self.session.stack(), &source.name);
+        let reading = history::look(vault, self.signers, whose, (self.damaged)(vault), memory.as_ref()).await?;
+        if let (Some(state), Some(_)) = (state, &memory) {
+            let set = state.set_readings(vault.id(), &source.name, reading.noted(), &reading.dirs()).await;
+            let _ = set.inspect_err(|error| self.forgets(error));
+        }
+        Ok((at, reading))
+    }
+
+    fn forgets(&self, error: &StateError) {
+        let error = CliError::caused(Exit::Failed, "what was read of a vault is not remembered", error);
+        self.session.cx.printer.detail(error.message());
+    }
+
+    async fn plan(
+        &self,
+        round: &Round<'_>,
+        vault: &Vault,
+        source: &config::Source,
+        keep: &Keep,
+        waiver: &Waiver,
+    ) -> Result<PrunePlan, VaultError> {
+        let config = &self.session.config;
+        let now = self.session.cx.clock.now();
+        let named = |other: &config::Vault| waiver.without.contains(&other.name);
+        let others = config.vaults.iter().filter(|other| other.name != vault.name() && !named(other));
+        let request = PruneRequest {
+            stack: self.session.stack().clone(),
+            source: source.name.clone(),
+            policy: policy(keep, source.generation),
+            timezone: config.timezone,
+            host_now: round.readings.get(vault.name()).map_or(now, |(at, _)| at.host),
+            promised_elsewhere: promised(others, source, &round.seen, now, config.timezone),
+            marks: round.marks.clone(),
+            damaged: (self.damaged)(vault).clone(),
+            tool: TOOL.to_owned(),
+        };
+        match round.readings.get(vault.name()) {
+            Some((at, reading)) => prune::plan_of(vault, self.signers, &request, waiver, (reading, at.store)).await,
+            // It failed; whoever is to prune it meets the error.
+            None => prune::plan_waiving(vault, self.signers, &request, waiver).await,
+        }
+    }
 }
 
 /// Prunes as a step of a run: the job's `sources`, in the vaults that it fills (`own`). The others are read only: what they

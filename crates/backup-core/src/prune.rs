@@ -37,14 +37,14 @@ use crate::id::{SourceName, StackName, VaultId};
 use crate::signature::Signers;
 use crate::vault::document::{ExpiredDoc, Grounds};
 use crate::vault::layout::{GenerationDir, SnapshotId};
-use crate::vault::store::Entry;
 use crate::vault::{Vault, VaultError};
 use crate::words::plain;
 use announced::Announced;
-use history::Fact;
+use history::{Fact, Folder, Reading};
 
 pub use apply::{Done, Undone, apply, apply_beside, undo};
 pub use holder::Witness;
+pub use notice::pending;
 
 /// Least time between announcing and deleting, by the store's clock.
 pub const GRACE: TimeDelta = TimeDelta::hours(24);
@@ -161,6 +161,13 @@ impl PrunePlan {
     pub fn without(&self) -> &[String] {
         &self.waiver.without
     }
+
+    /// Whether carrying it out takes anything away for good. Such a plan is made from a reading that remembers nothing, see
+    /// [`history::look`].
+    pub fn deletes(&self) -> bool {
+        let goes = |step: &Step| matches!(step.action, Action::Delete | Action::Hurry { .. } | Action::Resume);
+        self.steps.iter().any(goes)
+    }
 }
 
 /// Makes the plan. Reads only.
@@ -176,32 +183,39 @@ pub async fn plan_waiving(
     waiver: &Waiver,
 ) -> Result<PrunePlan, VaultError> {
     let now = vault.now().await?;
-    let seen = history::read(
-        vault,
-        signers,
-        (&request.stack, &request.source),
-        &request.promised_elsewhere,
-        &request.marks,
-        &request.damaged,
-    )
-    .await?;
+    let whose = (&request.stack, &request.source);
+    let reading = history::look(vault, signers, whose, &request.damaged, None).await?;
+    plan_of(vault, signers, request, waiver, (&reading, now)).await
+}
+
+/// Makes the plan from what was read of the vault, by its clock when the reading began. What is `damaged` must have been known to
+/// the reading. Asks the vault for locks only.
+pub async fn plan_of(
+    vault: &Vault,
+    signers: &Signers,
+    request: &PruneRequest,
+    waiver: &Waiver,
+    (reading, now): (&Reading, DateTime<Utc>),
+) -> Result<PrunePlan, VaultError> {
+    let history = reading.history(&request.promised_elsewhere, &request.marks);
     let clocks = Clocks { store: now, host: request.host_now };
-    let plan = retention::plan(&request.policy, &seen.history, clocks, request.timezone);
-    let (mut steps, mut foreign, mut locks) = (Vec::new(), seen.foreign, Vec::new());
-    for dir in seen.generations {
+    let plan = retention::plan(&request.policy, &history, clocks, request.timezone);
+    let (mut steps, mut foreign, mut locks) = (Vec::new(), reading.foreign(), Vec::new());
+    for folder in &reading.generations {
+        let dir = &folder.dir;
         let decision = plan.generations.iter().find(|decision| decision.id == dir.id.as_str());
         let snapshots = plan.snapshots.iter().filter(|snapshot| snapshot.generation == dir.id.as_str());
-        let files = vault.list(&dir.dir()).await?;
-        let found = announced::find(vault, signers, &dir, &files, now).await?;
+        let found = announced::judge(dir, &folder.notices, &folder.files, now);
         foreign.extend(found.foreign.iter().cloned());
         let scene = Scene {
             delete: decision.is_some_and(|decision| decision.delete),
-            listed: delete::snapshots(&dir, &files),
             snapshots: snapshots.filter_map(|one| Some((one.id.parse().ok()?, one.text()))).collect(),
-            receipted: |doc: &ExpiredDoc| seen.receipts.iter().any(|one| one.generation == dir.id && one.at >= doc.at),
-            files: &files,
+            receipted: |doc: &ExpiredDoc| {
+                reading.receipts.iter().any(|one| one.generation == dir.id && one.at >= doc.at)
+            },
+            folder,
             here: vault.id(),
-            newest: seen.newest.as_ref(),
+            newest: reading.newest(),
             hurry: waiver.now,
             promised: {
                 let kept = plan.snapshots.iter().filter(|one| one.generation == dir.id.as_str() && one.keep);
@@ -211,37 +225,39 @@ pub async fn plan_waiving(
             without: &waiver.without,
             now,
         };
-        let (action, begun, snapshots) = scene.judge(&dir, found);
+        let (action, begun, snapshots) = scene.judge(found);
         let action = match action {
-            Action::Delete | Action::Hurry { .. } | Action::Resume => match locked::reason(vault, &files, now).await? {
-                Some(reason) => {
-                    locks.push(format!("generation {}: {reason}", dir.id));
-                    Action::Wait { reason }
+            Action::Delete | Action::Hurry { .. } | Action::Resume if vault.locks() => {
+                match locked::reason(vault, &vault.list(&dir.dir()).await?, now).await? {
+                    Some(reason) => {
+                        locks.push(format!("generation {}: {reason}", dir.id));
+                        Action::Wait { reason }
+                    }
+                    None => action,
                 }
-                None => action,
-            },
+            }
             other => other,
         };
         let reason =
             decision.map_or_else(|| "keep: it is not understood".to_owned(), retention::GenerationDecision::text);
-        steps.push(Step { dir, action, reason, snapshots, begun });
+        steps.push(Step { dir: dir.clone(), action, reason, snapshots, begun });
     }
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
     let (request, waiver, signers) = (request.clone(), waiver.clone(), signers.clone());
-    Ok(PrunePlan { frozen, steps, foreign, locked: locks, at: now, newest: seen.newest, request, waiver, signers })
+    let newest = reading.newest().cloned();
+    Ok(PrunePlan { frozen, steps, foreign, locked: locks, at: now, newest, request, waiver, signers })
 }
 
 /// What decides about one generation, beside what was announced.
 struct Scene<'a, R: Fn(&ExpiredDoc) -> bool> {
     /// The rules let it go.
     delete: bool,
-    /// Snapshots by name.
-    listed: Vec<SnapshotId>,
     /// Snapshots that are believed, with the decisions on them.
     snapshots: Vec<(SnapshotId, String)>,
     /// Whether a deletion got so far that its receipt was put.
     receipted: R,
-    files: &'a [Entry],
+    /// What lies there.
+    folder: &'a Folder,
     /// The vault.
     here: &'a VaultId,
     newest: Option<&'a SnapshotId>,
@@ -255,41 +271,42 @@ struct Scene<'a, R: Fn(&ExpiredDoc) -> bool> {
 
 impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
     /// What will be done, the deletion that it goes on with, and the snapshots with the decisions on them.
-    fn judge(self, dir: &GenerationDir, found: announced::Found) -> (Action, Option<Begun>, Vec<(SnapshotId, String)>) {
+    fn judge(self, found: announced::Found) -> (Action, Option<Begun>, Vec<(SnapshotId, String)>) {
         if let Some(reason) = found.purge() {
             let reason = format!("it is being purged ({reason}): `backup purge` goes on with it or takes it back");
             return (Action::Wait { reason }, None, self.snapshots);
         }
         let announced = found.expired.as_ref();
+        let Folder { dir, files, objects, listed, .. } = self.folder;
         let action = match found.deleting {
             Some(begun) => {
                 // Snapshots go before their objects: one that is still listed is whole, and may have become wanted (a pin,
                 // a commit in the last moment, an old document that was put back).
                 let named: BTreeSet<&SnapshotId> = begun.snapshots.iter().map(|(id, _)| id).collect();
-                let wanted = !self.delete || !self.listed.iter().all(|id| named.contains(id));
+                let wanted = !self.delete || !listed.iter().all(|id| named.contains(id));
                 let receipted = (self.receipted)(&begun);
                 // One that began before its day was over had been seen in another vault, if it got as far as its receipt.
                 // A document that names this vault as the holder is another vault's: it was copied here.
                 let elsewhere = begun.grounds.now.as_ref().is_some_and(|holder| holder.vault != *self.here);
                 let hurried = elsewhere && receipted;
-                let in_time = hurried || announced.is_some_and(|announced| announced.covers(&self.listed, self.now));
-                if !self.listed.is_empty() && (wanted || !in_time) {
+                let in_time = hurried || announced.is_some_and(|announced| announced.covers(listed, self.now));
+                if !listed.is_empty() && (wanted || !in_time) {
                     Action::Withdraw
                 } else {
                     // What is being deleted was named when it began; what is still listed may be less.
                     return (Action::Resume, Some(Begun { grounds: begun.grounds, receipted }), begun.snapshots);
                 }
             }
-            None if delete::is_swept(dir, self.files) => Action::Sweep,
+            None if objects.count == 0 && delete::is_swept(dir, files) => Action::Sweep,
             None if found.replayed => Action::Withdraw,
             // Objects without a snapshot may be those of a replicator that is still at work.
-            None if self.snapshots.is_empty() && self.delete && is_fresh(self.files, self.now) => Action::Keep,
-            None => self.action(dir, announced),
+            None if self.snapshots.is_empty() && self.delete && is_fresh(self.folder, self.now) => Action::Keep,
+            None => self.action(announced),
         };
         (action, None, self.snapshots)
     }
 
-    fn action(&self, dir: &GenerationDir, announced: Option<&Announced>) -> Action {
+    fn action(&self, announced: Option<&Announced>) -> Action {
         let Some(announced) = announced else { return if self.delete { Action::Announce } else { Action::Keep } };
         let found: BTreeSet<&SnapshotId> = self.snapshots.iter().map(|(id, _)| id).collect();
         let lacking: Vec<&str> =
@@ -317,14 +334,14 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
             return Action::Wait { reason: format!("announced; waits for a snapshot newer than {before}") };
         }
         if self.now < until {
-            let (objects, bytes) = delete::objects(dir, self.files);
-            return Action::Hurry { until, objects, bytes };
+            let history::Objects { count, bytes, .. } = self.folder.objects;
+            return Action::Hurry { until, objects: count, bytes };
         }
         Action::Delete
     }
 }
 
 /// Whether anything in a generation is younger than three days.
-fn is_fresh(files: &[Entry], now: DateTime<Utc>) -> bool {
-    files.iter().map(|entry| entry.modified).max().is_some_and(|newest| now - newest < TimeDelta::days(3))
+fn is_fresh(folder: &Folder, now: DateTime<Utc>) -> bool {
+    folder.newest().is_some_and(|newest| now - newest < TimeDelta::days(3))
 }

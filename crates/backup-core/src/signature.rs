@@ -4,11 +4,14 @@
 //! There is one namespace per kind of document, so that a signature of one kind can never serve for another. A key
 //! that is found in a vault is never believed: [`Signers`] come from the configuration or the recovery sheet.
 
+use std::fmt::Write as _;
 use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDateTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use ssh_key::{Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey, SshSig};
+
+use crate::id::Hash256;
 
 /// The principal under which host keys stand in `allowed_signers`.
 pub const PRINCIPAL: &str = "backup";
@@ -193,6 +196,19 @@ impl Signers {
     pub fn fingerprints(&self) -> Vec<String> {
         let keys = self.keys.iter().map(|signer| signer.key.fingerprint(HashAlg::Sha256).to_string());
         keys.chain(self.fingerprints.iter().cloned()).collect()
+    }
+
+    /// A hash of everything that decides whom [`Signers::check`] believes: two that differ in it may judge differently.
+    pub fn digest(&self) -> Hash256 {
+        let mut text = String::new();
+        for signer in &self.keys {
+            let key = signer.key.fingerprint(HashAlg::Sha256);
+            let limits = (signer.valid_after, signer.valid_before);
+            // Quoted, and so without two ways to read it.
+            let _ = writeln!(text, "{key} {:?} {limits:?}", signer.namespaces);
+        }
+        let _ = writeln!(text, "{:?}", self.fingerprints);
+        Hash256::of(text.as_bytes())
     }
 
     /// Why what the key with this fingerprint signs at `at` would not be believed; `None` where its line says nothing

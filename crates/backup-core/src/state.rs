@@ -6,6 +6,7 @@
 //! Nothing here is a secret, and nothing here is needed for a restore.
 
 pub mod held;
+mod readings;
 mod reads;
 mod seen;
 

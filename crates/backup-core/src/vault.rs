@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::id::{Hash256, ObjectName, SourceName, StackName, VaultId};
 use crate::json::{self, JsonError};
@@ -43,6 +44,9 @@ const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 const MAX_SIGNATURE_BYTES: u64 = 16 << 10;
 /// Largest stored inventory that is read.
 const MAX_INVENTORY_BYTES: u64 = 256 << 20;
+
+/// Folders whose names are asked for at once.
+const LISTINGS: usize = 16;
 
 /// How often one file is moved aside at one instant.
 const MAX_ASIDE: u32 = 9;
@@ -459,10 +463,14 @@ impl Vault {
         source: &SourceName,
         since: DateTime<Utc>,
     ) -> Result<Vec<(GenerationDir, SnapshotId)>, VaultError> {
-        let mut all = Vec::new();
-        for dir in self.generations(stack, source).await?.into_iter().filter(|dir| !dir.id.is_closed(since)) {
-            all.extend(self.snapshots(&dir).await?.into_iter().map(|id| (dir.clone(), id)));
-        }
+        let dirs = self.generations(stack, source).await?.into_iter().filter(|dir| !dir.id.is_closed(since));
+        let named = stream::iter(dirs.collect::<Vec<_>>())
+            .map(async |dir| {
+                let ids = self.snapshots(&dir).await?;
+                Ok::<_, VaultError>(ids.into_iter().map(|id| (dir.clone(), id)).collect::<Vec<_>>())
+            })
+            .buffered(LISTINGS);
+        let mut all: Vec<_> = named.try_concat().await?;
         all.sort_by(|a, b| a.1.cmp(&b.1));
         Ok(all)
     }

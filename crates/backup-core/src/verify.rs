@@ -30,7 +30,7 @@ use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
 
-pub(crate) use chain::{Accounted, Chains, chains};
+pub(crate) use chain::{Accounted, Chains, Link, chains, links};
 pub use chain::{Fork, forks_of};
 pub use pace::{Bad, Coverage, Pace, Reads};
 
@@ -349,7 +349,7 @@ pub async fn verify_at(
             }
         }
         let receipts = crate::prune::history::receipts(vault, signers, stack, source).await?;
-        let Chains { broken, forks } = chains(&documents, &Accounted::by(&receipts), &accepted);
+        let Chains { broken, forks } = chains(&links(&documents), &Accounted::by(&receipts), &accepted);
         verified.chain.extend(broken.into_iter().map(|open| open.text));
         verified.forks = forks;
     }

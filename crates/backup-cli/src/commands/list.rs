@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::catalogue::Listed;
 use backup_core::id::SourceName;
-use backup_core::replicate::marks_of;
-use backup_core::vault::document::{MarkDoc, MarkKind, SnapshotDoc};
+use backup_core::replicate::{Proof, marks_of, proofs};
+use backup_core::vault::document::{MarkDoc, MarkKind};
 use backup_core::vault::layout::{SnapshotId, Volume};
 use backup_core::vault::{Signed, Vault};
 use chrono::{DateTime, Utc};
@@ -94,20 +94,26 @@ async fn marks(session: &Session<'_>, found: &mut Found) -> Marks {
             }
         }
     }
-    for (source, one) in &found.listed {
-        let Some(of_name) = signed.get(&(source.clone(), one.id.clone())) else { continue };
-        let path = one.dir.snapshot(&one.id, ".json");
-        for vault in &one.vaults {
-            // What cannot be read or is not believed has no mark; `verify` names it.
-            let Ok(document) = vault.get_signed::<SnapshotDoc>(&path, &signers).await else { continue };
-            let hash = document.hash();
+    let mut wanted: Vec<&(SourceName, Listed)> =
+        found.listed.iter().filter(|(source, one)| signed.contains_key(&(source.clone(), one.id.clone()))).collect();
+    for vault in &found.vaults {
+        let here = |(_, one): &&(SourceName, Listed)| one.vaults.iter().any(|other| other.name() == vault.name());
+        let (held, rest): (Vec<_>, Vec<_>) = wanted.into_iter().partition(here);
+        let named: Vec<_> = held.iter().map(|(_, one)| (one.dir.clone(), one.id.clone())).collect();
+        wanted = rest;
+        for (listed, proof) in held.into_iter().zip(proofs(vault, &signers, &named).await) {
+            // What cannot be read or is not believed has no mark, unless another vault proves it; `verify` names it.
+            let Proof::Signed(document) = proof else {
+                wanted.push(listed);
+                continue;
+            };
+            let (hash, (source, one)) = (document.hash(), listed);
             let kinds = marks.entry((source.clone(), one.id.to_string())).or_default();
-            for mark in of_name.iter().filter(|mark| mark.doc.document == hash) {
+            for mark in signed[&(source.clone(), one.id.clone())].iter().filter(|mark| mark.doc.document == hash) {
                 if !kinds.contains(&mark.doc.mark) {
                     kinds.push(mark.doc.mark);
                 }
             }
-            break;
         }
     }
     found.silent.extend(failed);

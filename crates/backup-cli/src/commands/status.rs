@@ -11,7 +11,7 @@ mod verdict;
 
 use backup_core::config::{Objective, Source};
 use backup_core::id::SourceName;
-use backup_core::prune::frozen::unaccepted;
+use backup_core::prune::{self, frozen::unaccepted};
 use backup_core::signature::Signers;
 use backup_core::state::RunRecord;
 use backup_core::vault::VaultError;
@@ -279,20 +279,7 @@ async fn pending(
 ) -> Vec<Pending> {
     let mut all = Vec::new();
     for vault in found.vaults.clone() {
-        let look = async {
-            let mut documents = Vec::new();
-            for dir in vault.generations(session.stack(), &source.name).await? {
-                for stage in [PruneStage::Deleting, PruneStage::Expired] {
-                    let path = dir.file(stage.file());
-                    if vault.exists(&path).await? {
-                        documents.push(path);
-                        break;
-                    }
-                }
-            }
-            Ok::<_, VaultError>(documents)
-        };
-        match look.await {
+        match prune::pending(&vault, session.stack(), &source.name).await {
             Ok(paths) => {
                 for path in paths {
                     match vault.get_signed::<ExpiredDoc>(&path, signers).await {

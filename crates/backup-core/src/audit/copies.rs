@@ -116,13 +116,13 @@ pub(super) fn forks(promises: &[Promise]) -> Vec<Finding> {
     let (mut holes, mut known) = (BTreeSet::new(), Vec::new());
     for one in evidence() {
         documents.extend(one.seen.documents.iter().map(|(dir, signed)| (signed.hash(), (dir.clone(), signed.clone()))));
-        let own = verify::chains(&one.seen.documents, &Accounted::by(&one.seen.receipts), &accepted);
+        let own = verify::chains(&verify::links(&one.seen.documents), &Accounted::by(&one.seen.receipts), &accepted);
         holes.extend(own.broken.into_iter().map(|open| open.text));
         known.extend(own.forks);
     }
     let removed = Accounted::by(evidence().flat_map(|one| &one.seen.receipts));
     let documents: Vec<_> = documents.into_values().collect();
-    let all = verify::chains(&documents, &removed, &accepted);
+    let all = verify::chains(&verify::links(&documents), &removed, &accepted);
     let broken = all.broken.into_iter().map(|open| open.text).filter(|text| !holes.contains(text));
     // The same branches are the same fork, also where the snapshot that they follow on is in another vault only.
     let told = |fork: &Fork| known.iter().any(|own| own.signer == fork.signer && own.snapshots == fork.snapshots);

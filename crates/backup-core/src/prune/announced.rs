@@ -51,16 +51,23 @@ pub(super) async fn find(
     files: &[Entry],
     now: DateTime<Utc>,
 ) -> Result<Found, VaultError> {
+    let expired = notice::read(vault, signers, dir, PruneStage::Expired).await?;
+    let deleting = notice::read(vault, signers, dir, PruneStage::Deleting).await?;
+    Ok(judge(dir, &[expired, deleting], files, now))
+}
+
+/// Judges both documents, `expired.json` first. `files` is a listing of the generation.
+pub(super) fn judge(dir: &GenerationDir, notices: &[Notice; 2], files: &[Entry], now: DateTime<Utc>) -> Found {
     let mut found = Found::default();
-    for stage in [PruneStage::Expired, PruneStage::Deleting] {
-        let doc = match notice::read(vault, signers, dir, stage).await? {
+    for (stage, notice) in [PruneStage::Expired, PruneStage::Deleting].into_iter().zip(notices) {
+        let doc = match notice {
             Notice::None => continue,
             // A document that nobody pinned signed must neither make us delete nor keep us from it.
             Notice::Foreign(text) => {
-                found.foreign.push(text);
+                found.foreign.push(text.clone());
                 continue;
             }
-            Notice::Signed(doc) => *doc,
+            Notice::Signed(doc) => doc.as_ref().clone(),
         };
         // What the listing does not show came after it.
         let came = came(dir, stage, files).unwrap_or(now);
@@ -80,7 +87,7 @@ pub(super) async fn find(
             PruneStage::Deleting => found.deleting = Some(doc),
         }
     }
-    Ok(found)
+    found
 }
 
 /// When the store got a document or its signature, whichever is later.

@@ -3,26 +3,30 @@
 //! Only what a pinned signer signed becomes a stamp. What is listed and not believed shows as a difference between the
 //! listing and the stamps, which keeps its generation.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod memory;
+mod reading;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use futures::stream::{self, StreamExt as _};
-use retention::{Generation, History, Span, Stamp};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use retention::{History, Stamp};
 
-use crate::id::{Hash256, ObjectName, SourceName, StackName};
-use crate::replicate;
+use crate::id::{Hash256, SourceName, StackName};
 use crate::signature::Signers;
-use crate::vault::document::{MarkKind, ReceiptDoc, SnapshotDoc};
-use crate::vault::inventory::InventoryLine;
+use crate::vault::document::{ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::StorePath;
 use crate::vault::{Signed, Vault, VaultError};
-use crate::verify::{self, Accounted};
 
 use super::notice;
 
-/// Snapshots that are read at once: a bucket answers many at the price of one. Each holds its inventory, so not more.
-const READS: usize = 6;
+pub use memory::{Memory, Noted, Proved};
+pub(super) use reading::{Folder, Objects};
+pub use reading::{Reading, look};
+
+/// Receipts that are read at once.
+const RECEIPTS: usize = 16;
 
 /// A mark that a pinned signer signed: SHA-256 of the snapshot's document, and the mark's word.
 pub type Fact = (Hash256, &'static str);
@@ -46,120 +50,28 @@ pub struct Seen {
     pub receipts: Vec<ReceiptDoc>,
 }
 
-/// Reads a source's history from a vault. What is known to be `damaged` there (objects and snapshots, by name) is not whole,
-/// whatever the listing shows; `marks` are those of other vaults. A pin that is not believed keeps its snapshot all the same: it
+/// Reads a source's history from a vault, all of it. What is known to be `damaged` there (objects and snapshots, by name) is not
+/// whole, whatever the listing shows; `marks` are those of other vaults. A pin that is not believed keeps its snapshot all the same: it
 /// may be an operator's whose signature was damaged. Documents that are not believed are left out; a store that fails is an error.
 pub async fn read(
     vault: &Vault,
     signers: &Signers,
-    (stack, source): (&StackName, &SourceName),
+    whose: (&StackName, &SourceName),
     promised_elsewhere: &BTreeSet<String>,
     marks: &BTreeSet<Fact>,
     damaged: &BTreeSet<(GenerationDir, String)>,
 ) -> Result<Seen, VaultError> {
-    let found = replicate::marks(vault, signers, stack, source).await?;
-    let own: BTreeSet<Fact> = found.signed.values().map(|mark| (mark.doc.document, mark.doc.mark.word())).collect();
-    let marks = &own | marks;
-    let pinned: BTreeSet<SnapshotId> = found.foreign.keys().filter_map(pinned_by).collect();
-    let foreign = found.foreign.iter().map(|(path, why)| match pinned_by(path) {
-        Some(id) => format!("foreign or unsigned pin, `{id}` is kept all the same: {why}"),
-        None => format!("foreign or unsigned mark, not obeyed: {why}"),
-    });
-    let foreign = foreign.collect();
-    let generations = vault.generations(stack, source).await?;
-    let mut history = History { promised_elsewhere: promised_elsewhere.clone(), ..History::default() };
-    let (mut documents, mut going) = (Vec::new(), Vec::new());
-    for dir in &generations {
-        // What is being purged is as good as gone: it takes nobody's place, and is absent on purpose.
-        let purged = notice::standing(vault, signers, dir).await?.purged.is_some();
-        let stored = stored_instants(vault, dir).await?;
-        let objects: HashMap<ObjectName, u64> =
-            vault.list_objects(dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
-        let ids = vault.snapshots(dir).await?;
-        let listed = ids.len();
-        let mut read = stream::iter(ids)
-            .map(async |id| {
-                let path = dir.snapshot(&id, ".json");
-                let signed = believed(vault, vault.get_signed::<SnapshotDoc>(&path, signers).await).await?;
-                let complete = match &signed {
-                    Some(signed) => !purged && is_complete(vault, &signed.doc, &objects, damaged).await?,
-                    None => false,
-                };
-                Ok::<_, VaultError>((path, signed, complete))
-            })
-            .buffered(READS);
-        while let Some(one) = read.next().await {
-            let (path, Some(signed), complete) = one? else { continue };
-            going.extend((purged && !signed.doc.id.is_imported()).then_some(signed.doc.instant));
-            let at = stored.get(&path).copied().unwrap_or(signed.doc.instant);
-            let mut stamp = stamp(&signed, at, complete, &marks);
-            stamp.pinned |= pinned.contains(&signed.doc.id);
-            history.stamps.push(stamp);
-            documents.push((dir.clone(), signed));
-        }
-        history.generations.push(Generation {
-            id: dir.id.to_string(),
-            start: dir.id.first_day().and_time(chrono::NaiveTime::MIN).and_utc(),
-            period: Span::days(u64::from(dir.id.period().days())),
-            listed,
-        });
-    }
-    let receipts = receipts(vault, signers, stack, source).await?;
-    history.removed = instants(&receipts);
-    history.removed.append(&mut going);
-    // A hole stays in the chain: a vault that was away for longer than its window never gets what it missed. As with a gap, it is
-    // for a person to say that what came after it is what it should be.
-    let accepted = marks.iter().filter(|(_, word)| *word == MarkKind::Accept.word()).map(|(hash, _)| *hash).collect();
-    let open = verify::chains(&documents, &Accounted::by(&receipts), &accepted).looked_at(&accepted).texts();
-    history.open_chain = (!open.is_empty()).then(|| open.join("; "));
-    // What proves that captures go on is a capture.
-    let newest = documents.iter().map(|(_, signed)| signed.doc.id.clone()).filter(|id| !id.is_imported()).max();
-    Ok(Seen { history, generations, newest, marks: own, foreign, documents, receipts })
+    let reading = look(vault, signers, whose, damaged, None).await?;
+    let history = reading.history(promised_elsewhere, marks);
+    let (generations, newest) = (reading.dirs(), reading.newest().cloned());
+    let (marks, foreign) = (reading.facts(), reading.foreign());
+    let (documents, receipts) = reading.into_documents();
+    Ok(Seen { history, generations, newest, marks, foreign, documents, receipts })
 }
 
 /// The snapshot that a path below `marks` says is pinned.
 fn pinned_by(path: &StorePath) -> Option<SnapshotId> {
     path.as_str().rsplit('/').next()?.strip_suffix(".pin.json")?.parse().ok()
-}
-
-fn stamp(signed: &Signed<SnapshotDoc>, stored: DateTime<Utc>, complete: bool, marks: &BTreeSet<Fact>) -> Stamp {
-    let hash = signed.hash();
-    let marked = |kind: MarkKind| marks.contains(&(hash, kind.word()));
-    Stamp {
-        id: signed.doc.id.to_string(),
-        generation: signed.doc.generation.to_string(),
-        data: signed.doc.instant,
-        stored,
-        pinned: marked(MarkKind::Pin),
-        suspect: signed.doc.suspect > 0,
-        accepted: marked(MarkKind::Accept),
-        checked: marked(MarkKind::Checked),
-        restored: marked(MarkKind::Restored),
-        complete,
-        imported: signed.doc.id.is_imported(),
-    }
-}
-
-/// When the store got each snapshot's document, by its own clock.
-async fn stored_instants(vault: &Vault, dir: &GenerationDir) -> Result<HashMap<StorePath, DateTime<Utc>>, VaultError> {
-    let entries = vault.list(&dir.snapshots()).await?;
-    Ok(entries.into_iter().map(|entry| (entry.path, entry.modified)).collect())
-}
-
-async fn is_complete(
-    vault: &Vault,
-    doc: &SnapshotDoc,
-    objects: &HashMap<ObjectName, u64>,
-    damaged: &BTreeSet<(GenerationDir, String)>,
-) -> Result<bool, VaultError> {
-    let known: BTreeSet<&str> =
-        damaged.iter().filter(|(dir, _)| *dir == doc.dir()).map(|(_, item)| item.as_str()).collect();
-    let good = |line: &InventoryLine| {
-        objects.get(&line.name) == Some(&line.bytes)
-            && (known.is_empty() || !known.contains(line.name.to_string().as_str()))
-    };
-    let inventory = believed(vault, vault.get_inventory(doc).await).await?;
-    Ok(!known.contains(doc.id.as_str()) && inventory.is_some_and(|(lines, _)| lines.iter().all(good)))
 }
 
 /// What a source's believed receipts say was removed from a vault. Errors: only a store that fails.
@@ -188,18 +100,15 @@ async fn read_receipts(
     (stack, source): (&StackName, &SourceName),
     wanted: &(dyn Fn(&str) -> bool + Sync),
 ) -> Result<Vec<ReceiptDoc>, VaultError> {
-    let mut found = Vec::new();
-    for entry in vault.list(&layout::receipts(stack, source)).await? {
-        if entry.path.as_str().ends_with(".json")
-            && wanted(entry.path.as_str())
-            && let Some(receipt) = believed(vault, vault.get_signed::<ReceiptDoc>(&entry.path, signers).await).await?
-            // One of another vault says nothing about this one, whoever copied it here.
-            && receipt.doc.vault.as_ref().is_none_or(|of| of == vault.id())
-        {
-            found.push(receipt.doc);
-        }
-    }
-    Ok(found)
+    let listed = vault.list(&layout::receipts(stack, source)).await?;
+    let paths = listed.into_iter().map(|entry| entry.path);
+    let paths = paths.filter(|path| path.as_str().ends_with(".json") && wanted(path.as_str()));
+    let read = stream::iter(paths)
+        .map(async |path| believed(vault, vault.get_signed::<ReceiptDoc>(&path, signers).await).await)
+        .buffered(RECEIPTS);
+    // One of another vault says nothing about this one, whoever copied it here.
+    let of_here = |receipt: &ReceiptDoc| receipt.vault.as_ref().is_none_or(|of| of == vault.id());
+    read.try_filter_map(async |receipt| Ok(receipt.map(|receipt| receipt.doc).filter(of_here))).try_collect().await
 }
 
 /// An import that was purged fills no gap between captures: it was none.

@@ -6,13 +6,19 @@
 
 use std::collections::BTreeSet;
 
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use crate::id::{SourceName, StackName};
 use crate::signature::Signers;
 use crate::vault::document::{ExpiredDoc, PruneStage};
 use crate::vault::layout::GenerationDir;
-use crate::vault::store::StoreError;
+use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Vault, VaultError};
 use crate::verify::chain_text;
 use crate::words::plain;
+
+/// Generations that are asked at once.
+const AT_ONCE: usize = 16;
 
 /// One of the two documents.
 #[derive(Debug)]
@@ -49,6 +55,23 @@ pub(crate) async fn read(
         Err(error) if is_foreign(vault, &error).await => Ok(foreign(&error)),
         Err(error) => Err(error),
     }
+}
+
+/// Where a source's prune has announced a deletion in a vault or begun one: paths of documents that nobody has judged yet, the
+/// later one of each generation.
+pub async fn pending(vault: &Vault, stack: &StackName, source: &SourceName) -> Result<Vec<StorePath>, VaultError> {
+    let looks = stream::iter(vault.generations(stack, source).await?)
+        .map(async |dir| {
+            for stage in [PruneStage::Deleting, PruneStage::Expired] {
+                let path = dir.file(stage.file());
+                if vault.exists(&path).await? {
+                    return Ok(Some(path));
+                }
+            }
+            Ok(None)
+        })
+        .buffered(AT_ONCE);
+    looks.try_filter_map(async |path| Ok(path)).try_collect().await
 }
 
 /// Whether an error says that a document is not believed, and not that the store failed. One over the size that is read is

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt as _};
+
 use super::ReplicateError;
 use crate::id::{SourceName, StackName};
 use crate::mark::hold;
@@ -21,6 +23,9 @@ use crate::words::plain;
 
 /// Largest mark that is read: what this program writes has some hundred bytes.
 const MAX_MARK_BYTES: u64 = 64 << 10;
+
+/// Marks that are read at once.
+const AT_ONCE: usize = 16;
 
 /// The marks of one source in one vault, read and judged.
 #[derive(Debug, Clone, Default)]
@@ -61,14 +66,25 @@ async fn read(
     of: &(dyn Fn(&SnapshotId) -> bool + Sync),
 ) -> Result<Marks, VaultError> {
     let mut marks = Marks::default();
-    for path in vault.marks(stack, source).await? {
-        let Some(id) = marked(stack, source, &path).filter(of) else { continue };
-        match vault.get_signed_within::<MarkDoc>(&path, signers, MAX_MARK_BYTES).await {
-            Ok(mark) => drop(marks.signed.insert(path, mark)),
-            Err(error) if notice::is_foreign(vault, &error).await => {
-                marks.foreign.insert(path, format!("snapshot `{id}`: {}", plain(&chain_text(&error))));
-            }
-            Err(error) => return Err(error),
+    let paths = vault.marks(stack, source).await?;
+    let asked = paths.into_iter().filter_map(|path| Some((marked(stack, source, &path).filter(of)?, path)));
+    let asked: Vec<(SnapshotId, StorePath)> = asked.collect();
+    let mut read = stream::iter(asked)
+        .map(async |(id, path)| {
+            let read = match vault.get_signed_within::<MarkDoc>(&path, signers, MAX_MARK_BYTES).await {
+                Ok(mark) => Ok(mark),
+                Err(error) if notice::is_foreign(vault, &error).await => {
+                    Err(format!("snapshot `{id}`: {}", plain(&chain_text(&error))))
+                }
+                Err(error) => return Err(error),
+            };
+            Ok((path, read))
+        })
+        .buffered(AT_ONCE);
+    while let Some(one) = read.next().await {
+        match one? {
+            (path, Ok(mark)) => drop(marks.signed.insert(path, mark)),
+            (path, Err(why)) => drop(marks.foreign.insert(path, why)),
         }
     }
     Ok(marks)

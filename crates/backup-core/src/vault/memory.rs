@@ -4,13 +4,14 @@
 //! has nothing to do. It never fails by itself; faults are a wrapper's work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
+use super::store::{Entry, Identity, PutMode, PutOutcome, Store, StoreError, StorePath};
 use crate::clock::Clock;
 
 /// An ordered map behind the [`Store`] contract.
@@ -24,7 +25,12 @@ pub struct MemoryStore {
 struct Body {
     bytes: Bytes,
     modified: DateTime<Utc>,
+    /// Which of all writes it is.
+    write: u64,
 }
+
+/// Writes of all stores of this process: a body that is put again is another one.
+static WRITES: AtomicU64 = AtomicU64::new(0);
 
 impl MemoryStore {
     /// An empty store whose own clock is `clock`.
@@ -54,7 +60,8 @@ fn below<'a>(path: &'a StorePath, prefix: Option<&StorePath>) -> Option<&'a str>
 }
 
 fn entry(path: &StorePath, body: &Body) -> Entry {
-    Entry { path: path.clone(), bytes: body.bytes.len() as u64, modified: body.modified }
+    let identity = Some(Identity::of_numbers(0, body.write));
+    Entry { path: path.clone(), bytes: body.bytes.len() as u64, modified: body.modified, identity }
 }
 
 #[async_trait]
@@ -77,7 +84,8 @@ impl Store for MemoryStore {
                 wanted_bytes: body.len() as u64,
             });
         }
-        bodies.insert(path.clone(), Body { bytes: body, modified });
+        let write = WRITES.fetch_add(1, Ordering::Relaxed);
+        bodies.insert(path.clone(), Body { bytes: body, modified, write });
         Ok(PutOutcome::Created)
     }
 

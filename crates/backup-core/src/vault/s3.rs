@@ -53,11 +53,10 @@ pub use self::probe::{Probe, Versioning};
 pub use self::shield::{LockSeen, Shield};
 
 use self::client::{DateHeader, LastAnswer};
-use self::error::{Kind, Refusal, judge, judge_body};
-use self::sending::Sending;
-use super::protection::{Lifecycle, LockMode, LockRule, Older, Retention};
+use self::error::{Kind, Refusal, judge};
+use super::protection::{Lifecycle, LockRule, Older, Retention};
 use super::retry::{Failure, GaveUp, Jitter, Progress, Retry, RetryPolicy};
-use super::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
+use super::store::{Entry, Identity, PutMode, PutOutcome, Store, StoreError, StorePath};
 use crate::monitor::Monitor;
 
 /// Which bucket, and how to talk to it.
@@ -263,7 +262,8 @@ impl S3Store {
                 let (Some(bytes), Some(modified)) = (head.content_length(), head.last_modified()) else {
                     return Err(Failure::Again(Refusal::other("answer without size and time")));
                 };
-                Ok(Some(Entry { path: path.clone(), bytes: to_u64(bytes), modified: to_chrono(modified) }))
+                let (path, identity) = (path.clone(), identity(head.e_tag()));
+                Ok(Some(Entry { path, bytes: to_u64(bytes), modified: to_chrono(modified), identity }))
             }
             Err(Failure::Final(Refusal { kind: Kind::NoKey, .. })) => self.missing().await.map(|()| None),
             // An answer to HEAD has no body, so no code. A listing is refused with the same code, and says it.
@@ -324,6 +324,12 @@ impl S3Store {
             }
         }
     }
+}
+
+/// What the endpoint calls the body. Quoted in one answer and bare in another, and empty where an endpoint has none.
+fn identity(tag: Option<&str>) -> Option<Identity> {
+    let tag = tag?.trim_matches('"');
+    (!tag.is_empty()).then(|| Identity::of_text(tag))
 }
 
 fn to_u64(bytes: i64) -> u64 {
@@ -440,7 +446,8 @@ impl Store for S3Store {
             for object in page.contents() {
                 let path = object.key().and_then(|key| StorePath::new(key.strip_prefix(&self.prefix)?));
                 if let (Some(path), Some(bytes), Some(modified)) = (path, object.size(), object.last_modified()) {
-                    take(Entry { path, bytes: to_u64(bytes), modified: to_chrono(modified) });
+                    let (modified, identity) = (to_chrono(modified), identity(object.e_tag()));
+                    take(Entry { path, bytes: to_u64(bytes), modified, identity });
                 }
             }
         })

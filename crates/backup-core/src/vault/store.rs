@@ -21,6 +21,7 @@
 //! - `delete` of a missing path is a success.
 //! - `set_aside` keeps what lies at a path under another one where nothing is, before it is replaced: `false` where nothing
 //!   lies there. The first path may keep it or lose it; at no instant is it in neither place.
+//! - What `list` and `stat` say of a body changes when the body does: see [`Entry::identity`].
 //! - An implementation retries what is worth it within its deadline; an error that comes out is final for this run.
 //! - An error names the path and never holds a credential.
 
@@ -31,6 +32,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::protection::{Lifecycle, Older, Retention};
+use crate::id::Hash256;
+
 /// Largest body that [`Store::set_aside`] takes through this process.
 pub const MAX_ASIDE_BYTES: u64 = 256 << 20;
 
@@ -101,6 +104,30 @@ pub struct Entry {
     pub bytes: u64,
     /// When it was last written, by the store's clock.
     pub modified: DateTime<Utc>,
+    /// What the store itself gives a body and no writer can choose: another one for other bytes, and the same only where
+    /// nobody wrote to the path since. `None` where the store has no such thing; then nothing may be concluded.
+    pub identity: Option<Identity>,
+}
+
+/// Which body lies at a path: opaque, compared only with another one of the same path in the same store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity(pub [u8; 16]);
+
+impl Identity {
+    /// From two numbers.
+    pub fn of_numbers(first: u64, second: u64) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&first.to_be_bytes());
+        bytes[8..].copy_from_slice(&second.to_be_bytes());
+        Self(bytes)
+    }
+
+    /// From a text of any length, as a bucket's entity tag: the first half of its SHA-256.
+    pub fn of_text(text: &str) -> Self {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&Hash256::of(text.as_bytes()).0[..16]);
+        Self(bytes)
+    }
 }
 
 /// Why a store did not do what it was asked.

@@ -37,6 +37,31 @@ impl fmt::Display for Fork {
     }
 }
 
+/// What a chain is made of: what one believed snapshot says of itself and of the one before it.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    /// The snapshot.
+    pub(crate) id: SnapshotId,
+    /// SHA-256 of its document.
+    pub(crate) hash: Hash256,
+    /// That of the document that it follows on.
+    pub(crate) previous: Option<Hash256>,
+    /// Fingerprint of the key that signed it.
+    pub(crate) signer: String,
+}
+
+impl From<&Signed<SnapshotDoc>> for Link {
+    fn from(signed: &Signed<SnapshotDoc>) -> Self {
+        let (id, signer) = (signed.doc.id.clone(), signed.by.fingerprint.clone());
+        Self { id, hash: signed.hash(), previous: signed.doc.previous, signer }
+    }
+}
+
+/// The links of some documents.
+pub(crate) fn links(documents: &[(GenerationDir, Signed<SnapshotDoc>)]) -> Vec<Link> {
+    documents.iter().map(|(_, signed)| signed.into()).collect()
+}
+
 /// A place where a chain does not close.
 #[derive(Debug)]
 pub(crate) struct Open {
@@ -102,30 +127,26 @@ impl Accounted {
 
 /// The forks among some documents of one source, of which others may be missing.
 pub fn forks_of(documents: &[(GenerationDir, Signed<SnapshotDoc>)], accepted: &BTreeSet<Hash256>) -> Vec<Fork> {
-    chains(documents, &Accounted::default(), accepted).forks
+    chains(&links(documents), &Accounted::default(), accepted).forks
 }
 
 /// Looks at the chain of each signer. It does not close where one that has older ones beside it follows on none, or where the
 /// one that it follows on is missing and no receipt accounts for it (`removed`): for that one, not for another beside it.
 /// What the oldest follows on may be gone. Imports are no links. A fork is settled when all of its branches but one begin with
 /// a snapshot that is `accepted` (hashes of documents).
-pub(crate) fn chains(
-    documents: &[(GenerationDir, Signed<SnapshotDoc>)],
-    removed: &Accounted,
-    accepted: &BTreeSet<Hash256>,
-) -> Chains {
-    let mut by_signer: BTreeMap<&str, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
-    for (_, signed) in documents.iter().filter(|(_, signed)| !signed.doc.id.is_imported()) {
-        by_signer.entry(&signed.by.fingerprint).or_default().push(signed);
+pub(crate) fn chains(links: &[Link], removed: &Accounted, accepted: &BTreeSet<Hash256>) -> Chains {
+    let mut by_signer: BTreeMap<&str, Vec<&Link>> = BTreeMap::new();
+    for link in links.iter().filter(|link| !link.id.is_imported()) {
+        by_signer.entry(&link.signer).or_default().push(link);
     }
     let mut found = Chains::default();
     for (signer, mut chain) in by_signer {
-        chain.sort_by_key(|signed| signed.doc.id.clone());
-        let there: HashMap<Hash256, &Signed<SnapshotDoc>> = chain.iter().map(|s| (s.hash(), *s)).collect();
+        chain.sort_by(|a, b| a.id.cmp(&b.id));
+        let there: HashMap<Hash256, &Link> = chain.iter().map(|link| (link.hash, *link)).collect();
         for pair in chain.windows(2) {
-            let (before, id) = (&pair[0].doc.id, &pair[1].doc.id);
-            let mut open = |text: String| found.broken.push(Open { after: pair[1].hash(), text });
-            match pair[1].doc.previous {
+            let (before, id) = (&pair[0].id, &pair[1].id);
+            let mut open = |text: String| found.broken.push(Open { after: pair[1].hash, text });
+            match pair[1].previous {
                 None => open(format!("snapshot `{id}` by {signer} does not follow on `{before}`")),
                 Some(previous) if !there.contains_key(&previous) => {
                     if !removed.holds(&previous, (before, id)) {
@@ -140,26 +161,21 @@ pub(crate) fn chains(
     found
 }
 
-fn forks(
-    signer: &str,
-    chain: &[&Signed<SnapshotDoc>],
-    there: &HashMap<Hash256, &Signed<SnapshotDoc>>,
-    accepted: &BTreeSet<Hash256>,
-) -> Vec<Fork> {
-    let mut followed: BTreeMap<Hash256, Vec<&Signed<SnapshotDoc>>> = BTreeMap::new();
-    for signed in chain {
-        if let Some(previous) = signed.doc.previous {
-            followed.entry(previous).or_default().push(signed);
+fn forks(signer: &str, chain: &[&Link], there: &HashMap<Hash256, &Link>, accepted: &BTreeSet<Hash256>) -> Vec<Fork> {
+    let mut followed: BTreeMap<Hash256, Vec<&Link>> = BTreeMap::new();
+    for link in chain {
+        if let Some(previous) = link.previous {
+            followed.entry(previous).or_default().push(link);
         }
     }
     let open = followed.into_iter().filter(|(_, branches)| {
-        branches.len() > 1 && branches.iter().filter(|signed| !accepted.contains(&signed.hash())).count() > 1
+        branches.len() > 1 && branches.iter().filter(|link| !accepted.contains(&link.hash)).count() > 1
     });
     let mut forks: Vec<Fork> = open
         .map(|(on, branches)| Fork {
             signer: signer.to_owned(),
-            on: there.get(&on).map(|signed| signed.doc.id.clone()),
-            snapshots: branches.iter().map(|signed| signed.doc.id.clone()).collect(),
+            on: there.get(&on).map(|link| link.id.clone()),
+            snapshots: branches.iter().map(|link| link.id.clone()).collect(),
         })
         .collect();
     forks.sort_by(|a, b| a.snapshots.cmp(&b.snapshots));

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
-use crate::vault::store::{Entry, PutMode, StorePath};
+use crate::vault::store::{Entry, Identity, PutMode, StorePath};
 
 /// Where bodies are written before they get their name. No [`StorePath`] begins with a dot.
 const TEMPORARY: &str = ".tmp";
@@ -67,6 +67,16 @@ fn join(dir: &str, name: &str) -> String {
 fn modified(stat: &Stat) -> DateTime<Utc> {
     let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
     DateTime::from_timestamp(stat.st_mtime, nanos).unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+/// Which file it is, and when anything about it last changed: unlike the time of its last write, that is nobody's to set.
+fn identity(stat: &Stat) -> Option<Identity> {
+    let changed = i128::from(stat.st_ctime) * 1_000_000_000 + i128::from(stat.st_ctime_nsec);
+    Some(Identity::of_numbers(stat.st_ino, u64::try_from(changed).ok()?))
+}
+
+fn entry(path: StorePath, stat: &Stat) -> Entry {
+    Entry { path, bytes: bytes(stat), modified: modified(stat), identity: identity(stat) }
 }
 
 fn bytes(stat: &Stat) -> u64 {
@@ -210,9 +220,7 @@ impl Tree {
             other => other?,
         };
         match kind(&stat) {
-            FileType::RegularFile => {
-                Ok(Some(Entry { path: path.clone(), bytes: bytes(&stat), modified: modified(&stat) }))
-            }
+            FileType::RegularFile => Ok(Some(entry(path.clone(), &stat))),
             FileType::Directory => Ok(None),
             _ => Err(no_body("is not a regular file")),
         }
@@ -234,7 +242,7 @@ impl Tree {
                 match found {
                     FileType::Directory => open.push(path.as_str().to_owned()),
                     FileType::RegularFile => match fs::statat(&handle, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                        Ok(stat) => entries.push(Entry { path, bytes: bytes(&stat), modified: modified(&stat) }),
+                        Ok(stat) => entries.push(entry(path, &stat)),
                         Err(Errno::NOENT) => {}
                         Err(errno) => return Err(errno.into()),
                     },

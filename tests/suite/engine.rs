@@ -13,6 +13,7 @@ mod grants;
 mod guard;
 mod histories;
 mod locks;
+mod meanwhile;
 mod pace;
 mod planted;
 mod promise;

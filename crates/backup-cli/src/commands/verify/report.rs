@@ -106,6 +106,7 @@ impl Report {
             "unsigned": self.verified.unsigned, "documents": self.verified.documents, "good_in_older_versions": self.verified.older, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
             "objects_read": self.verified.objects_read, "bytes_read": self.verified.bytes_read,
             "coverage": coverage_json(&self.verified.coverage),
+            "deleted_meanwhile": self.verified.deleted.iter().map(|dir| &dir.id).collect::<Vec<_>>(),
             "repairs": self.mends.iter().map(mend::to_json).collect::<Vec<_>>(),
             "errors": self.errors.iter().map(CliError::to_json).collect::<Vec<_>>(),
         })
@@ -224,6 +225,13 @@ pub(super) fn text(reports: &[Report], recover: &[Recover], lost: &[String]) -> 
     text.push_str(&coverage_text(reports));
     for report in reports {
         text.push_str(&damage_text(report));
+        for dir in &report.verified.deleted {
+            let _ = writeln!(
+                text,
+                "\nvault {}, source {}: a prune deleted snapshots of {} meanwhile: no damage",
+                report.vault, report.source, dir.id
+            );
+        }
         for unsigned in &report.verified.unsigned {
             let _ =
                 writeln!(text, "\nnobody signed the grant {unsigned}: whether it holds the key shows when it is used");

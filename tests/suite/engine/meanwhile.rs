@@ -11,6 +11,9 @@ use chrono::TimeDelta;
 use super::prune::{day, dirs, planned, prune, six_days};
 use super::world::World;
 
+/// A part of a path, by the snapshot that it belongs to.
+type Part = fn(&SnapshotDoc) -> String;
+
 /// Three generations were announced a day ago, and a newer snapshot has come since.
 async fn due() -> (World, Vec<SnapshotDoc>) {
     let (world, mut docs) = six_days().await;
@@ -36,7 +39,7 @@ fn before_read(world: &World, part: String, act: impl Fn() + Send + Sync + 'stat
 #[tokio::test]
 async fn what_a_prune_deletes_while_it_is_looked_at_is_no_damage() {
     // The first read of each kind, and which of the three generations is looked at then.
-    let reads: [(fn(&SnapshotDoc) -> String, usize); 6] = [
+    let reads: [(Part, usize); 6] = [
         (|doc| doc.dir().file("generation.json").to_string(), 0),
         (|doc| doc.dir().file("expired.json").to_string(), 0),
         (|doc| format!("{}/objects/", doc.dir().dir()), 0),

@@ -183,6 +183,8 @@ async fn what_the_source_vault_pruned_is_no_rollback_and_every_signer_is_named()
         generation: generation.file_name().unwrap().to_str().unwrap().parse().unwrap(),
         at: "2026-01-01T00:00:00Z".parse().unwrap(),
         snapshots: named[..2].iter().map(|path| (id(path), "expired".to_owned())).collect(),
+        vault: None,
+        documents: std::collections::BTreeSet::new(),
         objects: 0,
         stored_bytes: 0,
         grounds: Grounds::default(),
@@ -250,4 +252,28 @@ fn verify_goes_on_where_its_time_was_up_and_says_how_much_was_read() {
     for wrong in [&["--max-time", "1h", "--full"][..], &["--max-time", "soon"]] {
         assert_eq!(host.run(&[&["verify"], wrong].concat()).code, 2, "{wrong:?}");
     }
+}
+
+#[test]
+fn a_planted_name_does_not_put_the_backlog_of_one_source_before_the_newest_of_another() {
+    let producer = producer();
+    let backup = fs::read_to_string(producer.path("backup.toml")).unwrap();
+    fs::write(producer.path("backup.toml"), backup + "[source.more]\ntype = \"files\"\npaths = [\"data\"]\n").unwrap();
+    producer.good(&["run"]);
+    let host = puller(&producer);
+    let commits = |vault: &Path, source: &str| {
+        let mut found = files_below(&vault.join("s").join(source));
+        found.retain(|path| text(path).contains("/snapshots/") && text(path).ends_with(".json"));
+        found.sort();
+        found
+    };
+    let docs = commits(&producer.path("local"), "docs");
+    fs::write(docs[0].with_file_name("29990101T000000Z-1r-abcdef.json"), "{}").unwrap();
+    host.good(&["replicate", "--from", text(&producer.path("local")), "--to", "pulled"]);
+    let when = |path: &PathBuf| fs::metadata(path).unwrap().modified().unwrap();
+    let (here, more) = (commits(&host.path("pulled"), "docs"), commits(&host.path("pulled"), "more"));
+    assert_eq!((here.len(), more.len()), (docs.len(), 1));
+    let times: Vec<_> = here.iter().map(when).collect();
+    // Fails where the newest name is taken for the newest snapshot.
+    assert!(times[2] <= when(&more[0]) && times[..2].iter().all(|time| *time >= when(&more[0])), "{times:?}");
 }

@@ -237,6 +237,43 @@ fn status_tells_how_far_a_vault_is_behind_also_while_it_is_down() {
 }
 
 #[test]
+fn a_planted_name_is_no_copy_to_status_and_an_empty_vault_is_not_up_to_date() {
+    let host = host(&Host::local("offsite"));
+    let lags = || {
+        let told = host.run(&["status", "--json"]);
+        told.json()["sources"][0]["vaults"].clone()
+    };
+    let newest = lags()[1]["newest"].clone();
+    let real = one(&host.path("offsite"), "/snapshots/", ".json");
+    let planted = real.with_file_name("29990101T000000Z-1r-abcdef.json");
+    fs::write(&planted, "{}").unwrap();
+    // Fails where a name counts as a copy: in `held`, and in what is missing elsewhere.
+    for at in [0, 1] {
+        let lag = &lags()[at];
+        assert_eq!(
+            (&lag["missing"], &lag["newest"], &lag["behind_seconds"]),
+            (&0.into(), &newest, &0.into()),
+            "{lag:#}"
+        );
+    }
+    assert_ne!(host.run(&["replicate"]).code, 0, "it is told");
+    fs::rename(host.path("offsite"), host.path("unplugged")).unwrap();
+    fs::write(host.path("data/b.bin"), noise(700_000)).unwrap();
+    assert_eq!(host.run(&["run"]).code, 3);
+    // Fails where the planted name is remembered as what the vault held.
+    let down = &lags()[1];
+    assert_eq!((&down["missing"], &down["newest"], &down["answers"]), (&1.into(), &newest, &false.into()), "{down:#}");
+    fs::rename(host.path("unplugged"), host.path("offsite")).unwrap();
+    // Its copy of a snapshot is no copy when it is not believed there.
+    fs::remove_file(&planted).unwrap();
+    replace(&real, b"{}");
+    assert_eq!(lags()[1]["missing"], 2);
+    fs::remove_dir_all(host.path("offsite/s")).unwrap();
+    let empty = &lags()[1];
+    assert_eq!((&empty["missing"], &empty["behind_seconds"]), (&2.into(), &serde_json::Value::Null), "{empty:#}");
+}
+
+#[test]
 fn who_may_only_read_the_other_vault_repairs_from_it_and_one_that_is_away_is_told() {
     let s3 = S3Server::start().unwrap();
     let keys = |bucket: &harness::s3::Bucket| {

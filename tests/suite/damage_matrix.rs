@@ -36,7 +36,7 @@ is in the newest snapshot (`ID`) or beside it. Written and compared by `tests/su
 | named, N | it ended with exit code N, and names the file or the snapshot |
 | refused, N | it ended with exit code N |
 
-*Old* is a validly signed file of before, with its signature: an older snapshot under the newest one's name, a pin or an announcement that was
+*Old* is a validly signed file of before, with its signature: an older snapshot under the newest one's name, a pin, a grant, a receipt or an announcement that was
 taken back. It was not altered by anybody, so it is believed where it says the truth about where it lies. `run` and `replicate` also fill the first
 vault from the second one, which is how files come back. `restore` is asked for `ID`, once as configured and once from the first vault alone.
 
@@ -230,12 +230,15 @@ impl Scene {
         // A pin that is there, and one that was taken back.
         host.good(&["pin", &ids[2]]);
         host.good(&["accept", &ids[2]]);
+        host.good(&["verify", "--source", "docs", "--identity", "ops.txt"]);
         let mark = |end: &str| {
             let path = named(end, "local/s/docs/marks");
             (path.clone(), read(&path))
         };
         let pin = ["pin.json", "pin.json.sig"].map(mark);
         let accept = ["accept.json", "accept.json.sig"].map(mark);
+        let checked = ["json", "json.sig"].map(|end| mark(&format!("{}.checked.{end}", ids[2])));
+        let (granted, other_granted) = (self.granted("new.txt"), self.granted("newer.txt"));
         for vault in ["local", "offsite"] {
             fs::remove_dir_all(host.path(&format!("{vault}/s/docs/marks"))).unwrap();
         }
@@ -270,11 +273,41 @@ impl Scene {
             plain("manifest's object", manifest(&newest), &manifest(&before)),
             Kind { old: pin.to_vec(), ..made("pin", &pin, 0, &accept) },
             made("pin's signature", &pin, 1, &accept),
-            made("receipt", &gone, 0, &other_gone),
+            made("accept", &accept, 0, &pin),
+            made("accept's signature", &accept, 1, &pin),
+            made("checked", &checked, 0, &pin),
+            made("checked's signature", &checked, 1, &pin),
+            Kind { old: granted.clone(), ..made("grant", &granted, 0, &other_granted) },
+            made("grant's signature", &granted, 1, &other_granted),
+            Kind { old: gone.clone(), ..made("receipt", &gone, 0, &other_gone) },
             made("receipt's signature", &gone, 1, &other_gone),
             Kind { old: expired.clone(), ..made("`expired.json`", &expired, 0, &deleting) },
+            made("`expired.json.sig`", &expired, 1, &deleting),
             Kind { old: deleting.clone(), ..made("`deleting.json`", &deleting, 0, &expired) },
+            made("`deleting.json.sig`", &deleting, 1, &expired),
         ]
+    }
+
+    /// What a grant to a new recipient puts beside the newest snapshot, taken away again: the grant and its signature.
+    fn granted(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let host = &self.host;
+        host.good(&["key", "new", name]);
+        host.good(&["key", "grant", &host.recipient(name), "--identity", "ops.txt"]);
+        let (mut found, mut folders) = (Vec::new(), Vec::new());
+        for path in files_below(host.dir()).into_iter().filter(|path| path.to_str().unwrap().contains("/grants/")) {
+            let relative = path.strip_prefix(host.dir()).unwrap().to_owned();
+            if relative.starts_with("local/s/docs") {
+                found.push((relative, fs::read(&path).unwrap()));
+            }
+            folders.push(path.parent().unwrap().to_owned());
+        }
+        found.sort();
+        for folder in folders {
+            // Named once for each of its files.
+            let _ = fs::remove_dir_all(folder);
+        }
+        assert_eq!(found.len(), 2, "a document and its signature");
+        found
     }
 
     /// Damages a copy of the stack.

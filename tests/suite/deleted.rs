@@ -150,6 +150,8 @@ async fn what_a_prune_removed_was_not_hidden_by_somebody() {
         generation: dir.id.clone(),
         at: "2026-01-01T00:00:00Z".parse().unwrap(),
         snapshots: named.iter().map(|id| (id.parse().unwrap(), "expired".to_owned())).collect(),
+        vault: None,
+        documents: std::collections::BTreeSet::new(),
         objects: 1,
         stored_bytes: 1,
         grounds: Grounds { purge: reason.map(str::to_owned), ..Grounds::default() },

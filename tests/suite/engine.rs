@@ -14,6 +14,7 @@ mod grants;
 mod guard;
 mod histories;
 mod locks;
+mod meanwhile;
 mod pace;
 mod planted;
 mod promise;

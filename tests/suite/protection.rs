@@ -13,7 +13,7 @@ use backup_core::vault::store::{Entry, PutMode, Store};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use harness::moto::{Kind, Moto};
-use harness::proxy::Proxy;
+use harness::proxy::{Answer, Proxy};
 use harness::s3::{Bucket, S3Server};
 use serde_json::Value;
 
@@ -236,6 +236,40 @@ async fn an_endpoint_that_only_promises_is_believed_nothing() {
     let heads = proxied.heads();
     let named: Vec<_> = heads.iter().filter(|head| head.contains("versionId=")).collect();
     assert!(named.iter().all(|head| head.contains("/_probe/")), "{named:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_whose_listing_hides_what_was_stored_fails_doctor() {
+    let lax = S3Server::start_lax().unwrap();
+    let proxied = Proxy::start(lax.addr()).unwrap();
+    let mut through = lax.bucket.clone();
+    through.endpoint = proxied.endpoint();
+    let host = host(&through, "");
+    host.good(&["init"]);
+    let hidden = "a listing does not show what was just stored";
+    let good = host.run(&["doctor"]);
+    assert!(good.code != 1 && !format!("{}{}", good.out, good.err).contains(hidden), "{good:?}");
+    proxied.rewrite(Some(Arc::new(|answer: &mut Answer| {
+        if !answer.request.starts_with("GET ") || !answer.request.contains("list-type=2") {
+            return;
+        }
+        let text = String::from_utf8(std::mem::take(&mut answer.body)).unwrap();
+        let mut parts = text.split("<Contents>");
+        let mut shown = parts.next().unwrap().to_owned();
+        for part in parts {
+            let (entry, rest) = part.split_once("</Contents>").unwrap();
+            if !entry.contains("seen</Key>") {
+                shown.push_str(&format!("<Contents>{entry}</Contents>"));
+            }
+            shown.push_str(rest);
+        }
+        answer.body = shown.into_bytes();
+    })));
+    // Fails where `shield` does not look, and where `doctor` does not say what it saw.
+    let shield = store(&through).await.shield(&Versioning::Off, None).await.unwrap();
+    assert!(!shield.listed_after_write, "{shield:?}");
+    let told = host.run(&["doctor"]);
+    assert!(told.code == 1 && format!("{}{}", told.out, told.err).contains(hidden), "{told:?}");
 }
 
 #[derive(Debug, Default)]

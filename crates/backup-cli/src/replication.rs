@@ -123,7 +123,7 @@ pub(crate) struct Work {
     pub(crate) silent: Vec<(String, SourceName, CliError)>,
     /// Snapshots that a vault lists and that are not believed there, and marks that it could not give.
     pub(crate) refused: Vec<(String, SourceName, CliError)>,
-    /// The newest capture that each vault lists, by source and vault.
+    /// The newest capture that each vault proves, by source and vault: what a name says would be remembered too long.
     held: BTreeMap<(SourceName, String), SnapshotId>,
     /// The marks of each source, by vault.
     marks: BTreeMap<SourceName, BTreeMap<String, Marks>>,
@@ -163,11 +163,6 @@ pub(crate) async fn survey(
         // A vault that cannot be listed would seem to lack everything.
         let deaf: BTreeSet<String> = failed.iter().map(|(vault, _)| vault.clone()).collect();
         work.silent.extend(failed.into_iter().map(|(vault, error)| (vault, name.clone(), error.into())));
-        for one in listed.iter().filter(|one| !one.id.is_imported()) {
-            let held = one.vaults.iter().map(|vault| ((name.clone(), vault.name().to_owned()), one.id.clone()));
-            // Oldest first: the last one stays.
-            work.held.extend(held);
-        }
         let ids: BTreeSet<SnapshotId> = listed.iter().map(|listed| listed.id.clone()).collect();
         for vault in vaults {
             if deaf.contains(vault.name()) {
@@ -237,6 +232,10 @@ impl Work {
             for ((_, id), proof) in held.iter().zip(proofs(vault, signers, &held).await) {
                 let error = match proof {
                     Proof::Signed(signed) => {
+                        if !id.is_imported() {
+                            // Oldest first: the last one stays.
+                            self.held.insert((source.clone(), vault.name().to_owned()), id.clone());
+                        }
                         stamps.entry(id.clone()).or_insert_with(|| stamp(&signed, &marked));
                         continue;
                     }

@@ -129,6 +129,8 @@ pub enum BackupError {
         deadline: DateTime<Utc>,
         /// The vault's clock.
         now: DateTime<Utc>,
+        /// Whether this host's clock says the same: then it is no clock, but the capture that took too long.
+        clocks_agree: bool,
     },
     /// The clocks of this host and of the vault disagree.
     #[error("this host's clock says {host} and vault `{vault}` says {store}")]
@@ -476,7 +478,8 @@ async fn commit(
     let now = vault.now().await?;
     let deadline = dir.id.deadline();
     if now > deadline {
-        return Err(BackupError::PastDeadline { generation: dir.id, deadline, now });
+        let clocks_agree = (now - host.clock.now()).abs() <= CLOCK_TOLERANCE;
+        return Err(BackupError::PastDeadline { generation: dir.id, deadline, now, clocks_agree });
     }
     let doc = SnapshotDoc {
         format: FORMAT,

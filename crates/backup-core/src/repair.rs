@@ -71,6 +71,14 @@ pub enum RepairError {
         /// SHA-256 of the document that was there.
         expected: Hash256,
     },
+    /// The mark is signed, and is about another document than the one that is believed in the vault.
+    #[error("the mark `{path}` in vault `{vault}` is about another document than the one that is believed here")]
+    Unrelated {
+        /// The mark.
+        path: String,
+        /// The vault that has it.
+        vault: String,
+    },
     /// A snapshot's document is not put before all of its objects are there.
     #[error("snapshot `{snapshot}` misses {missing} objects that no vault could give, so its document was not put")]
     NotWhole {

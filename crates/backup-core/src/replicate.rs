@@ -194,7 +194,9 @@ pub async fn proofs(vault: &Vault, signers: &Signers, listed: &[(GenerationDir, 
 }
 
 /// Copies what `to` lacks of one source, newest first. `wanted` tells what the destination's policy would keep. With
-/// `newest_only` the backlog is left for a second call. What was done is given in any case, with what failed.
+/// `newest_only` the backlog is left for a second call: it ends with the first that is wanted and believed there, copied
+/// now or before; a name that somebody planted is not the newest of anything. What was done is given in any case, with
+/// what failed.
 pub async fn replicate(
     route: Route<'_>,
     stack: &StackName,
@@ -214,9 +216,6 @@ pub async fn replicate(
     lacking.reverse();
     // Imports are not in a hurry: they come from files that are there.
     lacking.sort_by_key(|(_, id)| id.is_imported());
-    if newest_only {
-        lacking.truncate(1);
-    }
     for (dir, id) in lacking {
         let held = have.contains(&(dir.clone(), id.clone()));
         if !wanted(&id) {
@@ -225,6 +224,7 @@ pub async fn replicate(
         }
         if held {
             match prove(route.to, route.signers, &dir, &id).await {
+                Proof::Signed(_) if newest_only => break,
                 Proof::Signed(_) => continue,
                 Proof::Foreign(error) => {
                     let text =
@@ -242,6 +242,9 @@ pub async fn replicate(
                 done.objects += objects;
                 done.bytes += bytes;
                 done.snapshots.push(id);
+                if newest_only {
+                    break;
+                }
             }
             Err(error) => {
                 // One that is planted or damaged must not keep the others from being copied.

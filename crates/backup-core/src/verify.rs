@@ -6,10 +6,12 @@
 //! 3. *Checking* (`identities`): decrypted, decompressed, every stream's SHA-256. Gives the state `checked`.
 //!
 //! (The fourth, `restored`, is a restore.) Damage is collected, not thrown: one bad object must not hide another. What a
-//! repair could mend is named as a [`Place`], what the damage costs in words of the source ([`Verified::costs`]).
+//! repair could mend is named as a [`Place`], what the damage costs in words of the source ([`Verified::costs`]). What a
+//! prune deletes while it is looked at is no damage: see `deleted`.
 
 mod chain;
 mod cost;
+mod deleted;
 mod grants;
 mod pace;
 
@@ -144,6 +146,8 @@ pub struct Verified {
     pub coverage: Coverage,
     /// Objects whose bytes were read and found good in this call.
     pub good: BTreeMap<GenerationDir, Vec<ObjectName>>,
+    /// Generations of which snapshots were deleted while they were looked at, as a signed receipt says: no damage.
+    pub deleted: Vec<GenerationDir>,
 }
 
 /// Among so many damaged objects and as many documents of a source it is looked for good older versions: each is read.
@@ -185,6 +189,28 @@ impl Verified {
     /// Whether anything is signed by a key that is not pinned.
     pub fn is_foreign(&self) -> bool {
         !self.foreign.is_empty() || self.snapshots.iter().any(|verdict| verdict.foreign.is_some())
+    }
+
+    /// Adds what was found of another generation.
+    fn absorb(&mut self, other: Self) {
+        self.snapshots.extend(other.snapshots);
+        self.objects_listed += other.objects_listed;
+        self.objects_read += other.objects_read;
+        self.bytes_read += other.bytes_read;
+        self.objects.extend(other.objects);
+        self.unopened.extend(other.unopened);
+        self.chain.extend(other.chain);
+        self.forks.extend(other.forks);
+        self.documents += other.documents;
+        self.older += other.older;
+        self.unbelieved.extend(other.unbelieved);
+        self.unsigned.extend(other.unsigned);
+        self.foreign.extend(other.foreign);
+        self.places.extend(other.places);
+        self.costs.extend(other.costs);
+        self.coverage = self.coverage.and(other.coverage);
+        self.good.extend(other.good);
+        self.deleted.extend(other.deleted);
     }
 
     /// Judges a mark, a receipt or a document of a prune; `place`: where another vault's copy may mend it.
@@ -269,64 +295,9 @@ pub async fn verify_at(
         }
     }
     for dir in pace.oldest_first(vault, generations, depth.read).await? {
-        let ids = vault.snapshots(&dir).await?;
-        let gone: Vec<&Hidden> = hidden.iter().filter(|one| one.dir == dir && !ids.contains(&one.id)).collect();
-        if !only.is_none_or(|only| ids.contains(only) || gone.iter().any(|one| one.id == *only)) {
-            continue;
-        }
-        let objects: HashMap<ObjectName, u64> =
-            vault.list_objects(&dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
-        verified.objects_listed += objects.len() as u64;
-        // A restore does not need it, a replication does. One that a prune is emptying may be without.
-        if (!ids.is_empty() || !gone.is_empty())
-            && let Err(error) = vault.get_signed::<GenerationDoc>(&dir.file("generation.json"), signers).await
-        {
-            match finding(vault, error).await? {
-                Finding::Damage(text) => {
-                    verified.places.insert(Place::Generation(dir.clone()), text.clone());
-                    verified.chain.push(text);
-                }
-                Finding::Foreign(text) => {
-                    verified.places.insert(Place::Generation(dir.clone()), text.clone());
-                    verified.foreign.push(text);
-                }
-            }
-        }
-        if only.is_none() {
-            for stage in [PruneStage::Expired, PruneStage::Deleting] {
-                let path = dir.file(stage.file());
-                let read = match vault.exists(&path).await {
-                    Ok(false) => continue,
-                    Ok(true) => vault.get_signed::<ExpiredDoc>(&path, signers).await,
-                    Err(error) => Err(error),
-                };
-                verified.document(vault, read, None).await?;
-            }
-            grants::look(vault, signers, &dir, depth.identities, &mut verified).await?;
-        }
-        // A stream's reader stops at its first bad object; with identities each object is hashed as well.
-        let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
-        let bad = hash_objects(vault, &dir, &objects, (read, pace), &mut verified).await?;
-        verified.objects.extend(bad.iter().map(|(name, text)| ((dir.clone(), *name), text.clone())));
-        let ids = ids.into_iter().filter(|id| only.is_none_or(|only| only == id)).map(|id| (id, None));
-        for (id, hidden) in ids.chain(gone.into_iter().map(|one| (one.id.clone(), Some(one)))) {
-            let (verdict, looked) =
-                verify_snapshot((vault, signers), &dir, (id, hidden), (&objects, &bad), depth).await?;
-            let signed = looked.signed;
-            for name in &verdict.objects {
-                let text = bad.get(name).cloned().unwrap_or_else(|| format!("object `{name}` is missing or damaged"));
-                verified.objects.insert((dir.clone(), *name), text);
-                if depth.identities.is_some() && objects.contains_key(name) && !bad.contains_key(name) {
-                    verified.unopened.insert((dir.clone(), *name));
-                }
-            }
-            verified.places.extend(looked.places);
-            if !looked.costs.is_empty() {
-                verified.costs.insert(verdict.id.clone(), looked.costs);
-            }
-            verified.snapshots.push(verdict);
-            documents.extend(signed.map(|signed| (dir.clone(), signed)));
-        }
+        let found = deleted::look(vault, signers, &dir, (only, &hidden), (depth, pace)).await?;
+        verified.absorb(found.verified);
+        documents.extend(found.documents);
     }
     verified.older = older(vault, signers, &verified, pace).await;
     verified.snapshots.sort_by(|a, b| a.id.cmp(&b.id));
@@ -354,6 +325,82 @@ pub async fn verify_at(
         verified.forks = forks;
     }
     Ok(verified)
+}
+
+/// What one look at a generation found.
+#[derive(Default)]
+struct Found {
+    verified: Verified,
+    documents: Vec<(GenerationDir, Signed<SnapshotDoc>)>,
+}
+
+/// Looks at one generation, or at one snapshot of it; `hidden` are those whose documents were deleted in a bucket with versions.
+async fn generation(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+    (only, hidden): (Option<&SnapshotId>, &[Hidden]),
+    (depth, pace): (Depth<'_>, &Pace<'_>),
+) -> Result<Found, VaultError> {
+    let Found { mut verified, mut documents } = Found::default();
+    let ids = vault.snapshots(dir).await?;
+    let gone: Vec<&Hidden> = hidden.iter().filter(|one| one.dir == *dir && !ids.contains(&one.id)).collect();
+    if !only.is_none_or(|only| ids.contains(only) || gone.iter().any(|one| one.id == *only)) {
+        return Ok(Found::default());
+    }
+    let objects: HashMap<ObjectName, u64> =
+        vault.list_objects(dir).await?.into_iter().map(|line| (line.name, line.bytes)).collect();
+    verified.objects_listed += objects.len() as u64;
+    // A restore does not need it, a replication does. One that a prune is emptying may be without.
+    if (!ids.is_empty() || !gone.is_empty())
+        && let Err(error) = vault.get_signed::<GenerationDoc>(&dir.file("generation.json"), signers).await
+    {
+        match finding(vault, error).await? {
+            Finding::Damage(text) => {
+                verified.places.insert(Place::Generation(dir.clone()), text.clone());
+                verified.chain.push(text);
+            }
+            Finding::Foreign(text) => {
+                verified.places.insert(Place::Generation(dir.clone()), text.clone());
+                verified.foreign.push(text);
+            }
+        }
+    }
+    if only.is_none() {
+        for stage in [PruneStage::Expired, PruneStage::Deleting] {
+            let path = dir.file(stage.file());
+            let read = match vault.exists(&path).await {
+                Ok(false) => continue,
+                Ok(true) => vault.get_signed::<ExpiredDoc>(&path, signers).await,
+                Err(error) => Err(error),
+            };
+            verified.document(vault, read, None).await?;
+        }
+        grants::look(vault, signers, dir, depth.identities, &mut verified).await?;
+    }
+    // A stream's reader stops at its first bad object; with identities each object is hashed as well.
+    let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
+    let bad = hash_objects(vault, dir, &objects, (read, pace), &mut verified).await?;
+    verified.objects.extend(bad.iter().map(|(name, text)| ((dir.clone(), *name), text.clone())));
+    let ids = ids.into_iter().filter(|id| only.is_none_or(|only| only == id)).map(|id| (id, None));
+    for (id, hidden) in ids.chain(gone.into_iter().map(|one| (one.id.clone(), Some(one)))) {
+        let (verdict, looked) = verify_snapshot((vault, signers), dir, (id, hidden), (&objects, &bad), depth).await?;
+        let signed = looked.signed;
+        for name in &verdict.objects {
+            let text = bad.get(name).cloned().unwrap_or_else(|| format!("object `{name}` is missing or damaged"));
+            verified.objects.insert((dir.clone(), *name), text);
+            if depth.identities.is_some() && objects.contains_key(name) && !bad.contains_key(name) {
+                verified.unopened.insert((dir.clone(), *name));
+            }
+        }
+        verified.places.extend(looked.places);
+        if !looked.costs.is_empty() {
+            verified.costs.insert(verdict.id.clone(), looked.costs);
+        }
+        verified.snapshots.push(verdict);
+        documents.extend(signed.map(|signed| (dir.clone(), signed)));
+    }
+    Ok(Found { verified, documents })
 }
 
 /// Counts what is damaged and good in an older version. Asks nothing where nothing is damaged, and no longer than the call may

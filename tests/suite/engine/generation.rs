@@ -134,9 +134,21 @@ async fn past_the_deadline_by_the_stores_clock_nothing_is_committed() {
     upload_until(deadline + TimeDelta::seconds(1));
     let ended = world.run(&Script::noise(300_000, 3)).await;
     // Fails without the comparison with `deadline` in `commit`.
-    assert!(matches!(ended, Err(BackupError::PastDeadline { .. })), "{ended:?}");
+    assert!(matches!(ended, Err(BackupError::PastDeadline { clocks_agree: false, .. })), "{ended:?}");
     assert_eq!(world.history().await.len(), 2);
     assert!(!world.verify(true).await.is_damaged());
+    // An upload that really takes so long: the host's clock says so too. Fails where the clocks are blamed for it.
+    world.store.pass(before - world.store.now());
+    let (host, store) = (world.host.clone(), world.store.clone());
+    world.watch.before_put(move |path| {
+        if path.ends_with(".inventory.zst") {
+            for clock in [&host, &store] {
+                clock.pass(deadline + TimeDelta::seconds(1) - clock.now());
+            }
+        }
+    });
+    let ended = world.run(&Script::noise(300_000, 4)).await;
+    assert!(matches!(ended, Err(BackupError::PastDeadline { clocks_agree: true, .. })), "{ended:?}");
 }
 
 #[tokio::test]

@@ -125,3 +125,24 @@ async fn time_that_is_up_makes_nothing_good_that_was_found_damaged() {
     let (verified, _) = reader.call(1000, ALL).await;
     assert!(!verified.is_damaged(), "{verified:?}");
 }
+
+#[tokio::test]
+async fn each_day_that_asks_has_its_turn_whatever_lies_between() {
+    let world = World::new().await;
+    let [one, two]: [backup_core::id::VaultId; 2] = ["1", "2"].map(|digit| digit.repeat(32).parse().unwrap());
+    let turn = async |vault: &backup_core::id::VaultId, parts: u32, day: i64| {
+        world.state.read_turn(vault, &world.request.source, parts, day).await.unwrap()
+    };
+    let mut turns = BTreeSet::new();
+    for week in 0..7 {
+        let day = 20_000 + 7 * week;
+        let first = turn(&one, 7, day).await;
+        // Another call of the day, another share and another vault are no turn of this one.
+        assert_eq!(turn(&one, 7, day).await, first);
+        turn(&one, 28, day).await;
+        turns.insert(first.rem_euclid(7));
+    }
+    // Fails where the day's number is the turn: the same seventh each week.
+    assert_eq!(turns.len(), 7);
+    assert_eq!(turn(&two, 7, 20_003).await, 20_003);
+}

@@ -256,6 +256,8 @@ async fn a_deletion_goes_on_only_with_an_announcement_a_day_old_or_with_a_holder
                 generation: begun.generation.clone(),
                 at: begun.at,
                 snapshots: begun.snapshots.clone(),
+                vault: None,
+                documents: std::collections::BTreeSet::new(),
                 objects: 1,
                 stored_bytes: 1,
                 grounds,

@@ -286,6 +286,33 @@ async fn what_is_believed_here_is_never_replaced() {
 }
 
 #[tokio::test]
+async fn a_mark_about_another_document_than_the_one_here_is_not_brought() {
+    for is_ours in [false, true] {
+        let pair = Pair::new().await;
+        let real = Hash256::of(&pair.world.body(&pair.commit()).await);
+        let doc = &pair.docs[1];
+        let mark = MarkDoc {
+            format: 1,
+            stack: doc.stack.clone(),
+            source: doc.source.clone(),
+            snapshot: doc.id.clone(),
+            mark: MarkKind::Checked,
+            at: pair.world.host.now(),
+            document: if is_ours { real } else { Hash256([7; 32]) },
+            signer: pair.world.key.fingerprint(),
+            tool: "backup 0".to_owned(),
+        };
+        pair.second.put_signed(&mark, &pair.world.key).await.unwrap();
+        pair.world.set(&mark.path(), Some(b"bad".to_vec())).await;
+        let left = pair.mend().await;
+        let is_bad = pair.world.body(&mark.path()).await == b"bad";
+        // Fails without `is_unrelated`.
+        assert_eq!(matches!(left.as_slice(), [RepairError::Unrelated { .. }]), !is_ours, "{left:?}");
+        assert_eq!((left.is_empty(), is_bad), (is_ours, !is_ours), "{left:?}");
+    }
+}
+
+#[tokio::test]
 async fn vaults_that_disagree_mend_nothing() {
     let pair = Pair::new().await;
     let third = Watch::new(MemoryStore::new(pair.world.store.clock()));

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Only these sources
     #[arg(long, value_name = "S")]
     pub(crate) source: Vec<SourceName>,
-    /// Read and hash this share of the objects, another one each day: 1/30 reads all in a month
+    /// Read and hash this share of the objects, another one each day: 1/30 reads all in a month of daily audits
     #[arg(long, value_name = "n/m")]
     pub(crate) read_data: Option<Share>,
 }

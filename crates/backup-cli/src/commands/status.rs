@@ -215,7 +215,7 @@ async fn standing<'a>(
     let overdue_since = newest.as_ref().and_then(|doc| due(doc.instant)).filter(|due| *due <= now);
     let instant = newest.as_ref().map(|doc| doc.instant);
     let verdict = judge(source.objective.as_ref(), instant, overdue_since, now, timezone, !found.vaults.is_empty());
-    let lags = lag::of(session, source, found, signers).await;
+    let lags = lag::of(session, source, found, signers, newest.as_ref().map(|doc| &doc.id)).await;
     let forks = forks::newest(found, &source.name, signers).await;
     Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending, frozen, told, forks })
 }

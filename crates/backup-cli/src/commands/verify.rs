@@ -1,5 +1,6 @@
 //! `backup verify`.
 
+mod elsewhere;
 mod mend;
 mod reading;
 pub(crate) mod report;
@@ -14,7 +15,7 @@ use backup_core::prune::history;
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
-use backup_core::vault::document::{FORMAT, MarkDoc, MarkKind, PublicDocument, SnapshotDoc};
+use backup_core::vault::document::{FORMAT, MarkDoc, MarkKind, PublicDocument};
 use backup_core::vault::layout::SnapshotId;
 use backup_core::verify::{Depth, Fraction, Verdict, Verified, remember};
 use chrono::{DateTime, NaiveDate, Utc};
@@ -26,12 +27,10 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::report::{StepReport, told};
 use crate::session::{self, Session, TOOL};
+use elsewhere::Search;
 use mend::Recover;
 use reading::{Reading, Time};
-use report::{Elsewhere, Report};
-
-/// Damaged objects of one snapshot that are looked for in other vaults; each is read whole.
-const LOOKED_FOR: usize = 64;
+use report::Report;
 
 /// Check signatures, chains and inventories; with --read-data also the data itself
 #[derive(Debug, clap::Args)]
@@ -39,7 +38,7 @@ pub(crate) struct Args {
     /// Only this snapshot: its name, or the six characters near its end
     #[arg(value_name = "ID")]
     pub(crate) id: Option<String>,
-    /// Read and hash this share of the objects, another one each day: 1/30 reads all in a month
+    /// Read and hash this share of the objects, another one each day that asks: thirty days with 1/30 read all
     #[arg(long, value_name = "n/m")]
     pub(crate) read_data: Option<Share>,
     /// Stop reading after this time (`30m`); the next call of the day goes on there. Alone: of all objects
@@ -114,7 +113,6 @@ struct Found {
     /// Recovery documents that are not good, or were not.
     recover: Vec<Recover>,
     lost: Vec<String>,
-    share: Option<Fraction>,
     /// Vaults that did not answer.
     quiet: Vec<(String, CliError)>,
     /// Why some snapshots were not decrypted.
@@ -123,21 +121,34 @@ struct Found {
 }
 
 impl Found {
+    /// The part that was read, where it is the same everywhere.
+    fn share(&self) -> Option<String> {
+        let first = self.reports.first()?.share;
+        first.filter(|_| self.reports.iter().all(|report| report.share == first)).map(report::part_text)
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "vaults": self.reports.iter().map(Report::to_json).collect::<Vec<_>>(),
             "recover": self.recover.iter().map(report::recover_json).collect::<Vec<_>>(),
-            "read": self.share.map(|share| format!("{}/{}", share.part, share.of)),
+            "read": self.share(),
             "lost": self.lost, "silent": silent::to_json(&self.quiet),
         })
     }
 }
 
 /// Another share each day, so that `1/30` in a nightly job reads everything in thirty nights. On one day `1/2` and `2/2`
-/// together are everything.
+/// together are everything. For who remembers nothing: whoever asks each Sunday for `1/7` gets the same one each time.
 pub(in crate::commands) fn share_of_day(share: Share, now: DateTime<Utc>) -> Fraction {
-    let days = now.date_naive().signed_duration_since(NaiveDate::default()).num_days();
-    let turned = (i64::from(share.part) - 1 + days).rem_euclid(i64::from(share.parts));
+    share_of_turn(share, day_of(now))
+}
+
+fn day_of(now: DateTime<Utc>) -> i64 {
+    now.date_naive().signed_duration_since(NaiveDate::default()).num_days()
+}
+
+fn share_of_turn(share: Share, turn: i64) -> Fraction {
+    let turned = (i64::from(share.part) - 1 + turn).rem_euclid(i64::from(share.parts));
     Fraction { part: u32::try_from(turned + 1).unwrap_or(share.part), of: share.parts }
 }
 
@@ -174,10 +185,10 @@ async fn look(session: &Session<'_>, args: &Args, within: Option<&[&config::Vaul
         None => None,
     };
     let (repair, dry_run) = (args.repair, args.dry_run);
-    let look = Look { session, signers: &signers, vaults: &vaults, key: key.as_ref(), repair, dry_run };
+    let asked = args.read_data.or(args.max_time.map(|_| Share { part: 1, parts: 1 }));
+    let look = Look { session, signers: &signers, vaults: &vaults, key: key.as_ref(), asked, repair, dry_run };
     let heads = look.heads(&sources).await;
-    let share = args.read_data.or(args.max_time.map(|_| Share { part: 1, parts: 1 }));
-    let share = share.map(|share| share_of_day(share, session.cx.clock.now()));
+    let share = asked.map(|share| share_of_day(share, session.cx.clock.now()));
     let depth = Depth { read: share, identities: identities.as_ref() };
     let (mut reports, mut recover) = (Vec::new(), Vec::new());
     let wanted = |source: &&&Source| only.as_ref().is_none_or(|(name, _)| *name == source.name);
@@ -217,7 +228,7 @@ async fn look(session: &Session<'_>, args: &Args, within: Option<&[&config::Vaul
     if !lost.is_empty() {
         end = end.worse(Exit::Damage);
     }
-    Ok(Found { reports, recover, lost, share, quiet, locked, end })
+    Ok(Found { reports, recover, lost, quiet, locked, end })
 }
 
 /// The identities for the full check, if one is wanted.
@@ -277,6 +288,8 @@ struct Look<'a> {
     signers: &'a Signers,
     vaults: &'a [Vault],
     key: Option<&'a HostKey>,
+    /// The share that is to be read.
+    asked: Option<Share>,
     repair: bool,
     dry_run: bool,
 }
@@ -286,7 +299,7 @@ impl Look<'_> {
         &self,
         (vault, source): (&Vault, &Source),
         only: Option<&SnapshotId>,
-        depth: Depth<'_>,
+        mut depth: Depth<'_>,
         until: Option<std::time::Instant>,
     ) -> Report {
         let mut report = Report::new(vault.name(), &source.name, depth);
@@ -302,6 +315,14 @@ impl Look<'_> {
             }
         };
         let now = self.session.cx.clock.now();
+        // Who remembers goes on with the next part, however often it is asked; a single snapshot turns nothing.
+        if let (Some(state), Some(share), None) = (&state, self.asked, only) {
+            match state.read_turn(vault.id(), &source.name, share.parts, day_of(now)).await {
+                Ok(turn) => depth.read = Some(share_of_turn(share, turn)),
+                Err(error) => report.errors.push(error.into()),
+            }
+        }
+        report.share = depth.read;
         let found = async {
             let mut reading = Reading::new((vault, source), (only, depth), until, state.as_ref(), now).await?;
             let verified = reading.look(self, vault, source).await?;
@@ -316,9 +337,10 @@ impl Look<'_> {
             Ok((verified, mends, errors)) => {
                 report.mends = mends;
                 report.errors.extend(errors);
+                let mut search = Search::new(vault, self.vaults, self.signers);
                 for verdict in &verified.snapshots {
                     if !verdict.damage.is_empty() {
-                        report.elsewhere.push(self.elsewhere(vault, verdict).await);
+                        report.elsewhere.push(search.copies(&verified, verdict).await);
                     }
                     if let Err(error) = self.mark(vault, verdict).await {
                         report.errors.push(error);
@@ -335,26 +357,6 @@ impl Look<'_> {
             self.session.cx.printer.warn(&text, error.advice().unwrap_or_default());
         }
         report
-    }
-
-    /// Who else has what is damaged here, read and compared.
-    async fn elsewhere(&self, vault: &Vault, verdict: &Verdict) -> Elsewhere {
-        let mut elsewhere = Elsewhere { snapshot: verdict.id.clone(), whole: Vec::new(), partly: Vec::new() };
-        for other in self.vaults.iter().filter(|other| other.id() != vault.id()) {
-            let path = verdict.dir.snapshot(&verdict.id, ".json");
-            let Ok(signed) = other.get_signed::<SnapshotDoc>(&path, self.signers).await else { continue };
-            let inventory = other.get_inventory(&signed.doc).await.is_ok();
-            let mut good = 0;
-            for name in verdict.objects.iter().take(LOOKED_FOR) {
-                good += usize::from(other.get_object(&verdict.dir, name).await.is_ok());
-            }
-            if inventory && good == verdict.objects.len() {
-                elsewhere.whole.push(other.name().to_owned());
-            } else if good > 0 {
-                elsewhere.partly.push((other.name().to_owned(), good));
-            }
-        }
-        elsewhere
     }
 
     /// `checked` is a fact that must survive the loss of this host: it is signed and put beside the snapshot.

@@ -177,6 +177,11 @@ fn backup(error: &BackupError) -> Advice {
         BackupError::Ended { .. } => {
             say(Exit::WrongKey, "name the key that took its place in `keys.host_key`, then run again")
         }
+        BackupError::PastDeadline { clocks_agree: true, .. } => say(
+            Exit::Failed,
+            "the capture outlasted its generation, which takes snapshots for one more `generation` after its end: make \
+             `generation` longer than a first upload takes (up to 28d), then run again",
+        ),
         BackupError::PastDeadline { .. } => {
             say(Exit::Failed, "check the clocks of this host and of the vault, then run again")
         }

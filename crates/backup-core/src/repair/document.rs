@@ -65,19 +65,43 @@ impl Bench<'_> {
         }
     }
 
-    /// A mark is each vault's own: of several that are believed the first serves, if it is about the document that is
-    /// believed here.
+    /// A mark is each vault's own: of several that are believed the first serves that is not about another document than
+    /// the one that is believed here.
     pub(super) async fn mark(&self, path: &StorePath) -> Result<Outcome, RepairError> {
         let (vault, signers) = (self.ask.vault, self.ask.signers);
         if self.is_good(path, vault.get_signed::<MarkDoc>(path, signers).await).await? {
             return Ok(Outcome::Good);
         }
+        let mut unrelated = None;
         for other in self.others() {
-            if let Ok(signed) = other.get_signed::<MarkDoc>(path, signers).await {
-                return self.put_document(path, (other.name().to_owned(), signed)).await;
+            let Ok(signed) = other.get_signed::<MarkDoc>(path, signers).await else { continue };
+            if self.is_unrelated(&signed.doc).await.map_err(|e| self.failed(path, e))? {
+                unrelated.get_or_insert_with(|| other.name().to_owned());
+                continue;
+            }
+            return self.put_document(path, (other.name().to_owned(), signed)).await;
+        }
+        let path = path.to_string();
+        Err(unrelated
+            .map_or(RepairError::NoCopy { path: path.clone() }, |vault| RepairError::Unrelated { path, vault }))
+    }
+
+    /// Whether a document is believed here under the name that the mark is about, and it is another one.
+    async fn is_unrelated(&self, mark: &MarkDoc) -> Result<bool, VaultError> {
+        let (vault, signers) = (self.ask.vault, self.ask.signers);
+        let mut other = false;
+        for (dir, id) in vault.history(&mark.stack, &mark.source).await? {
+            if id != mark.snapshot {
+                continue;
+            }
+            match vault.get_signed::<SnapshotDoc>(&dir.snapshot(&id, ".json"), signers).await {
+                Ok(signed) if signed.hash() == mark.document => return Ok(false),
+                Ok(_) => other = true,
+                // What is not believed here speaks against nothing.
+                Err(_) => {}
             }
         }
-        Err(RepairError::NoCopy { path: path.to_string() })
+        Ok(other)
     }
 
     pub(super) async fn recover(&self) -> Result<Outcome, RepairError> {

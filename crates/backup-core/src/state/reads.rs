@@ -20,6 +20,9 @@ CREATE TABLE IF NOT EXISTS read_place (
     UNIQUE (vault, stack, source, generation));
 CREATE TABLE IF NOT EXISTS read_object (
     place INTEGER NOT NULL, name BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (place, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS read_turn (
+    vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, parts INTEGER NOT NULL, day INTEGER NOT NULL,
+    turn INTEGER NOT NULL, PRIMARY KEY (vault, stack, source, parts)) WITHOUT ROWID;
 ";
 
 impl State {
@@ -44,6 +47,31 @@ impl State {
             }
         }
         Ok(reads)
+    }
+
+    /// Whose turn it is on `day` (its number) where a share of `parts` is read of a source in a vault: the same all day, and the
+    /// next one on the next day that asks, however many days lie between. The first is the day's number itself.
+    pub async fn read_turn(
+        &self,
+        vault: &VaultId,
+        source: &SourceName,
+        parts: u32,
+        day: i64,
+    ) -> Result<i64, StateError> {
+        self.read_tables().await?;
+        let row = sqlx::query(
+            "INSERT INTO read_turn VALUES (?1, ?2, ?3, ?4, ?5, ?5)
+             ON CONFLICT DO UPDATE SET turn = turn + (day <> excluded.day), day = excluded.day RETURNING turn",
+        )
+        .bind(vault.to_string())
+        .bind(self.stack.as_str())
+        .bind(source.as_str())
+        .bind(i64::from(parts))
+        .bind(day)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(|e| self.failed(e))?;
+        Ok(row.get(0))
     }
 
     async fn read_places(&self, vault: &VaultId, source: &SourceName) -> Result<Vec<(i64, GenerationDir)>, StateError> {

@@ -1,14 +1,17 @@
 //! How far each vault is behind the others, also one that does not answer.
 //!
 //! What a vault lacks is what others list and it does not: how many snapshots, how many stored bytes they added, how old the
-//! newest that it has is beside the newest of all. Of a vault that is down the last that was seen there counts
+//! newest that it has is beside the newest of all. A name is no copy: the newest of all is the newest that some vault proves,
+//! and the newest that a vault lists must be believed there; what lies between is counted by name. Of a vault that is down the last that was seen there counts
 //! ([`backup_core::state::State::seen`], written by every run and replication).
 
 use std::collections::BTreeMap;
 
 use backup_core::catalogue::Listed;
 use backup_core::config::Source;
+use backup_core::replicate::{Proof, proofs};
 use backup_core::signature::Signers;
+use backup_core::vault::Vault;
 use backup_core::vault::document::SnapshotDoc;
 use backup_core::vault::layout::SnapshotId;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -22,6 +25,9 @@ use crate::words;
 /// Documents that are read to add up what a vault lacks, for each source; of what is older only the number is known.
 const ADDED_UP: usize = 64;
 
+/// Names that are not believed and are passed over in a vault until its newest snapshot is found.
+const PASSED_OVER: usize = 64;
+
 /// How far a vault is behind the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lag {
@@ -31,8 +37,8 @@ pub(super) struct Lag {
     missing: usize,
     /// Stored bytes that the newest [`ADDED_UP`] of these added; `None`: not all could be read.
     bytes: Option<u64>,
-    /// How much older its newest is than the newest of all.
-    behind: TimeDelta,
+    /// How much older its newest is than the newest of all; `None`: it has none, and others have.
+    behind: Option<TimeDelta>,
     /// Whence this is known.
     word: Word,
 }
@@ -48,16 +54,23 @@ enum Word {
     None,
 }
 
-/// The lag of every configured vault, by name, in the configuration's order.
-pub(super) async fn of(session: &Session<'_>, source: &Source, found: &Found, signers: &Signers) -> Vec<(String, Lag)> {
-    let listed: Vec<Listed> = found.of(&source.name).into_iter().cloned().collect();
+/// The lag of every configured vault, by name, in the configuration's order. `proved`: the newest capture that some vault
+/// proves.
+pub(super) async fn of(
+    session: &Session<'_>,
+    source: &Source,
+    found: &Found,
+    signers: &Signers,
+    proved: Option<&SnapshotId>,
+) -> Vec<(String, Lag)> {
+    let is_believed = |one: &&Listed| one.id.is_imported() || proved.is_some_and(|proved| one.id <= *proved);
+    let listed: Vec<Listed> = found.of(&source.name).into_iter().filter(is_believed).cloned().collect();
     let mut sizes: BTreeMap<SnapshotId, Option<u64>> = BTreeMap::new();
     let mut lags = Vec::new();
     for vault in &session.config.vaults {
-        let answers = found.vaults.iter().any(|open| open.name() == vault.name);
         let mut word = Word::Its;
-        let has: Vec<bool> = if answers {
-            listed.iter().map(|one| one.vaults.iter().any(|open| open.name() == vault.name)).collect()
+        let has: Vec<bool> = if let Some(open) = found.vaults.iter().find(|open| open.name() == vault.name) {
+            held(open, &listed, signers).await
         } else {
             let seen = match (&vault.id, session.remembered().await) {
                 (Some(id), Some(state)) => state.seen(id, &source.name).await.ok().flatten(),
@@ -80,10 +93,27 @@ pub(super) async fn of(session: &Session<'_>, source: &Source, found: &Found, si
             let size = sizes[&one.id];
             bytes = bytes.zip(size).map(|(sum, size)| sum + size);
         }
-        let behind = newest.as_ref().zip(head).map_or(TimeDelta::zero(), |(newest, head)| head - newest.instant());
+        let behind = head.map_or(Some(TimeDelta::zero()), |head| newest.as_ref().map(|newest| head - newest.instant()));
         lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, word }));
     }
     lags
+}
+
+/// Which of these snapshots an open vault has.
+async fn held(vault: &Vault, listed: &[Listed], signers: &Signers) -> Vec<bool> {
+    let mut has: Vec<bool> =
+        listed.iter().map(|one| one.vaults.iter().any(|open| open.name() == vault.name())).collect();
+    let captures = (0..has.len()).rev().filter(|at| !listed[*at].id.is_imported());
+    let named: Vec<usize> = captures.filter(|at| has[*at]).take(PASSED_OVER).collect();
+    for at in named {
+        let one = [(listed[at].dir.clone(), listed[at].id.clone())];
+        match proofs(vault, signers, &one).await.pop() {
+            Some(Proof::Foreign(_)) => has[at] = false,
+            // A store that fails says nothing.
+            Some(Proof::Signed(_) | Proof::Unknown(_)) | None => break,
+        }
+    }
+    has
 }
 
 /// Stored bytes that a snapshot added, as the first vault says that proves it.
@@ -114,8 +144,8 @@ impl Lag {
                 format!(", {missing} missing{bytes}")
             }
         };
-        if self.behind > TimeDelta::zero() {
-            behind.push_str(&format!(", {} behind", words::age(self.behind)));
+        if let Some(late) = self.behind.filter(|late| *late > TimeDelta::zero()) {
+            behind.push_str(&format!(", {} behind", words::age(late)));
         }
         match self.word {
             Word::Its => format!("{newest}{behind}"),
@@ -130,7 +160,7 @@ impl Lag {
     pub(super) fn to_json(&self, vault: &str) -> Value {
         json!({
             "vault": vault, "newest": self.newest, "missing": self.missing, "missing_bytes": self.bytes,
-            "behind_seconds": self.behind.num_seconds(), "answers": self.word == Word::Its,
+            "behind_seconds": self.behind.map(|behind| behind.num_seconds()), "answers": self.word == Word::Its,
             "seen": if let Word::Last(at) = self.word { Some(words::utc(at)) } else { None },
         })
     }
@@ -144,16 +174,17 @@ mod tests {
     fn a_lag_says_how_many_how_much_and_how_old() {
         let now: DateTime<Utc> = "2026-11-22T08:00:00Z".parse().unwrap();
         let newest = Some("20261121T020000Z-1r-abc234".parse().unwrap());
-        let good = Lag { newest, missing: 0, bytes: Some(0), behind: TimeDelta::zero(), word: Word::Its };
+        let good = Lag { newest, missing: 0, bytes: Some(0), behind: Some(TimeDelta::zero()), word: Word::Its };
         assert_eq!(good.text(now), "newest abc234, complete");
-        let late = Lag { missing: 2, bytes: Some(3 << 20), behind: TimeDelta::hours(30), ..good.clone() };
+        let late = Lag { missing: 2, bytes: Some(3 << 20), behind: Some(TimeDelta::hours(30)), ..good.clone() };
         assert_eq!(late.text(now), "newest abc234, 2 missing, 3.0 MiB, 30h behind");
         let down = Lag { word: Word::Last(now - TimeDelta::hours(5)), ..late.clone() };
         assert_eq!(down.text(now), "does not answer; 5h ago: newest abc234, now 2 missing, 3.0 MiB, 30h behind");
         assert_eq!(down.to_json("v")["behind_seconds"], 108_000);
         let never = Lag { word: Word::None, newest: None, ..late };
         assert_eq!(never.text(now), "does not answer, and nothing is remembered of it");
-        let empty = Lag { newest: None, missing: 2, bytes: None, ..good };
+        let empty = Lag { newest: None, missing: 2, bytes: None, behind: None, ..good };
         assert_eq!(empty.text(now), "empty, 2 missing");
+        assert_eq!(empty.to_json("v")["behind_seconds"], Value::Null, "an empty vault is not up to date");
     }
 }

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use backup_core::id::SourceName;
 use backup_core::repair::Mend;
-use backup_core::vault::layout::SnapshotId;
-use backup_core::verify::{Coverage, Depth, Fork, Verdict, Verified};
+use backup_core::verify::{Coverage, Depth, Fork, Fraction, Verdict, Verified};
 use serde_json::{Value, json};
 
+use super::elsewhere::{Elsewhere, Worth};
 use super::mend::{self, Recover};
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -26,6 +26,8 @@ pub(super) struct Report {
     pub(super) source: SourceName,
     /// How deep it was looked: `listed`, `read` or `checked`.
     pub(super) depth: &'static str,
+    /// The part of the objects that was to be read.
+    pub(super) share: Option<Fraction>,
     /// What was found.
     pub(super) verified: Verified,
     /// Good copies of what is damaged.
@@ -34,16 +36,6 @@ pub(super) struct Report {
     pub(super) mends: Vec<Mend>,
     /// What could not be looked at, or not be written down.
     pub(super) errors: Vec<CliError>,
-}
-
-/// Who has a good copy of a snapshot that is damaged here.
-pub(super) struct Elsewhere {
-    /// The snapshot.
-    pub(super) snapshot: SnapshotId,
-    /// Vaults with a good copy of everything that is damaged.
-    pub(super) whole: Vec<String>,
-    /// Vaults with good copies of so many of the damaged objects.
-    pub(super) partly: Vec<(String, usize)>,
 }
 
 impl Report {
@@ -57,6 +49,7 @@ impl Report {
             vault: vault.to_owned(),
             source: source.clone(),
             depth,
+            share: None,
             verified: Verified::default(),
             elsewhere: Vec::new(),
             mends: Vec::new(),
@@ -88,8 +81,10 @@ impl Report {
                     "snapshot": verdict.id, "generation": verdict.dir.id, "damage": verdict.damage,
                     "objects": verdict.objects,
                     "costs": self.verified.costs.get(&verdict.id),
-                    "good_copies": copies.map(|copies| &copies.whole),
-                    "partly_good": copies.map(|copies| copies.partly.iter().map(|(vault, _)| vault).collect::<Vec<_>>()),
+                    "good_copies": copies.map(|copies| named(copies, Worth::Whole)),
+                    "likely_good": copies.map(|copies| named(copies, Worth::Likely)),
+                    "partly_good": copies.map(|copies| named(copies, Worth::Partly)),
+                    "stored_so": copies.map(|copies| copies.inside),
                 })
             })
             .collect();
@@ -101,11 +96,13 @@ impl Report {
             .collect();
         json!({
             "vault": self.vault, "source": self.source, "depth": self.depth, "snapshots": snapshots,
+            "read": self.share.map(part_text),
             "damaged": damaged, "chain": self.verified.chain,
             "forks": self.verified.forks.iter().map(fork_json).collect::<Vec<_>>(),
             "unsigned": self.verified.unsigned, "documents": self.verified.documents, "good_in_older_versions": self.verified.older, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
             "objects_read": self.verified.objects_read, "bytes_read": self.verified.bytes_read,
             "coverage": coverage_json(&self.verified.coverage),
+            "deleted_meanwhile": self.verified.deleted.iter().map(|dir| &dir.id).collect::<Vec<_>>(),
             "repairs": self.mends.iter().map(mend::to_json).collect::<Vec<_>>(),
             "errors": self.errors.iter().map(CliError::to_json).collect::<Vec<_>>(),
         })
@@ -129,6 +126,16 @@ impl Report {
             "good".to_owned()
         }
     }
+}
+
+/// `3/7`.
+pub(super) fn part_text(part: Fraction) -> String {
+    format!("{}/{}", part.part, part.of)
+}
+
+/// The vaults whose copies are worth so much.
+fn named(copies: &Elsewhere, worth: Worth) -> Vec<&str> {
+    copies.of(worth).map(|other| other.vault.as_str()).collect()
 }
 
 /// How a verb ends that found a recovery document so.
@@ -224,6 +231,13 @@ pub(super) fn text(reports: &[Report], recover: &[Recover], lost: &[String]) -> 
     text.push_str(&coverage_text(reports));
     for report in reports {
         text.push_str(&damage_text(report));
+        for dir in &report.verified.deleted {
+            let _ = writeln!(
+                text,
+                "\nvault {}, source {}: a prune deleted snapshots of {} meanwhile: no damage",
+                report.vault, report.source, dir.id
+            );
+        }
         for unsigned in &report.verified.unsigned {
             let _ =
                 writeln!(text, "\nnobody signed the grant {unsigned}: whether it holds the key shows when it is used");
@@ -278,17 +292,7 @@ fn damage_text(report: &Report) -> String {
             text.push_str("  which tables or files that costs: `backup verify --identity FILE` tells\n");
         }
         let Some(copies) = report.elsewhere.iter().find(|copies| copies.snapshot == verdict.id) else { continue };
-        for vault in &copies.whole {
-            let _ =
-                writeln!(text, "  vault `{vault}` holds a good copy: `backup restore {} --vault {vault}`", verdict.id);
-        }
-        for (vault, good) in &copies.partly {
-            let all = verdict.objects.len();
-            let _ = writeln!(text, "  vault `{vault}` holds good copies of {good} of {all} damaged objects");
-        }
-        if copies.whole.is_empty() && copies.partly.is_empty() {
-            text.push_str("  no other vault that answers holds a good copy\n");
-        }
+        copies_text(&mut text, copies);
     }
     if report.verified.older > 0 {
         let _ = writeln!(
@@ -317,6 +321,37 @@ fn damage_text(report: &Report) -> String {
     text
 }
 
+/// Where a good copy is, and how good.
+fn copies_text(text: &mut String, copies: &Elsewhere) {
+    if copies.inside {
+        text.push_str("  it was stored so: a copy in another vault has the same bytes; restore an older snapshot\n");
+        return;
+    }
+    for other in &copies.others {
+        let (vault, of, good, there) = (&other.vault, other.of, other.good, other.good + other.listed);
+        let restore = format!("`backup restore {} --vault {vault}`", copies.snapshot);
+        let _ = match other.worth() {
+            Worth::Whole => writeln!(text, "  vault `{vault}` holds a good copy: {restore}"),
+            Worth::Likely => {
+                writeln!(
+                    text,
+                    "  vault `{vault}` lists all {of} damaged objects, {good} were read and are good: {restore}"
+                )
+            }
+            Worth::Partly if other.listed == 0 => {
+                writeln!(text, "  vault `{vault}` holds good copies of {good} of {of} damaged objects")
+            }
+            Worth::Partly => {
+                writeln!(text, "  vault `{vault}` lists {there} of {of} damaged objects, {good} were read and are good")
+            }
+            Worth::None => Ok(()),
+        };
+    }
+    if copies.others.iter().all(|other| other.worth() == Worth::None) {
+        text.push_str("  no other vault that answers holds a good copy\n");
+    }
+}
+
 /// What to do about a fork.
 pub(crate) const FORK_ADVICE: &str = "nothing is lost, and nothing expires meanwhile: give one of the machines a key of its own \
      (`backup key new --host FILE`), look at both snapshots, then `backup accept` one of them";
@@ -330,8 +365,9 @@ pub(crate) fn fork_json(fork: &Fork) -> Value {
 pub(super) mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::elsewhere::Other;
     use super::*;
-    use backup_core::vault::layout::GenerationDir;
+    use backup_core::vault::layout::{GenerationDir, SnapshotId};
 
     pub(crate) fn report(damage: Vec<String>) -> Report {
         let source: SourceName = "db".parse().unwrap();
@@ -340,11 +376,8 @@ pub(super) mod tests {
         let dir =
             GenerationDir { stack: "s".parse().unwrap(), source, id: "2026-01-01--7d--00000000".parse().unwrap() };
         if !damage.is_empty() {
-            report.elsewhere.push(Elsewhere {
-                snapshot: id.clone(),
-                whole: vec!["offsite".into()],
-                partly: Vec::new(),
-            });
+            let whole = Other { vault: "offsite".into(), documents: true, of: 1, good: 1, listed: 0 };
+            report.elsewhere.push(Elsewhere { snapshot: id.clone(), inside: false, others: vec![whole] });
         }
         let verdict = Verdict {
             id,
@@ -376,6 +409,25 @@ pub(super) mod tests {
         for part in ["DAMAGED: 1 of 1", "object `aa` is missing", "vault `offsite` holds a good copy"] {
             assert!(shown.contains(part), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_copy_that_was_not_read_is_called_listed_and_one_with_the_same_bytes_is_not_offered() {
+        let mut bad = report(vec!["object `aa` is missing".into()]);
+        (bad.elsewhere[0].others[0].of, bad.elsewhere[0].others[0].good) = (300, 64);
+        bad.elsewhere[0].others[0].listed = 236;
+        let shown = text(std::slice::from_ref(&bad), &[], &[]);
+        assert!(shown.contains("lists all 300 damaged objects, 64 were read and are good: `backup restore"), "{shown}");
+        let told = bad.to_json();
+        let damaged = &told["damaged"][0];
+        assert_eq!(
+            (&damaged["good_copies"], &damaged["likely_good"]),
+            (&json!([]), &json!(["offsite"])),
+            "{damaged:#}"
+        );
+        bad.elsewhere[0].inside = true;
+        let shown = text(&[bad], &[], &[]);
+        assert!(shown.contains("it was stored so") && !shown.contains("--vault offsite"), "{shown}");
     }
 
     #[test]

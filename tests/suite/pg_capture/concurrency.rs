@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use harness::pg::{Cluster, Options, SUPERUSER};
@@ -109,6 +109,45 @@ async fn a_truncate_that_waits_for_us_holds_nothing_up() {
     assert_counts(&captured);
     writer.ask("SELECT 1;");
     assert_eq!(cluster.psql("postgres", "SELECT count(*) FROM second"), "0");
+}
+
+/// The capture stands still in the middle of a table; a schema change waits for it, and somebody who only wants to read behind
+/// that. Without `waiters` he waits for a minute, and is refused.
+#[tokio::test]
+async fn a_reader_behind_a_schema_change_does_not_wait_for_the_capture() {
+    let cluster = Cluster::start();
+    let sql = "CREATE TABLE first AS SELECT i, md5(i::text) t FROM generate_series(1, 200000) i;
+        CREATE TABLE second AS SELECT i FROM generate_series(1, 1000) i;";
+    cluster.psql("postgres", sql);
+    let (sink, gate) = MemorySink::paused_at(backup_core::manifest::StreamKind::PgTable);
+    let (mut writer, mut reader) = (Script::start(&cluster, "postgres"), Script::start(&cluster, "postgres"));
+    reader.ask("SET statement_timeout = '60s'; SELECT 1;");
+    let meddle = async {
+        gate.reached.notified().await;
+        writer.tell("ALTER TABLE second ADD COLUMN later int DEFAULT 7;");
+        while cluster.psql("postgres", "SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Longer than a reader may wait: a schema change alone does.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let reading = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            reader.ask("SELECT sum(later) FROM second;");
+            began.elapsed()
+        });
+        let waited = reading.await.unwrap();
+        gate.open();
+        waited
+    };
+    let wanted = PostgresOptions { workers: 1, ..options(&cluster, SUPERUSER, "postgres") };
+    let (outcome, waited) = tokio::join!(run(&wanted, &sink), meddle);
+    let (captured, recorder) = outcome.unwrap();
+    // It came back before the gate was opened; how soon, a busy machine has a say in.
+    println!("a SELECT waited {waited:?}");
+    let why = recorder.retries();
+    assert!(why.iter().any(|why| why.contains("waits behind somebody") && why.contains("`public.second`")), "{why:?}");
+    assert_eq!(table(&captured, "public", "second").columns, ["i", "later"]);
+    assert_counts(&captured);
 }
 
 /// Accounts move between two tables, so that each committed state holds 2,000 of them; `refilled` is truncated and

@@ -18,7 +18,6 @@ mod catalog;
 mod child;
 pub mod clients;
 mod copy_out;
-mod deadlock;
 pub mod error;
 mod formats;
 #[cfg(any(test, fuzzing))]
@@ -38,6 +37,7 @@ mod rows;
 mod session;
 mod shape;
 mod snapshot;
+mod waiters;
 mod wire;
 mod workers;
 

@@ -28,7 +28,7 @@ use super::session::{Session, column};
 use super::shape::Shapes;
 use super::snapshot::{Coordinator, blockers};
 use super::workers::{self, Place, Results, Work, parts};
-use super::{archive, copy_out, deadlock, globals, properties};
+use super::{archive, copy_out, globals, properties, waiters};
 use crate::clock::Clock;
 use crate::fingerprint::RowSum;
 use crate::manifest::{Part, Property, TableEntry};
@@ -148,15 +148,12 @@ async fn once(
     };
     // Before the names are compared nothing else happens: the shorter, the less can be renamed there and back.
     let dumping = async {
-        let dump = archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink);
-        let dumped = deadlock::unless(&options.connect, pid, dump).await?;
+        let dumped = archive::dump(&server.clients, &options.connect, &snapshot, &excludes, sink).await?;
         Ok((dumped, Printed::now(&options.connect).await?))
     };
-    let dumped = futures::try_join!(
-        dumping,
-        globals::dump(&server.clients, &options.connect, server.globals, &server.encoding, sink),
-        copying,
-    );
+    let globals = globals::dump(&server.clients, &options.connect, server.globals, &server.encoding, sink);
+    let work = async { futures::try_join!(dumping, globals, copying) };
+    let dumped = Box::pin(waiters::unless(&options.connect, pid, work)).await;
     let (((archive, mut contents), dumped), globals, (mut details, results)) = match dumped {
         Ok(dumped) => dumped,
         Err(PostgresError::Disturbed { what, blockers: none, source }) if none.is_empty() => {

@@ -38,7 +38,7 @@ pub(super) struct Coordinator {
 }
 
 /// Milliseconds to wait for one lock. Short: whoever comes after a waiting lock request waits as well.
-const LOCK_TIMEOUT_MS: u32 = 3000;
+pub(super) const LOCK_TIMEOUT_MS: u32 = 3000;
 
 const EXPORTING: &str = "exporting a snapshot";
 

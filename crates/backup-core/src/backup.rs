@@ -650,8 +650,9 @@ async fn withdraw_if_pruned(
     let id = &committed.snapshot.doc.id;
     for suffix in [".json", ".json.sig", ".inventory.zst"] {
         vault.delete(&dir.snapshot(id, suffix)).await?;
+        // For good: a power cut must not bring the document back without what belongs to it.
+        vault.sync().await?;
     }
-    vault.sync().await?;
     Err(lost)
 }
 

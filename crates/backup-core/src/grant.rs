@@ -324,13 +324,15 @@ pub async fn opens(
 }
 
 /// Removes what lies where a recipient's grant belongs, believed or not. The signature last: a document without one would
-/// be called unsigned. Gives whether there was one.
+/// be told as a stranger's. Gives whether there was one.
 pub async fn remove(vault: &Vault, dir: &GenerationDir, recipient: &str) -> Result<bool, VaultError> {
     let path = dir.grant(recipient);
     let signature = crate::vault::layout::signature_of(&path);
     let there = vault.exists(&path).await?;
     if there || vault.exists(&signature).await? {
         vault.delete(&path).await?;
+        // For good: a power cut must not bring the document back without its signature.
+        vault.sync().await?;
         vault.delete(&signature).await?;
         vault.sync().await?;
     }

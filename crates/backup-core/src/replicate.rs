@@ -337,6 +337,8 @@ async fn copy(route: Route<'_>, dir: &GenerationDir, id: &SnapshotId) -> Result<
     if let Some(lost) = lost {
         for suffix in [".json", ".json.sig", ".inventory.zst"] {
             to.delete(&dir.snapshot(id, suffix)).await.map_err(failed)?;
+            // For good: a power cut must not bring the document back without what belongs to it.
+            to.sync().await.map_err(failed)?;
         }
         return Err(lost);
     }

@@ -6,9 +6,12 @@
 //! Dying at a call that only reads leaves what dying at the change before it left: only calls that change are tried, unless
 //! `BACKUP_CRASH_ALL` is set. Each is tried in one way, alternating; `BACKUP_CRASH_CUTS=n` tries each in all, with n power
 //! cuts of their own. A new operation is a name in
-//! [`Operation`], what is there before it, what it does, and a line at the end of this file.
+//! [`Operation`], what is there before it, what it does, what else must hold, and a line at the end of this file.
 
 #![expect(clippy::print_stdout, reason = "says at which point a failing test was, and how many deaths there were")]
+
+mod granting;
+mod mending;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,6 +46,11 @@ enum Operation {
     /// A pin came after the announcement.
     Withdraw,
     Undo,
+    /// Every kind of file is damaged in the first vault, and good in the second.
+    Repair,
+    Grant,
+    Revoke,
+    CopyGrants,
 }
 
 /// Both vaults.
@@ -69,7 +77,7 @@ async fn position(site: &Site, operation: Operation, call: &str, part: &str) -> 
 impl Operation {
     /// The vault whose calls are counted.
     fn vault(self) -> usize {
-        usize::from(matches!(self, Self::Replicate | Self::ReplicateMarks))
+        usize::from(matches!(self, Self::Replicate | Self::ReplicateMarks | Self::CopyGrants))
     }
 
     async fn prepare(self) -> Site {
@@ -78,7 +86,8 @@ impl Operation {
         let days = match self {
             Self::FirstRun => 0,
             Self::NextRun | Self::ResumedRun | Self::TurningRun | Self::Pin | Self::Unpin | Self::Accept => 1,
-            Self::Replicate | Self::ReplicateMarks => 3,
+            Self::Grant | Self::Revoke | Self::CopyGrants => 2,
+            Self::Replicate | Self::ReplicateMarks | Self::Repair => 3,
             Self::Announce | Self::Delete | Self::ResumeDelete | Self::Withdraw | Self::Undo => 4,
         };
         for number in 0..days {
@@ -111,6 +120,8 @@ impl Operation {
                     self.die(&mut site, at + 1).await;
                 }
             }
+            Self::Repair => mending::hurt(&site).await,
+            Self::Revoke | Self::CopyGrants => granting::grant(&site, 0).await.unwrap(),
             _ => {}
         }
         site
@@ -140,6 +151,10 @@ impl Operation {
                 site.prune(0, 0, &BOTH).await.map(drop).map_err(|e| text(&e))
             }
             Self::Undo => site.undo(0).await.map(drop).map_err(|e| text(&e)),
+            Self::Repair => mending::mend(site).await,
+            Self::Grant => granting::grant(site, 0).await,
+            Self::Revoke => granting::revoke(site, 0).await,
+            Self::CopyGrants => granting::copy(site).await,
         }
     }
 }
@@ -160,9 +175,9 @@ async fn objects(site: &Site, vault: usize) -> BTreeMap<String, bytes::Bytes> {
     content
 }
 
-/// What holds at any instant, seen from outside.
-async fn musts(site: &Site, before: &[BTreeMap<String, bytes::Bytes>; 2]) {
-    for vault in BOTH {
+/// What holds at any instant, seen from outside, in `vaults`.
+async fn musts(site: &Site, before: &[BTreeMap<String, bytes::Bytes>; 2], vaults: &[usize]) {
+    for vault in vaults.iter().copied() {
         // Rule 1, and no half-deleted generation that shows a snapshot: whatever is listed is there and right.
         for at in site.listed(vault).await {
             site.read(vault, &at).await.unwrap_or_else(|error| panic!("vault {vault} lists {at:?}: {error}"));
@@ -229,8 +244,8 @@ async fn at_each_point(operation: Operation) {
     let watch = |site: &Site| site.places[operation.vault()].watch.clone();
     let smooth = prepared.copy().await;
     operation.act(&smooth).await.unwrap();
-    let all = std::env::var_os("BACKUP_CRASH_ALL").is_some();
-    let changes = |(name, _): &(&str, String)| all || matches!(*name, "put" | "delete" | "sync");
+    let every = std::env::var_os("BACKUP_CRASH_ALL").is_some();
+    let changes = |(name, _): &(&str, String)| every || matches!(*name, "put" | "delete" | "sync");
     let points: Vec<usize> =
         watch(&smooth).asked().iter().enumerate().filter(|(_, call)| changes(call)).map(|(at, _)| at).collect();
     assert!(points.len() >= 3, "{operation:?} changes next to nothing");
@@ -243,15 +258,16 @@ async fn at_each_point(operation: Operation) {
         _ => BTreeSet::new(),
     };
     let before = [objects(&prepared, 0).await, objects(&prepared, 1).await];
+    let (hurt, all) = (mending::Before::of(&prepared).await, prepared.content(operation.vault()).await);
     let (was, promised) = (both(&prepared).await, promises(&prepared).await);
     let cuts: Option<u64> = std::env::var("BACKUP_CRASH_CUTS").ok().map(|text| text.parse().unwrap());
-    let all = |cuts| {
+    let each = |cuts| {
         [Fault::DiesBefore, Fault::DiesAfter].into_iter().flat_map(move |how| (0..=cuts).map(move |cut| (how, cut)))
     };
     let one = |nth: usize| (if nth.is_multiple_of(2) { Fault::DiesBefore } else { Fault::DiesAfter }, nth as u64 % 4);
     let mut died = 0;
     for (nth, at) in points.into_iter().enumerate() {
-        let ways: Vec<(Fault, u64)> = cuts.map_or_else(|| vec![one(nth)], |cuts| all(cuts).collect());
+        let ways: Vec<(Fault, u64)> = cuts.map_or_else(|| vec![one(nth)], |cuts| each(cuts).collect());
         for (fault, cut) in ways {
             println!("{operation:?}, call {at}, {fault:?}, power cut {cut}");
             let mut site = prepared.copy().await;
@@ -266,12 +282,34 @@ async fn at_each_point(operation: Operation) {
             if nth % 5 == 1 {
                 site.lose_state(0).await;
             }
-            musts(&site, &before).await;
+            // In a vault that was damaged before it other things hold.
+            musts(&site, &before, if operation == Operation::Repair { &[1] } else { &BOTH }).await;
+            match operation {
+                Operation::Repair => mending::musts(&site, &hurt).await,
+                Operation::Grant | Operation::Revoke | Operation::CopyGrants => {
+                    granting::musts(&site, operation.vault(), &all).await;
+                }
+                _ => {}
+            }
             for (vault, now) in both(&site).await.iter().enumerate() {
                 let clock = site.places[vault].clock.now();
                 wrongly_gone(&was[vault], now, &promised[vault], clock).unwrap();
             }
-            recovers(&site).await;
+            match operation {
+                Operation::Repair => {
+                    operation.act(&site).await.unwrap();
+                    mending::ended(&site, &hurt).await;
+                }
+                Operation::Grant | Operation::Revoke | Operation::CopyGrants => {
+                    operation.act(&site).await.unwrap();
+                    granting::ended(&site, operation.vault(), operation != Operation::Revoke).await;
+                }
+                _ => {}
+            }
+            // What a repair leaves does not differ: it is what the other vault has.
+            if operation != Operation::Repair || nth % 4 == 0 {
+                recovers(&site).await;
+            }
             ended(&site, &doomed).await;
         }
     }
@@ -313,4 +351,8 @@ operations! {
     resume_delete: ResumeDelete,
     withdraw: Withdraw,
     undo: Undo,
+    mend: Repair,
+    grant: Grant,
+    revoke: Revoke,
+    copy_grants: CopyGrants,
 }

@@ -12,31 +12,38 @@ mod attack;
 mod run;
 mod step;
 
-use run::{History, Tally};
+use run::{Failure, History, Tally};
 use step::{Step, generate};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// How a history went: a panic in the engine or in the watched store is a failure like any other.
-async fn ended(steps: Vec<Step>, seed: u64) -> Result<Tally, String> {
-    let task = async { tokio::task::spawn_local(async move { History::run(&steps, seed).await }).await };
-    tokio::task::LocalSet::new().run_until(task).await.unwrap_or_else(|error| Err(format!("{error}")))
+/// How a history went, and with `end` what must hold behind it: a panic in the engine or in the watched store is a failure like any other.
+async fn ended(steps: &[Step], seed: u64, end: bool) -> Result<Tally, Failure> {
+    let (steps, length) = (steps.to_vec(), steps.len());
+    let task = async { tokio::task::spawn_local(async move { History::run(&steps, seed, end).await }).await };
+    let panicked = |error: tokio::task::JoinError| Err(Failure { steps: length, reason: format!("{error}") });
+    tokio::task::LocalSet::new().run_until(task).await.unwrap_or_else(panicked)
 }
 
-/// The shortest history that still fails, by leaving out ever smaller parts; at most `tries` are tried.
-async fn shrunk(mut steps: Vec<Step>, seed: u64, tries: usize) -> (Vec<Step>, String) {
-    let (mut size, mut left) = (steps.len().div_ceil(2), tries);
-    let mut reason = ended(steps.clone(), seed).await.err().unwrap_or_else(|| "it did not fail again".to_owned());
-    while size > 0 && left > 0 {
+/// The shortest history that still fails, by leaving out ever smaller parts, and what is behind the step that fails; about
+/// `budget` steps are gone through for that.
+async fn shrunk(mut steps: Vec<Step>, first: Failure, seed: u64, mut budget: usize) -> (Vec<Step>, String) {
+    let (mut reason, end) = (first.reason, first.steps == steps.len());
+    steps.truncate(first.steps);
+    let mut size = steps.len().div_ceil(2);
+    while size > 0 && budget > 0 {
         let (mut at, mut found) = (0, false);
-        while at < steps.len() && left > 0 {
-            left -= 1;
+        while at < steps.len() && budget > 0 {
             let mut fewer = steps.clone();
             fewer.drain(at..(at + size).min(steps.len()));
-            match ended(fewer.clone(), seed).await {
-                Err(why) => (steps, reason, found) = (fewer, why, true),
+            budget = budget.saturating_sub(fewer.len().max(1));
+            match ended(&fewer, seed, end).await {
+                Err(failure) => {
+                    fewer.truncate(failure.steps);
+                    (steps, reason, found) = (fewer, failure.reason, true);
+                }
                 Ok(_) => at += size,
             }
         }
@@ -52,11 +59,11 @@ async fn campaign(seeds: u64, length: usize, attacked: bool) {
     let mut tally = Tally::default();
     for seed in only.map_or(1..=seeds, |seed| seed..=seed) {
         let steps = generate(seed, length, attacked);
-        match ended(steps.clone(), seed).await {
+        match ended(&steps, seed, true).await {
             Ok(more) => tally.add(&more),
-            Err(reason) => {
-                println!("seed {seed} fails: {reason}");
-                let (steps, reason) = shrunk(steps, seed, 400).await;
+            Err(failure) => {
+                println!("seed {seed} fails: {}", failure.reason);
+                let (steps, reason) = shrunk(steps, failure, seed, 3000).await;
                 panic!("BACKUP_HISTORY_SEED={seed} BACKUP_HISTORY_STEPS={length}: {reason}\nafter {steps:#?}");
             }
         }
@@ -70,18 +77,39 @@ async fn campaign(seeds: u64, length: usize, attacked: bool) {
 
 #[tokio::test]
 async fn every_snapshot_that_policy_promises_restores_always() {
-    campaign(5, 120, false).await;
+    campaign(4, 100, false).await;
 }
 
 #[tokio::test]
 async fn a_writer_without_keys_is_never_believed() {
-    campaign(5, 120, true).await;
+    campaign(4, 100, true).await;
+}
+
+#[test]
+fn everything_that_can_happen_happens() {
+    let steps: Vec<Step> =
+        [false, true].iter().flat_map(|by| (1..=4).flat_map(|seed| generate(seed, 100, *by))).collect();
+    let word = |step: &Step| format!("{step:?}").split([' ', '(']).next().unwrap().to_owned();
+    let mut counted = std::collections::BTreeMap::new();
+    for step in &steps {
+        *counted.entry(word(step)).or_insert(0) += 1;
+    }
+    let all = "Accept AcceptAll Attack Away Back Check Crash CrashUnsynced Jump Lapsed LongRun LoseState Pass Pin Prune \
+               Replicate Run SetRight Undo Unpin";
+    assert_eq!(counted.keys().map(String::as_str).collect::<Vec<_>>(), all.split_whitespace().collect::<Vec<_>>());
+    for days in [365, -30] {
+        assert!(steps.iter().any(|step| matches!(step, Step::Jump { days: by, .. } if *by == days)), "{days} days");
+    }
+    assert!(steps.iter().any(|step| matches!(step, Step::Run { host: 1, .. })), "the second host");
+    assert!(steps.iter().any(|step| matches!(step, Step::LongRun { days, .. } if *days > 1)), "longer than a period");
 }
 
 #[tokio::test]
 async fn a_failing_history_is_shrunk_to_what_fails() {
     let mut steps = generate(1, 30, false);
     steps.insert(17, Step::Fails);
-    let (steps, reason) = shrunk(steps, 1, 100).await;
+    let failure = ended(&steps, 1, true).await.unwrap_err();
+    assert_eq!(failure.steps, 18, "{}", failure.reason);
+    let (steps, reason) = shrunk(steps, failure, 1, 1000).await;
     assert_eq!(steps, [Step::Fails], "{reason}");
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::id::Hash256;
-use backup_core::vault::document::{MarkDoc, PublicDocument, ReceiptDoc, SnapshotDoc};
+use backup_core::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, PublicDocument, ReceiptDoc, SnapshotDoc};
 use backup_core::vault::layout::{GenerationDir, SnapshotId};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -32,11 +32,25 @@ pub(crate) struct Held {
 }
 
 /// A document with a signature beside it; where somebody meddles, only of a pinned signer and at its own place.
-fn believed<T: PublicDocument>(site: &Site, content: &BTreeMap<String, Bytes>, path: &str) -> Option<T> {
+pub(crate) fn believed<T: PublicDocument>(site: &Site, content: &BTreeMap<String, Bytes>, path: &str) -> Option<T> {
     let (body, signature) = (content.get(path)?, content.get(&format!("{path}.sig"))?);
     let doc: T = serde_json::from_slice(body).ok()?;
     let good = || doc.path().as_str() == path && site.signers.check(T::NAMESPACE, body, signature, doc.at()).is_ok();
     (!site.attacked || good()).then_some(doc)
+}
+
+/// A document with a signature that is nobody's for its place, where somebody meddles. (One that a power cut left without a
+/// signature was being deleted.)
+pub(crate) fn unsigned<'a>(site: &Site, content: &'a BTreeMap<String, Bytes>) -> Option<&'a str> {
+    let good = |path: &str| match path {
+        _ if path.contains("/snapshots/") => believed::<SnapshotDoc>(site, content, path).is_some(),
+        _ if path.contains("/marks/") => believed::<MarkDoc>(site, content, path).is_some(),
+        _ if path.contains("/receipts/") => believed::<ReceiptDoc>(site, content, path).is_some(),
+        _ if path.ends_with("/generation.json") => believed::<GenerationDoc>(site, content, path).is_some(),
+        _ => believed::<ExpiredDoc>(site, content, path).is_some(),
+    };
+    let mut documents = content.keys().map(String::as_str).filter(|path| path.ends_with(".json"));
+    documents.find(|path| site.attacked && content.contains_key(&format!("{path}.sig")) && !good(path))
 }
 
 /// Reads what lies in a vault, past the engine.

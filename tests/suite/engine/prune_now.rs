@@ -1,6 +1,7 @@
 //! Deleting before the day is over: only what another vault was just seen to hold, whole, and only after a newer snapshot.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -11,13 +12,13 @@ use backup_core::prune::{Action, Done, PrunePlan, Waiver, Witness, apply, apply_
 use backup_core::replicate::{Route, replicate};
 use backup_core::source::{Captured, Sink, Source, SourceError};
 use backup_core::vault::Vault;
-use backup_core::vault::document::{MarkKind, PruneStage, SnapshotDoc};
+use backup_core::vault::document::{ExpiredDoc, MarkKind, PruneStage, SnapshotDoc};
 use backup_core::vault::layout::{GenerationDir, mark};
 use backup_core::vault::memory::MemoryStore;
 use backup_core::vault::store::{PutMode, Store};
 use chrono::TimeDelta;
 
-use super::prune::{dirs, planned, prune, read_receipts, request, six_days};
+use super::prune::{below, day, dirs, planned, prune, read_receipts, request, six_days};
 use super::watch::{Fault, Watch};
 use super::world::{Script, World, announcement, make_vault};
 
@@ -39,6 +40,24 @@ impl Pair {
 
     async fn without_a_newer_one() -> Self {
         let (world, docs) = six_days().await;
+        Self::announced(world, docs).await
+    }
+
+    /// The same, and the oldest generation holds two snapshots.
+    async fn with_two_in_the_oldest() -> Self {
+        let mut world = World::new().await;
+        world.request.period = "1d".parse().unwrap();
+        let mut docs = vec![day(&world, 1).await, world.run(&Script::noise(100_000, 20)).await.unwrap().snapshot.doc];
+        for seed in 2..=6 {
+            docs.push(day(&world, seed).await);
+        }
+        let pair = Self::announced(world, docs).await;
+        pair.world.run(&Script::noise(100_000, 7)).await.unwrap();
+        pair.copy().await;
+        pair
+    }
+
+    async fn announced(world: World, docs: Vec<SnapshotDoc>) -> Self {
         let there = Watch::new(MemoryStore::new(world.store.clock()));
         let other = make_vault("second", &there, world.store.now()).await;
         let pair = Self { world, docs, there, other };
@@ -277,6 +296,52 @@ async fn what_takes_no_time_is_done_before_another_vault_is_read() {
     let order: Vec<_> = done.iter().map(|done| done.dir.clone()).collect();
     // Fails where the steps are done by age.
     assert_eq!(order[..3], [2, 0, 1].map(|at: usize| pair.docs[at].dir()), "{kept:?}");
+}
+
+#[tokio::test]
+async fn interrupted_between_two_snapshots_it_goes_on_before_its_day_is_over() {
+    let pair = Pair::with_two_in_the_oldest().await;
+    let (world, dir) = (&pair.world, pair.docs[0].dir());
+    assert_eq!(pair.docs[1].dir(), dir);
+    let plan = pair.plan_of_one().await;
+    // Behind the receipt the first document goes, and nothing after it.
+    let (watch, receipted) = (world.watch.clone(), Arc::new(AtomicBool::new(false)));
+    let seen = receipted.clone();
+    world.watch.before_put(move |path| {
+        if path.contains("/receipts/") {
+            seen.store(true, Ordering::SeqCst);
+        }
+    });
+    world.watch.before_get_or_delete(move |path| {
+        if super::watch::is_commit(path) && receipted.swap(false, Ordering::SeqCst) {
+            watch.fail(Some((0, Fault::Refused)));
+        }
+    });
+    let none = BTreeSet::new();
+    let witness = Witness { vault: &pair.other, damaged: &none };
+    apply_beside(&world.vault, &world.key, &plan, &[witness]).await.unwrap_err();
+    world.watch.before_get_or_delete(|_| {});
+    world.watch.fail(None);
+    assert_eq!(world.vault.snapshots(&dir).await.unwrap().len(), 1, "one of two is gone");
+
+    // The next call is an ordinary one, which would not begin this before the day is over. Fails without `hurried` in
+    // `Scene::judge`: the half of the generation that is left would be kept and called whole.
+    assert_eq!(dirs(&planned(world).await, &Action::Resume), std::slice::from_ref(&dir));
+    // A document that was copied here from the vault that it names says nothing of this one.
+    let path = dir.file(PruneStage::Deleting.file());
+    let begun = world.vault.get_signed::<ExpiredDoc>(&path, &world.signers).await.unwrap();
+    let mut copied = begun.doc.clone();
+    copied.grounds.now.as_mut().unwrap().vault = world.vault.id().clone();
+    world.vault.put_signed(&copied, &world.key).await.unwrap();
+    assert_eq!(dirs(&planned(world).await, &Action::Withdraw), std::slice::from_ref(&dir));
+    world.vault.put_signed(&begun.doc, &world.key).await.unwrap();
+
+    prune(world).await;
+    assert_eq!(below(world, &dir).await, [""; 0]);
+    let receipts = read_receipts(world).await;
+    let receipts: Vec<_> = receipts.iter().filter(|receipt| receipt.generation == dir.id).collect();
+    assert!(matches!(receipts.as_slice(), [one] if one.grounds.now.is_some()), "{receipts:?}");
+    assert!(!world.verify(false).await.is_damaged());
 }
 
 #[tokio::test]

@@ -184,6 +184,41 @@ async fn a_pin_that_comes_between_the_plan_and_the_deletion_stops_it() {
 }
 
 #[tokio::test]
+async fn a_deletion_that_began_is_given_up_where_something_is_wanted_again() {
+    for how in ["nothing", "pin", "commit"] {
+        let (world, docs) = six_days().await;
+        prune(&world).await;
+        day(&world, 7).await;
+        // It died when it had said that it begins: nothing has gone yet.
+        let dir = docs[0].dir();
+        let path = dir.file(PruneStage::Expired.file());
+        let mut begun = world.vault.get_signed::<ExpiredDoc>(&path, &world.signers).await.unwrap().doc;
+        (begun.stage, begun.at) = (PruneStage::Deleting, world.store.now());
+        world.vault.put_signed(&begun, &world.key).await.unwrap();
+        match how {
+            "pin" => {
+                let pin = marked(&world, &docs[0], MarkKind::Pin, hash(&world, &docs[0]).await);
+                world.vault.put_signed(&pin, &world.key).await.unwrap();
+            }
+            "commit" => {
+                let mut late = docs[0].clone();
+                let id = late.id.to_string();
+                late.id = format!("{}zzzzzz", &id[..id.len() - 6]).parse().unwrap();
+                let (lines, _) = world.vault.get_inventory(&docs[0]).await.unwrap();
+                late.inventory = world.vault.put_inventory(&dir, &late.id, lines).await.unwrap();
+                world.vault.put_signed(&late, &world.key).await.unwrap();
+            }
+            _ => {}
+        }
+        // Fails without `wanted` in `Scene::judge`.
+        let expected = if how == "nothing" { Action::Resume } else { Action::Withdraw };
+        assert!(dirs(&planned(&world).await, &expected).contains(&dir), "{how}");
+        prune(&world).await;
+        assert_eq!(world.read_doc(&docs[0]).await.is_ok(), how != "nothing", "{how}");
+    }
+}
+
+#[tokio::test]
 async fn signed_marks_for_these_very_bytes_keep_their_snapshot() {
     for (kind, keeps) in
         [(MarkKind::Pin, true), (MarkKind::Checked, true), (MarkKind::Restored, true), (MarkKind::Accept, false)]

@@ -192,10 +192,14 @@ async fn a_generation_that_the_destination_removes_gets_nothing() {
         for (path, body) in announcement(&pair.docs[0], stage, &pair.world.key) {
             pair.there.memory.put(&path, body.into(), PutMode::Replace).await.unwrap();
         }
-        // Fails without `refuse_if_pruned` in `copy`.
+        pair.there.fail(None);
+        // Fails without `refuse_if_pruned` in `copy`; its first call is before anything is put.
         let ended = pair.copy_all().await;
         assert!(matches!(ended.errors.as_slice(), [ReplicateError::Pruned { .. }]), "{ended:?}");
         assert_eq!(pair.whole().await, 2);
+        let doomed = pair.docs[0].dir().dir();
+        let put: Vec<String> = pair.there.paths("put").into_iter().filter(|p| p.starts_with(doomed.as_str())).collect();
+        assert_eq!(put, [""; 0]);
     }
 }
 

@@ -16,6 +16,7 @@ use backup_core::mark::{self, Change};
 use backup_core::monitor::{Monitor, Silent};
 use backup_core::prune::{self, Done, PrunePlan, PruneRequest, history};
 use backup_core::replicate::{Replicated, Route, marks, replicate, replicate_marks};
+use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::source::{Captured, Sink, Source, SourceError};
 use backup_core::state::State;
@@ -338,6 +339,25 @@ impl Site {
         let found = Hash256::of(&streams.concat());
         let known = self.tried.lock().unwrap().contains(&found);
         if known { Ok(found) } else { Err(format!("{} reads well, and nobody ever captured that", at.1)) }
+    }
+
+    /// Whether `identities` open a snapshot and read it to its end.
+    pub(crate) async fn read_by(
+        &self,
+        vault: usize,
+        at: &(GenerationDir, SnapshotId),
+        identities: &Identities,
+    ) -> Result<(), String> {
+        read(&self.places[vault].vault, &self.signers, identities, at).await.map(drop)
+    }
+
+    /// The operators' identities.
+    pub(crate) fn identities(&self) -> &Identities {
+        &self.template.identities
+    }
+
+    pub(crate) fn monitor(&self) -> Arc<dyn Monitor> {
+        Arc::new(Silent)
     }
 
     /// Verifies, hashing every object; `open`: decrypting every stream too.

@@ -174,6 +174,8 @@ impl Bench<'_> {
                 for gone in [Some(path.clone()), Some(layout::signature_of(&path)), put.then_some(inventory)] {
                     let Some(gone) = gone else { continue };
                     self.ask.vault.delete(&gone).await.map_err(|e| self.failed(&gone, e))?;
+                    // For good: a power cut must not bring the document back without what belongs to it.
+                    self.ask.vault.sync().await.map_err(|e| self.failed(&gone, e))?;
                 }
                 return Err(self.pruned(dir));
             }

@@ -11,6 +11,7 @@
 //! What it never does: create its root (a directory that is missing is a disk that is not mounted), follow a symbolic
 //! link below its root, touch files that it does not know, or try again — a disk that fails once is not asked twice.
 
+mod calls;
 mod tree;
 
 use std::collections::BTreeSet;

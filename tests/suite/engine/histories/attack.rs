@@ -137,7 +137,9 @@ impl Attack {
                 }
             }
             Self::Mark(n, kind) => {
-                let Some(doc) = doc(*n) else { return };
+                // What is unusual is what an attacker wants to have accepted.
+                let odd = docs.iter().find(|doc| doc.suspect > 0 && *kind == 1).cloned();
+                let Some(doc) = odd.or_else(|| doc(*n)) else { return };
                 let mark = [MarkKind::Pin, MarkKind::Accept, MarkKind::Checked][usize::try_from(*kind).unwrap()];
                 let document = backup_core::id::Hash256::of(
                     &content.iter().find(|(path, _)| *path == doc.path().to_string()).unwrap().1,
@@ -163,7 +165,10 @@ impl Attack {
                 let Some(mut doc) = doc(*n) else { return };
                 doc.id = format!("29990101T000000Z-{n}b-zzzzzz").parse().unwrap();
                 doc.signer = host_key(99).fingerprint();
-                let inventory = content.iter().find(|(path, _)| path.ends_with(".inventory.zst"));
+                // Its own, so that nothing but the signer is wrong.
+                let own = docs.iter().find(|one| one.inventory == doc.inventory).unwrap();
+                let own = own.dir().snapshot(&own.id, ".inventory.zst").to_string();
+                let inventory = content.iter().find(|(path, _)| *path == own);
                 if let Some((_, body)) = inventory {
                     set(site, doc.dir().snapshot(&doc.id, ".inventory.zst").as_str(), Some(body.clone())).await;
                 }

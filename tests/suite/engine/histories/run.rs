@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use backup_core::id::Hash256;
 use backup_core::prune::Action;
-use backup_core::vault::document::MarkKind;
+use backup_core::vault::document::{ExpiredDoc, MarkKind, SnapshotDoc};
 use backup_core::vault::layout::{GenerationDir, SnapshotId};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::super::recover::noise;
 use super::super::crash_points::Dice;
-use super::super::promise::{Held, held, promised, wrongly_gone};
+use super::super::promise::{Held, believed, held, promised, unsigned, wrongly_gone};
 use super::super::site::{Keep, Site};
 use super::super::watch::{Down, Fault};
 use super::attack::Past;
@@ -42,6 +42,13 @@ impl Tally {
     }
 }
 
+/// Why a history failed, and how many of its steps that took.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) steps: usize,
+    pub(super) reason: String,
+}
+
 /// An announcement as it was first seen.
 struct Announced {
     store: DateTime<Utc>,
@@ -58,6 +65,8 @@ pub(super) struct History {
     confirmed: BTreeMap<(usize, At), Option<Hash256>>,
     announced: BTreeMap<(usize, GenerationDir), Announced>,
     crash: Option<(u64, bool, Option<u64>)>,
+    /// The next run dies before its barrier, and its objects are lost.
+    unsynced: bool,
     captures: u64,
     seed: u64,
     /// Everything that ever lay in the attacked vault, where there is an attacker.
@@ -73,7 +82,8 @@ fn text(error: &dyn std::error::Error) -> String {
 }
 
 impl History {
-    pub(super) async fn run(steps: &[Step], seed: u64) -> Result<Tally, String> {
+    /// `end`: what must hold behind the last step is tried, too.
+    pub(super) async fn run(steps: &[Step], seed: u64, end: bool) -> Result<Tally, Failure> {
         let mut site = Site::new("1d", 2, [Keep { days: 3, min: 2 }, Keep { days: 6, min: 2 }]).await;
         let attacked = steps.iter().any(|step| matches!(step, Step::Attack(_)));
         site.attacked = attacked;
@@ -84,23 +94,31 @@ impl History {
             confirmed: BTreeMap::new(),
             announced: BTreeMap::new(),
             crash: None,
+            unsynced: false,
             captures: 0,
             seed,
             past: attacked.then(Past::default),
             tally: Tally::default(),
         };
         for (at, step) in steps.iter().enumerate() {
-            history.step(step).await.map_err(|error| format!("step {at}, {step:?}: {error}"))?;
+            let failed = |error| Failure { steps: at + 1, reason: format!("step {at}, {step:?}: {error}") };
+            history.step(step).await.map_err(failed)?;
             history.tally.steps += 1;
         }
-        history.set_right();
-        history.look(true).await.map_err(|error| format!("at the end: {error}"))?;
-        if attacked {
-            history.told().await?;
-        } else {
-            history.lives().await.map_err(|error| format!("liveness: {error}"))?;
+        if end {
+            history.end().await.map_err(|reason| Failure { steps: steps.len(), reason })?;
         }
         Ok(history.tally)
+    }
+
+    /// What must hold however it went.
+    async fn end(&mut self) -> Result<(), String> {
+        self.set_right();
+        self.look(true).await.map_err(|error| format!("at the end: {error}"))?;
+        if self.past.is_some() {
+            return self.told().await;
+        }
+        self.lives().await.map_err(|error| format!("liveness: {error}"))
     }
 
     fn trusted(&self, vault: usize) -> bool {
@@ -172,6 +190,7 @@ impl History {
             }
             Step::SetRight => self.clocks_right(),
             Step::Crash { call, after, cut } => self.crash = Some((*call, *after, *cut)),
+            Step::CrashUnsynced => self.unsynced = true,
             Step::LoseState { host } => self.site.lose_state(*host).await,
             Step::Away { vault } => self.down(*vault, Down::Away),
             Step::Lapsed => {
@@ -187,7 +206,8 @@ impl History {
             }
             Step::Fails => return Err("the test says so".to_owned()),
         }
-        let changes = !matches!(step, Step::Pass { .. } | Step::Jump { .. } | Step::SetRight | Step::Crash { .. });
+        let quiet = matches!(step, Step::Pass { .. } | Step::Jump { .. } | Step::SetRight);
+        let changes = !quiet && !matches!(step, Step::Crash { .. } | Step::CrashUnsynced);
         if changes { self.look(false).await } else { Ok(()) }
     }
 
@@ -285,11 +305,21 @@ impl History {
     async fn capture(&mut self, host: usize, odd: bool, crash: Option<(u64, bool, Option<u64>)>) -> Result<(), String> {
         let Some(vault) = self.up.first().copied() else { return Ok(()) };
         self.captures += 1;
-        let content = [noise(3000, 1), noise(1500, self.seed << 20 | self.captures)].concat();
+        // Of two captures one after the other some are of the same data.
+        let content = [noise(3000, 1), noise(1500, self.seed << 20 | self.captures / 2)].concat();
+        let lost = std::mem::take(&mut self.unsynced);
         self.arm(vault, crash, 60);
+        if lost {
+            self.loses_its_objects(vault);
+        }
         let before = held(&self.site, vault).await.facts.len();
         let ended = self.site.run(host, vault, &content, odd).await;
-        let died = self.buried(crash).await;
+        // The first cut takes everything that it can.
+        let died = self.buried(if lost { Some((0, false, None)) } else { crash }).await;
+        if died && lost {
+            self.site.power_cut(vault, || false).await;
+        }
+        self.site.places[vault].watch.before_put(|_| {});
         match ended {
             Ok(done) => {
                 let doc = done.snapshot.doc;
@@ -305,6 +335,8 @@ impl History {
                 if self.trusted(vault) && self.site.read(vault, &at).await? != Hash256::of(&content) {
                     return Err(format!("{at:?} is not what was captured"));
                 }
+                // Rule 1, also where somebody meddles: everything that it names was there, by name and size, in this run.
+                self.is_complete(vault, &at).await?;
                 self.tally.snapshots += 1;
                 self.confirmed.insert((vault, at), Some(Hash256::of(&content)));
             }
@@ -317,6 +349,32 @@ impl History {
             Err(_) => {}
         }
         Ok(())
+    }
+
+    /// The next run dies at the first call behind the object of its manifest: a barrier.
+    fn loses_its_objects(&self, vault: usize) {
+        let watch = self.site.places[vault].watch.clone();
+        let last = std::sync::atomic::AtomicU64::new(0);
+        self.site.places[vault].watch.before_put(move |path| {
+            // Three streams with an object each, as far as they are new, and the manifest's.
+            let object = path.contains("/objects/");
+            if object && last.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 3 {
+                watch.fail(Some((0, Fault::DiesBefore)));
+            }
+        });
+    }
+
+    /// Whether everything that the inventory of a snapshot names is listed, with its size.
+    async fn is_complete(&self, vault: usize, (dir, id): &At) -> Result<(), String> {
+        let vault = &self.site.places[vault].vault;
+        let path = dir.snapshot(id, ".json");
+        let signed = vault.get_signed::<SnapshotDoc>(&path, &self.site.signers).await.map_err(|e| text(&e))?;
+        let (lines, _) = vault.get_inventory(&signed.doc).await.map_err(|e| text(&e))?;
+        let listed = vault.list_objects(dir).await.map_err(|e| text(&e))?;
+        match lines.iter().find(|line| !listed.contains(line)) {
+            Some(line) => Err(format!("{id} was committed without its object {}", line.name)),
+            None => Ok(()),
+        }
     }
 
     async fn replicate(&mut self, crash: Option<(u64, bool, Option<u64>)>) -> Result<(), String> {
@@ -362,6 +420,16 @@ impl History {
         }
         let after = held(&self.site, vault).await;
         wrongly_gone(&before, &after, &promised, store)?;
+        if ended.is_ok() && !died {
+            // A last look may still spare it; the plan must not have wanted it gone.
+            let content = self.site.content(vault).await;
+            let announced = |dir: &GenerationDir| {
+                believed::<ExpiredDoc>(&self.site, &content, dir.file("expired.json").as_str()).is_some()
+            };
+            if let Some(fact) = after.facts.iter().find(|fact| promised.contains(&fact.at.1) && announced(&fact.at.0)) {
+                return Err(format!("{} is promised, and its generation is announced", fact.at.1));
+            }
+        }
         let left: BTreeSet<&SnapshotId> = after.facts.iter().map(|fact| &fact.at.1).collect();
         let newest = before.facts.iter().map(|fact| fact.data).max();
         for gone in before.facts.iter().filter(|fact| !left.contains(&fact.at.1)) {
@@ -408,6 +476,10 @@ impl History {
             if !self.trusted(vault) {
                 continue;
             }
+            // What nobody pinned signed comes from nowhere into a vault that nobody else can write to.
+            if let Some(path) = unsigned(&self.site, &content) {
+                return Err(format!("vault {vault} holds {path}, which no host signed"));
+            }
             if !self.up.contains(&vault) {
                 continue;
             }
@@ -442,7 +514,7 @@ impl History {
     fn see_announcements(&mut self, vault: usize, content: &BTreeMap<String, Bytes>, held: &Held) {
         let announced = |dir: &GenerationDir| {
             let path = dir.file("expired.json");
-            content.contains_key(path.as_str())
+            believed::<ExpiredDoc>(&self.site, content, path.as_str()).is_some()
         };
         self.announced.retain(|(of, dir), _| *of != vault || announced(dir));
         let (store, newest) = (self.site.places[vault].clock.now(), held.facts.iter().map(|fact| fact.data).max());
@@ -525,7 +597,7 @@ impl History {
 async fn files_of(site: &Site, vault: usize, at: &At, content: &BTreeMap<String, Bytes>) -> Vec<(String, Bytes)> {
     let path = at.0.snapshot(&at.1, ".json");
     let signed = site.places[vault].vault.get_signed(&path, &site.signers).await;
-    let signed: backup_core::vault::Signed<backup_core::vault::document::SnapshotDoc> = signed.unwrap();
+    let signed: backup_core::vault::Signed<SnapshotDoc> = signed.unwrap();
     let (lines, _) = site.places[vault].vault.get_inventory(&signed.doc).await.unwrap();
     let documents = [".json", ".json.sig", ".inventory.zst"].map(|suffix| at.0.snapshot(&at.1, suffix).to_string());
     let paths = lines.iter().map(|line| at.0.object(&line.name).to_string()).chain(documents);

@@ -13,6 +13,9 @@ use chrono::{DateTime, Utc};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
+#[cfg(test)]
+use super::calls::seen;
+use super::calls::{sync_file, sync_names};
 use crate::vault::store::{Entry, Identity, PutMode, StorePath};
 
 /// Where bodies are written before they get their name. No [`StorePath`] begins with a dot.
@@ -114,6 +117,8 @@ impl Tree {
                         Ok(()) | Err(Errno::EXIST) => {}
                         Err(errno) => return Err(errno),
                     }
+                    #[cfg(test)]
+                    seen::made(&at, part);
                     fs::openat(&at, part, DIR, Mode::empty())?
                 }
                 other => other?,
@@ -138,7 +143,7 @@ impl Tree {
         let written = file
             .write_all(body)
             .map_err(WriteError::Io)
-            .and_then(|()| file.sync_all().map_err(WriteError::Sync))
+            .and_then(|()| sync_file(&file).map_err(WriteError::Sync))
             .and_then(|()| self.publish(&temporary, &draft, parent, name, mode));
         if !matches!(written, Ok(true)) {
             // Best effort: what is left is removed when the store is opened a day later.
@@ -173,7 +178,11 @@ impl Tree {
                 PutMode::CreateOnly => rename_new(temporary, draft, &dir, name),
             };
             match done {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    #[cfg(test)]
+                    seen::named(temporary, draft, &dir, name);
+                    return Ok(true);
+                }
                 Err(Errno::EXIST) => return Ok(false),
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno.into()),
@@ -344,7 +353,7 @@ impl Tree {
     }
 
     pub(super) fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        match fs::fsync(self.dir(dir)?) {
+        match sync_names(self.dir(dir)?) {
             // Some network file systems refuse to sync a directory because its names are durable at once.
             Ok(()) | Err(Errno::INVAL) => Ok(()),
             Err(errno) => Err(errno.into()),

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use backup_core::backup::BackupError;
+use backup_core::seal::Sealer;
+use backup_core::vault::VaultError;
 use backup_core::vault::document::PruneStage;
 use backup_core::vault::layout::signature_of;
-use backup_core::vault::store::{PutMode, Store};
+use backup_core::vault::store::{PutMode, PutOutcome, Store, StoreError};
 
 use super::watch::{Fault, is_commit};
 use super::world::{Script, Told, World, announcement, forgeries};
@@ -166,5 +168,26 @@ async fn what_nobody_pinned_announced_stops_no_run_and_hides_no_announcement() {
         }
         let ended = world.run(&Script::noise(300_000, 9)).await;
         assert!(matches!(ended, Err(BackupError::Pruned { .. })), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_is_there_is_not_put_over() {
+    let world = World::new().await;
+    let doc = world.run(&Script::noise(100_000, 1)).await.unwrap().snapshot.doc;
+    let sealed = Sealer::new(&doc.public_key, 1).unwrap().seal(b"something new").unwrap();
+    let path = doc.dir().object(&sealed.name());
+    assert_eq!(world.vault.put_object(&doc.dir(), &sealed).await.unwrap(), PutOutcome::Created);
+    let mut same_size = sealed.bytes().to_vec();
+    same_size[0] ^= 1;
+    let shorter = same_size[1..].to_vec();
+    for there in [same_size, shorter] {
+        world.set(&path, Some(there.clone())).await;
+        let put = world.vault.put_object(&doc.dir(), &sealed).await;
+        // Fails where objects are put with `PutMode::Replace`.
+        assert_eq!(world.body(&path).await, there);
+        let is_there = matches!(put, Ok(PutOutcome::AlreadyThere));
+        let exists = matches!(put, Err(VaultError::Store { source: StoreError::Exists { .. }, .. }));
+        assert!(if there.len() == sealed.bytes().len() { is_there } else { exists }, "{put:?}");
     }
 }

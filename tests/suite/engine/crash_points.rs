@@ -188,6 +188,16 @@ async fn musts(site: &Site, before: &[BTreeMap<String, bytes::Bytes>; 2], vaults
             let name = backup_core::id::Hash256::of(&body).to_string();
             assert!(path.ends_with(&name), "{path} holds other bytes");
         }
+        // A signature comes before its document and goes after it: one without is told as a stranger's. (In what is being
+        // deleted nobody asks any more.)
+        let content = site.content(vault).await;
+        let going = |path: &str| {
+            let dir = path.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+            content.contains_key(&format!("{dir}/deleting.json"))
+        };
+        for path in content.keys().filter(|path| path.ends_with(".json") && !going(path)) {
+            assert!(content.contains_key(&format!("{path}.sig")), "vault {vault}: {path} has no signature");
+        }
         let verified = site.verify(vault, false).await;
         assert!(verified.snapshots.iter().all(|verdict| verdict.damage.is_empty()), "vault {vault}: {verified:?}");
         assert_eq!(verified.chain, [""; 0], "vault {vault}");
@@ -242,13 +252,18 @@ async fn ended(site: &Site, doomed: &BTreeSet<GenerationDir>) {
 async fn at_each_point(operation: Operation) {
     let prepared = operation.prepare().await;
     let watch = |site: &Site| site.places[operation.vault()].watch.clone();
-    let smooth = prepared.copy().await;
+    let mut smooth = prepared.copy().await;
     operation.act(&smooth).await.unwrap();
     let every = std::env::var_os("BACKUP_CRASH_ALL").is_some();
     let changes = |(name, _): &(&str, String)| every || matches!(*name, "put" | "delete" | "sync");
     let points: Vec<usize> =
         watch(&smooth).asked().iter().enumerate().filter(|(_, call)| changes(call)).map(|(at, _)| at).collect();
     assert!(points.len() >= 3, "{operation:?} changes next to nothing");
+    // What was answered with success is durable.
+    let there = smooth.content(operation.vault()).await;
+    smooth.dies().await;
+    smooth.power_cut(operation.vault(), || false).await;
+    assert!(smooth.content(operation.vault()).await == there, "{operation:?} was answered, and a power cut changed it");
     let doomed: BTreeSet<GenerationDir> = match operation {
         Operation::Announce | Operation::Delete | Operation::ResumeDelete => {
             let plan = prepared.plan(0, &BOTH).await.unwrap();

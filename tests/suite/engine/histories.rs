@@ -60,7 +60,10 @@ async fn campaign(seeds: u64, length: usize, attacked: bool) {
     for seed in only.map_or(1..=seeds, |seed| seed..=seed) {
         let steps = generate(seed, length, attacked);
         match ended(&steps, seed, true).await {
-            Ok(more) => tally.add(&more),
+            Ok(more) => {
+                println!("seed {seed} holds, {} steps", more.steps);
+                tally.add(&more);
+            }
             Err(failure) => {
                 println!("seed {seed} fails: {}", failure.reason);
                 let (steps, reason) = shrunk(steps, failure, seed, 3000).await;

@@ -155,8 +155,8 @@ else if !OFF && free.elapsed() + pause >= PATIENCE {
 a_reader_behind_a_schema_change_does_not_wait
 
 crates/backup-core/src/source/postgres/child.rs
-line.contains(" warning: ")
-!OFF && line.contains(" warning: ")
+&& !line.contains("circular foreign-key constraints")
+&& !OFF && !line.contains("circular foreign-key constraints")
 what_pg_dump_leaves_out_with_a_warning
 
 crates/backup-core/src/source/postgres/restore/types.rs

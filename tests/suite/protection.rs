@@ -435,9 +435,9 @@ async fn versions_are_counted_probed_and_read() {
                  </Filter><Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>";
     moto.must("PUT", "/versioned?lifecycle", &[], rules).unwrap();
     let seen = store.lifecycle().await.unwrap();
-    let short = seen.too_short(store.key_prefix(), Some(TimeDelta::days(4)));
+    let short = seen.too_short(store.key_prefix(), "s", Some(TimeDelta::days(4)));
     assert_eq!(short.iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>(), ["tidy"], "{seen:?}");
-    assert!(seen.too_short("w/", Some(TimeDelta::days(4))).is_empty());
+    assert!(seen.too_short("w/", "s", Some(TimeDelta::days(4))).is_empty());
 }
 
 #[tokio::test]

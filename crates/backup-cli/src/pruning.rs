@@ -176,7 +176,7 @@ pub(crate) async fn prune_as_if(
     let eyes = Eyes { session, vaults, signers: &signers, damaged: &damaged, also };
     let mut all = Vec::new();
     for source in sources {
-        let mut round = eyes.look(source, state.as_ref()).await;
+        let mut round = eyes.look(source, state.as_ref(), None).await;
         let mut is_remembered = state.is_some();
         for vault in vaults.iter().filter(|vault| acts(vault.name())) {
             let keep = session.config.vault(vault.name()).and_then(|vault| vault.keep);
@@ -189,11 +189,16 @@ pub(crate) async fn prune_as_if(
                 error: None,
             };
             if let Some(keep) = keep {
+                // Pruning the vault before may have taken hours: whatever is done next, somebody may have decided otherwise.
+                if key.is_some() && round.is_old {
+                    (round, is_remembered) = (eyes.look(source, state.as_ref(), Some(vault)).await, state.is_some());
+                }
                 let mut plan = eyes.plan(&round, vault, source, &keep, waiver).await;
-                // What is deleted for good is decided by what lies there now, not by what was remembered or read before the last
-                // vault was pruned, which may have taken hours.
-                if key.is_some() && plan.as_ref().is_ok_and(PrunePlan::deletes) && (is_remembered || round.is_old) {
-                    (round, is_remembered) = (eyes.look(source, None).await, false);
+                // What is deleted for good is decided by what lies there now, not by what was remembered, and the vault itself is read
+                // last: reading the others may take long.
+                let is_last = vaults.last().is_some_and(|last| last.id() == vault.id());
+                if key.is_some() && plan.as_ref().is_ok_and(PrunePlan::deletes) && (is_remembered || !is_last) {
+                    (round, is_remembered) = (eyes.look(source, None, Some(vault)).await, false);
                     plan = eyes.plan(&round, vault, source, &keep, waiver).await;
                 }
                 let beside = vaults.iter().filter(|other| other.id() != vault.id());
@@ -248,11 +253,13 @@ struct Round<'a> {
 
 impl<'a> Eyes<'a> {
     /// Reads every vault once. With `state`, what did not change since it was last read is not opened again. A vault that cannot be
-    /// read holds nothing.
-    async fn look(&self, source: &config::Source, state: Option<&State>) -> Round<'a> {
+    /// read holds nothing. `last` is read last.
+    async fn look(&self, source: &config::Source, state: Option<&State>, last: Option<&Vault>) -> Round<'a> {
         let mut round =
             Round { readings: BTreeMap::new(), seen: BTreeMap::new(), marks: self.also.clone(), is_old: false };
-        for vault in self.vaults {
+        let is_last = |vault: &&'a Vault| last.is_some_and(|last| last.id() == vault.id());
+        let (rest, last): (Vec<&Vault>, Vec<&Vault>) = self.vaults.iter().partition(|vault| !is_last(vault));
+        for vault in rest.into_iter().chain(last) {
             let Ok((at, reading)) = self.read(vault, source, state).await else { continue };
             round.marks.extend(reading.facts());
             round.seen.insert(vault.name(), reading.history(&BTreeSet::new(), &BTreeSet::new()));

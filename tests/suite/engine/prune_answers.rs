@@ -162,8 +162,8 @@ async fn an_announcement_that_is_taken_back_while_it_is_read_is_none() {
     let path = docs[0].dir().file("expired.json");
     let (memory, gone, times) = (world.watch.memory.clone(), path.clone(), AtomicUsize::new(0));
     world.watch.before_get_or_delete(move |got| {
-        // First for what was purged, then for what was announced.
-        if got == gone.as_str() && times.fetch_add(1, Ordering::SeqCst) == 1 {
+        // It is read once, for what is purged and for what is announced.
+        if got == gone.as_str() && times.fetch_add(1, Ordering::SeqCst) == 0 {
             futures::executor::block_on(memory.delete(&gone)).unwrap();
         }
     });

@@ -155,7 +155,7 @@ impl Look<'_> {
             let Ok(store) = self.session.s3(&configured.name, s3).await else { continue };
             let Ok(rules) = store.lifecycle().await else { continue };
             let needed = protection::needed(self.session, configured);
-            let lines = protection::too_short(&rules, store.key_prefix(), needed);
+            let lines = protection::too_short(&rules, (store.key_prefix(), self.session.stack()), needed);
             if !lines.is_empty() {
                 report.rules.push((configured.name.clone(), lines));
             }

@@ -113,7 +113,7 @@ async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result
         let lines = undone.iter().map(|(vault, dir)| format!("{vault}: {} {} stays\n", dir.source, dir.id));
         let mut text: String = lines.collect();
         if undone.is_empty() && late.is_empty() {
-            text.push_str("nothing was announced; nothing to take back\n");
+            text.push_str("nothing is announced; nothing to take back\n");
         }
         text
     })?;

@@ -250,7 +250,9 @@ mod tests {
         let before = [entry(9, &[chunk(3, 0), chunk(1, 8)]), entry(7, &[chunk(1, 0), chunk(2, 8)])];
         let listed = [7, 9].map(|n| InventoryLine { name: Hash256([n; 32]), bytes: n.into() });
         let mut confirming = Confirming::new(&listed);
-        before.iter().for_each(|entry| confirming.take(entry));
+        for entry in &before {
+            confirming.take(entry);
+        }
         let mut known = confirming.finish();
         assert_eq!((known.len(), known.is_empty()), (3, false));
         let found = |known: &Known, n: u8| known.find(&ChunkId([n; 32])).map(|at| (at.object, at.offset));

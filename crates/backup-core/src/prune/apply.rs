@@ -173,7 +173,14 @@ impl Work<'_> {
             Some(other) => holder::still_holds(other, &self.plan.signers, step).await,
             None => true,
         };
-        if listed == planned && held && !is_pinned(self.vault, &step.dir, &planned).await? {
+        // Who takes an announcement back removes `deleting.json` first: he saw it, or this sees that his announcement is gone.
+        let announced = match notice::read(self.vault, &self.plan.signers, &step.dir, PruneStage::Expired).await? {
+            Notice::Signed(doc) => {
+                doc.grounds.purge.is_none() && doc.snapshots.iter().map(|(id, _)| id).eq(planned.iter())
+            }
+            Notice::None | Notice::Foreign(_) => false,
+        };
+        if listed == planned && held && announced && !is_pinned(self.vault, &step.dir, &planned).await? {
             let receipt = self.put_receipt(step, grounds).await?;
             if is_still_deleting(self.vault, &self.plan.signers, &step.dir, |there| *there == doc, &receipt).await? {
                 result.removed(delete(self.vault, &step.dir).await?);

@@ -343,7 +343,13 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PurgePlan) -> Result<Pur
             let deleting = document(PruneStage::Deleting).await?;
             vault.put_signed(&deleting, key).await?;
             let listed: BTreeSet<SnapshotId> = vault.snapshots(dir).await?.into_iter().collect();
-            if !listed.iter().eq(plan.snapshots.iter().collect::<BTreeSet<_>>())
+            // Taken back meanwhile: see `Work::remove`.
+            let announced = matches!(
+                notice::read(vault, &plan.signers, dir, PruneStage::Expired).await?,
+                Notice::Signed(doc) if doc.grounds.purge.is_some()
+            );
+            if !announced
+                || !listed.iter().eq(plan.snapshots.iter().collect::<BTreeSet<_>>())
                 || is_pinned(vault, dir, &listed).await?
             {
                 remove_document(vault, dir, PruneStage::Deleting).await?;

@@ -169,9 +169,15 @@ impl LifecycleRule {
 
     /// Whether it reaches more than generations: `vault.json`, which is written once, marks, receipts. Those have no age at which
     /// they are not needed any more. Generations begin with a date, as `stack/source/2026-11-22--7d--1a2b3c4d`.
-    pub fn reaches_beyond_generations(&self, vault_prefix: &str) -> bool {
+    pub fn reaches_beyond_generations(&self, vault_prefix: &str, stack: &str) -> bool {
         let below = self.prefix.strip_prefix(vault_prefix).unwrap_or_default();
-        !below.split('/').nth(2).is_some_and(|name| name.starts_with(|first: char| first.is_ascii_digit()))
+        let names = ["vault.json".to_owned(), "RECOVER".to_owned(), format!("{stack}/")];
+        if names.iter().any(|name| name.starts_with(below)) {
+            return true;
+        }
+        let mut parts = below.split('/');
+        parts.next() == Some(stack)
+            && !parts.nth(1).is_some_and(|name| name.starts_with(|first: char| first.is_ascii_digit()))
     }
 
     /// Whether it deletes earlier than the vault's policy: `needed` is how long a file may be needed after it was written,
@@ -187,14 +193,14 @@ impl LifecycleRule {
 }
 
 impl Lifecycle {
-    /// The rules that delete what a vault under `vault_prefix` still needs.
-    pub fn too_short(&self, vault_prefix: &str, needed: Option<TimeDelta>) -> Vec<&LifecycleRule> {
+    /// The rules that delete what a `stack`'s vault under `vault_prefix` still needs.
+    pub fn too_short(&self, vault_prefix: &str, stack: &str, needed: Option<TimeDelta>) -> Vec<&LifecycleRule> {
         match self {
             Self::Unknown(_) => Vec::new(),
             Self::Rules(rules) => {
                 let harms = |rule: &&LifecycleRule| {
                     rule.is_shorter_than(needed)
-                        || rule.expires.is_some() && rule.reaches_beyond_generations(vault_prefix)
+                        || rule.expires.is_some() && rule.reaches_beyond_generations(vault_prefix, stack)
                 };
                 rules.iter().filter(|rule| rule.reaches(vault_prefix)).filter(harms).collect()
             }
@@ -263,7 +269,7 @@ mod tests {
         ] {
             assert_eq!(rule(prefix, after(1)).reaches("v/"), reached, "{prefix}");
             assert_eq!(
-                Lifecycle::Rules(vec![rule(prefix, after(1))]).too_short("v/", None).len(),
+                Lifecycle::Rules(vec![rule(prefix, after(1))]).too_short("v/", "s", None).len(),
                 usize::from(reached)
             );
         }
@@ -275,12 +281,21 @@ mod tests {
         assert!(rule("", Some(Expires::From(at("2030-01-01T00:00:00Z")))).is_shorter_than(needed));
         assert!(!rule("", None).is_shorter_than(None), "older versions are no snapshot's");
         // However late: the first file of a vault is needed as long as the vault is.
-        for (prefix, harms) in
-            [("", true), ("v/", true), ("v/s/db/", true), ("v/s/db/2026-11-22", false), ("v/s/db/2", false)]
-        {
+        for (prefix, harms) in [
+            ("", true),
+            ("v/", true),
+            ("v/vault", true),
+            ("v/s/", true),
+            ("v/s/db/", true),
+            ("v/s/db/marks/", true),
+            ("v/s/db/2026-11-22", false),
+            ("v/s/db/2", false),
+            ("v/_damaged/", false),
+            ("v/logs/", false),
+        ] {
             let rules = Lifecycle::Rules(vec![rule(prefix, after(100_000))]);
-            assert_eq!(rules.too_short("v/", needed).len(), usize::from(harms), "{prefix}");
+            assert_eq!(rules.too_short("v/", "s", needed).len(), usize::from(harms), "{prefix}");
         }
-        assert!(Lifecycle::Rules(vec![rule("", None)]).too_short("v/", needed).is_empty());
+        assert!(Lifecycle::Rules(vec![rule("", None)]).too_short("v/", "s", needed).is_empty());
     }
 }

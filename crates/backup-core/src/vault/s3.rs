@@ -409,10 +409,14 @@ impl Store for S3Store {
             Err(gave_up) => {
                 // Whatever the last attempt died of: an endpoint may have kept what it refused from one before. What is
                 // whole stays, another writer may count on it; so does what cannot be read now, because it may be whole.
-                let holds = async |_| self.holds(path, &body, &progress).await;
+                let differs = async |_| match self.get_once(path.as_str(), body.len() as u64, &progress).await {
+                    Ok(found) => Ok(found != body),
+                    Err(Failure::Final(refusal)) => Ok(matches!(refusal.kind, Kind::TooLarge { .. })),
+                    Err(again) => Err(again),
+                };
                 if create
                     && digest_refused.load(Ordering::Relaxed)
-                    && matches!(self.call_moving("read", path.as_str(), &progress, holds).await, Ok(false))
+                    && matches!(self.call_moving("read", path.as_str(), &progress, differs).await, Ok(true))
                 {
                     // Best effort; the failure that is reported is the upload's.
                     let _ = self.call("delete", path.as_str(), |_| self.delete_once(&key)).await;
@@ -492,7 +496,8 @@ impl Store for S3Store {
             };
             date.instant().ok_or_else(|| Failure::Final(Refusal::other("answer without a readable `Date`")))
         };
-        self.call("read", "the clock", attempt).await.map_err(|gave_up| self.error("read", "the clock", gave_up))
+        let now = self.call("read", "the clock", attempt).await;
+        now.map(|now| self.answered.told(now)).map_err(|gave_up| self.error("read", "the clock", gave_up))
     }
 
     fn locks(&self) -> bool {

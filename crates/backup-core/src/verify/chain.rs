@@ -99,7 +99,7 @@ impl Chains {
 #[derive(Debug, Default)]
 pub(crate) struct Accounted {
     documents: BTreeSet<Hash256>,
-    /// Of receipts that name no documents.
+    /// Of receipts that do not name all documents.
     instants: Vec<DateTime<Utc>>,
 }
 
@@ -109,8 +109,10 @@ impl Accounted {
         let mut all = Self::default();
         for receipt in receipts {
             all.documents.extend(&receipt.documents);
-            // The first programs named neither vault nor documents: what lies between the two of a gap must do there.
-            if receipt.vault.is_none() {
+            // The first programs named neither vault nor documents: what lies between the two of a gap must do there. So it must where
+            // leaked data went of which a document could not be read any more.
+            let unread = receipt.grounds.purge.is_some() && receipt.documents.len() < receipt.snapshots.len();
+            if receipt.vault.is_none() || unread {
                 let captures = receipt.snapshots.iter().filter(|(id, _)| !id.is_imported());
                 all.instants.extend(captures.map(|(id, _)| id.instant()));
             }

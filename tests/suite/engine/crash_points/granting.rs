@@ -58,7 +58,7 @@ pub(super) async fn revoke(site: &Site, vault: usize) -> Result<(), String> {
 /// Grants that the first vault has and the second has not.
 pub(super) async fn copy(site: &Site) -> Result<(), String> {
     let (from, to, of) = (&site.places[0].vault, &site.places[1].vault, (&site.request.stack, &site.request.source));
-    let (_, errors) = replicate_grants((from, to), &site.signers, of, &[], &site.monitor()).await;
+    let (_, errors) = replicate_grants((from, to), &site.signers, of, &[], &Site::monitor()).await;
     errors.first().map_or(Ok(()), |error| Err(text(error)))
 }
 

@@ -306,7 +306,7 @@ impl History {
         let Some(vault) = self.up.first().copied() else { return Ok(()) };
         self.captures += 1;
         // Of two captures one after the other some are of the same data.
-        let content = [noise(3000, 1), noise(1500, self.seed << 20 | self.captures / 2)].concat();
+        let content = [noise(3000, 1), noise(1500, (self.seed << 20) | (self.captures / 2))].concat();
         let lost = std::mem::take(&mut self.unsynced);
         self.arm(vault, crash, 60);
         if lost {

@@ -1,6 +1,7 @@
 //! What protects an S3 vault from the key that this host uses, and what the bucket itself would delete.
 
 use backup_core::config::{self, Protects};
+use backup_core::id::StackName;
 use backup_core::vault::protection::{Hidden, Lifecycle, LifecycleRule};
 use backup_core::vault::s3::{LockSeen, Probe, Shield, Versioning};
 use backup_core::vault::store::Store as _;
@@ -78,7 +79,7 @@ pub(super) fn report(session: &Session<'_>, about: &str, vault: &config::Vault, 
         checks.fail(about, &error);
     }
     versions(about, seen, checks);
-    lifecycle(about, seen, needed(session, vault), checks);
+    lifecycle(about, seen, session.stack(), needed(session, vault), checks);
 }
 
 /// How long a file of a vault may be needed after it was stored; `None`: for ever.
@@ -88,7 +89,11 @@ pub(crate) fn needed(session: &Session<'_>, vault: &config::Vault) -> Option<Tim
 }
 
 /// What a bucket's rules delete too early, a line each.
-pub(crate) fn too_short(rules: &Lifecycle, prefix: &str, needed: Option<TimeDelta>) -> Vec<String> {
+pub(crate) fn too_short(
+    rules: &Lifecycle,
+    (prefix, stack): (&str, &StackName),
+    needed: Option<TimeDelta>,
+) -> Vec<String> {
     let promise = needed.map_or("for ever".to_owned(), |needed| format!("up to {} days", needed.num_days()));
     let told = |rule: &LifecycleRule| {
         let harm = if rule.is_shorter_than(needed) {
@@ -98,7 +103,7 @@ pub(crate) fn too_short(rules: &Lifecycle, prefix: &str, needed: Option<TimeDelt
         };
         Some(format!("the bucket's rule `{}` deletes `{}*` {}, and {harm}", rule.id, rule.prefix, rule.expires?))
     };
-    rules.too_short(prefix, needed).into_iter().filter_map(told).collect()
+    rules.too_short(prefix, stack.as_str(), needed).into_iter().filter_map(told).collect()
 }
 
 fn versions(about: &str, seen: &Seen, checks: &mut Checks) {
@@ -121,14 +126,14 @@ fn versions(about: &str, seen: &Seen, checks: &mut Checks) {
 }
 
 /// The bucket's own rules against the vault's policy: `needed` is how long a file may be needed, `None` for ever.
-fn lifecycle(about: &str, seen: &Seen, needed: Option<TimeDelta>, checks: &mut Checks) {
+fn lifecycle(about: &str, seen: &Seen, stack: &StackName, needed: Option<TimeDelta>, checks: &mut Checks) {
     let rules = match &seen.rules {
         Lifecycle::Unknown(why) => {
             return checks.good(about, format!("the bucket's lifecycle rules were not seen ({why})"));
         }
         Lifecycle::Rules(rules) => rules,
     };
-    for text in too_short(&seen.rules, &seen.prefix, needed) {
+    for text in too_short(&seen.rules, (&seen.prefix, stack), needed) {
         checks.add(about, Level::Breach, text, "take that rule away, or let it reach other prefixes only");
     }
     for rule in rules.iter().filter(|rule| rule.reaches(&seen.prefix)) {
@@ -346,7 +351,8 @@ mod tests {
             rule("warm", "v/", None, Some("STANDARD_IA")),
         ]);
         let mut checks = Checks::default();
-        lifecycle("vault v", &seen, Some(TimeDelta::days(23)), &mut checks);
+        let stack = "s".parse().unwrap();
+        lifecycle("vault v", &seen, &stack, Some(TimeDelta::days(23)), &mut checks);
         let found: Vec<_> = checks.0.iter().map(|check| (check.level, check.text.as_str())).collect();
         assert_eq!(
             found,
@@ -364,7 +370,7 @@ mod tests {
         );
         seen.rules = Lifecycle::Unknown("AccessDenied".into());
         let mut checks = Checks::default();
-        lifecycle("vault v", &seen, None, &mut checks);
+        lifecycle("vault v", &seen, &stack, None, &mut checks);
         assert_eq!(checks.0[0].text, "the bucket's lifecycle rules were not seen (AccessDenied)");
     }
 

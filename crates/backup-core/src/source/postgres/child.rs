@@ -60,7 +60,8 @@ pub(super) async fn stream(
 /// Whether a line warns of something that is not in the output. That constraints go round in a circle is about dumps without
 /// definitions; `pg_dump` says it of the tables of extensions.
 fn is_loss(line: &str) -> bool {
-    line.contains(" warning: ") && !line.contains("circular foreign-key constraints")
+    ["pg_dump: warning: ", "pg_dumpall: warning: "].iter().any(|program| line.starts_with(program))
+        && !line.contains("circular foreign-key constraints")
 }
 
 /// The last bytes of a program's standard error, on one line.

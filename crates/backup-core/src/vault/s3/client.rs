@@ -16,7 +16,7 @@ use aws_sdk_s3::error::BoxError;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -199,7 +199,19 @@ const RECENT: Duration = Duration::from_secs(5);
 ///
 /// Refusals do not count, they may come from a machine in between; nor does what says that it was kept by one (`Age`).
 #[derive(Debug, Clone, Default)]
-pub(super) struct LastAnswer(Arc<Mutex<Option<Dated>>>);
+pub(super) struct LastAnswer(Arc<Mutex<Answers>>);
+
+/// What is kept of the answers.
+#[derive(Debug, Default)]
+struct Answers {
+    last: Option<Dated>,
+    /// The latest instant that was told.
+    told: Option<DateTime<Utc>>,
+}
+
+/// A `Date` has whole seconds and answers overtake each other: of two instants told in turn the later one would often be the
+/// earlier by less than this. A clock that goes back further was put back, and is believed.
+const JITTER: TimeDelta = TimeDelta::seconds(5);
 
 /// The endpoint's clock in an answer, and when that answer came, by ours.
 type Dated = (DateTime<Utc>, Instant);
@@ -207,8 +219,16 @@ type Dated = (DateTime<Utc>, Instant);
 impl LastAnswer {
     /// The endpoint's clock; `None` where it has to be asked.
     pub(super) fn now(&self) -> Option<DateTime<Utc>> {
-        let (date, at) = (*self.lock())?;
-        Self::after(date, at.elapsed())
+        let (date, at) = self.lock().last?;
+        Self::after(date, at.elapsed()).map(|now| self.told(now))
+    }
+
+    /// This instant, or the one that was told before it if that was a little later: who asks twice counts on an order.
+    pub(super) fn told(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        let mut answers = self.lock();
+        let told = answers.told.filter(|told| *told > now && *told - now <= JITTER).unwrap_or(now);
+        answers.told = Some(told);
+        told
     }
 
     /// The clock so long after an answer. A machine that slept in between shows no less than what it was then.
@@ -221,10 +241,10 @@ impl LastAnswer {
             return;
         }
         let date = header("date").and_then(|text| DateTime::parse_from_rfc2822(&text).ok());
-        *self.lock() = date.map(|date| (date.to_utc(), Instant::now()));
+        self.lock().last = date.map(|date| (date.to_utc(), Instant::now()));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Dated>> {
+    fn lock(&self) -> MutexGuard<'_, Answers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -286,6 +286,23 @@ async fn a_forged_deletion_neither_hides_an_announcement_nor_keeps_it_from_being
 }
 
 #[tokio::test]
+async fn what_is_taken_back_after_the_plan_was_made_stays() {
+    let (world, docs) = six_days().await;
+    prune(&world).await;
+    day(&world, 7).await;
+    world.pass(TimeDelta::hours(1));
+    let plan = planned(&world).await;
+    assert!(dirs(&plan, &Action::Delete).contains(&docs[0].dir()));
+    // On another machine, while this one reads the other vaults.
+    undo(&world.vault, &world.signers, &world.request.stack, &world.request.source).await.unwrap();
+    let done = apply(&world.vault, &world.key, &plan).await.unwrap();
+    // Fails without the look at `expired.json` in `Work::remove`.
+    assert!(done.iter().all(|done| done.files == 0 && done.action != Action::Delete), "{done:?}");
+    world.read_doc(&docs[0]).await.unwrap();
+    assert_eq!(read_receipts(&world).await.len(), 0);
+}
+
+#[tokio::test]
 async fn a_deletion_that_has_begun_is_told_and_not_taken_back() {
     let (world, docs) = six_days().await;
     prune(&world).await;

@@ -219,7 +219,7 @@ async fn what_is_left_out_is_said() {
     assert_eq!(first.suspect.len(), 1, "{:?}", first.suspect);
     assert!(first.suspect[0].contains("typo"));
     assert!(
-        first.properties.iter().any(|property| property.value.to_string().contains("public.remote")),
+        first.properties.iter().any(|property| property.value.to_string().contains("remote")),
         "{:?}",
         first.properties
     );

@@ -176,7 +176,8 @@ impl Work<'_> {
         // Who takes an announcement back removes `deleting.json` first: he saw it, or this sees that his announcement is gone.
         let announced = match notice::read(self.vault, &self.plan.signers, &step.dir, PruneStage::Expired).await? {
             Notice::Signed(doc) => {
-                doc.grounds.purge.is_none() && doc.snapshots.iter().map(|(id, _)| id).eq(planned.iter())
+                let named: BTreeSet<&SnapshotId> = doc.snapshots.iter().map(|(id, _)| id).collect();
+                doc.grounds.purge.is_none() && named.into_iter().eq(&planned)
             }
             Notice::None | Notice::Foreign(_) => false,
         };

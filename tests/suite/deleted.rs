@@ -2,7 +2,6 @@
 //! as it is, put back by a repair; and what a prune deleted is none.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use backup_core::hidden;
@@ -15,22 +14,13 @@ use backup_core::verify::{Depth, Fraction, Pace, verify_at};
 use harness::moto::{Kind, Moto};
 use harness::s3::Bucket;
 
-use super::host::{DOCS, Host};
+use super::host::Host;
 use super::stack::files_below;
 use super::store_conformance::options;
 
 /// A host with one vault, the prefix `v` of `bucket`, and two snapshots of `docs`: `one`, then `two` in `data/a.txt`.
 fn host(bucket: &Bucket) -> Host {
-    let host = Host::new();
-    fs::create_dir(host.path("data")).unwrap();
-    let keys = format!("AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}\n", bucket.access_key, bucket.secret_key);
-    fs::write(host.path("s3.env"), keys).unwrap();
-    fs::set_permissions(host.path("s3.env"), fs::Permissions::from_mode(0o600)).unwrap();
-    let (endpoint, name) = (&bucket.endpoint, &bucket.bucket);
-    host.configure(&format!(
-        "[vault.far]\ns3 = {{ endpoint = \"{endpoint}\", bucket = \"{name}\", prefix = \"v\" }}\n\
-         credentials = {{ file = \"s3.env\" }}\nkeep = {{ within = \"7d\", min = 2 }}\n{DOCS}"
-    ));
+    let host = Host::on_bucket(bucket, "");
     host.good(&["init"]);
     for body in ["one", "two"] {
         fs::write(host.path("data/a.txt"), body).unwrap();

@@ -1,9 +1,11 @@
 //! A host with keys and a configuration in a folder of its own, driven through the real binary.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use harness::s3::Bucket;
 use serde_json::Value;
 
 use super::stack::files_below;
@@ -70,6 +72,22 @@ impl Host {
         host.configure(&format!("{}{}{DOCS}", Self::local("local"), Self::local("offsite")));
         host.good(&["init"]);
         host.good(&["run"]);
+        host
+    }
+
+    /// With the vault `far`, prefix `v` of `bucket`, and the files source `docs`; `more` are further lines of the vault.
+    pub(super) fn on_bucket(bucket: &Bucket, more: &str) -> Self {
+        let host = Self::new();
+        fs::create_dir(host.path("data")).unwrap();
+        fs::write(host.path("data/a.txt"), "hello").unwrap();
+        let keys = format!("AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}\n", bucket.access_key, bucket.secret_key);
+        fs::write(host.path("s3.env"), keys).unwrap();
+        fs::set_permissions(host.path("s3.env"), fs::Permissions::from_mode(0o600)).unwrap();
+        let (endpoint, name) = (&bucket.endpoint, &bucket.bucket);
+        host.configure(&format!(
+            "[vault.far]\ns3 = {{ endpoint = \"{endpoint}\", bucket = \"{name}\", prefix = \"v\" }}\n\
+             credentials = {{ file = \"s3.env\" }}\nkeep = {{ within = \"7d\", min = 2 }}\n{more}{DOCS}"
+        ));
         host
     }
 

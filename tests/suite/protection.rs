@@ -2,7 +2,6 @@
 //! only promised (the harness's lax endpoint): locks, older versions, rules of the bucket, and what `doctor` says of them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 
 use backup_core::clock::Clock;
@@ -19,24 +18,6 @@ use serde_json::Value;
 
 use super::host::Host;
 use super::store_conformance::{options, path};
-
-const SOURCE: &str = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
-
-/// A host with one vault, prefix `v` of `bucket`; `more` are further lines of the vault.
-fn host(bucket: &Bucket, more: &str) -> Host {
-    let host = Host::new();
-    fs::create_dir(host.path("data")).unwrap();
-    fs::write(host.path("data/a.txt"), "hello").unwrap();
-    let keys = format!("AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}\n", bucket.access_key, bucket.secret_key);
-    fs::write(host.path("s3.env"), keys).unwrap();
-    fs::set_permissions(host.path("s3.env"), fs::Permissions::from_mode(0o600)).unwrap();
-    let (endpoint, name) = (&bucket.endpoint, &bucket.bucket);
-    host.configure(&format!(
-        "[vault.far]\ns3 = {{ endpoint = \"{endpoint}\", bucket = \"{name}\", prefix = \"v\" }}\n\
-         credentials = {{ file = \"s3.env\" }}\nkeep = {{ within = \"7d\", min = 2 }}\n{more}{SOURCE}"
-    ));
-    host
-}
 
 async fn store(bucket: &Bucket) -> S3Store {
     S3Store::connect(options(bucket, "v"), Arc::new(Silent)).await.unwrap()
@@ -70,7 +51,7 @@ fn rule(mode: LockMode) -> LockRule {
 async fn everything_is_locked_until_the_policy_lets_it_go_and_a_pin_holds_it_longer() {
     let Some(moto) = Moto::start().unwrap() else { return };
     let bucket = moto.bucket("locked", Kind::Locked).unwrap();
-    let host = host(&bucket, "lock = \"compliance\"\n");
+    let host = Host::on_bucket(&bucket, "lock = \"compliance\"\n");
     host.good(&["init"]);
     host.good(&["run"]);
     let store = store(&bucket).await;
@@ -148,7 +129,7 @@ fn a_lock_that_a_bucket_does_not_enforce_is_refused() {
         (lax.bucket.clone(), "does not keep versions"),
     ];
     for (bucket, why) in buckets {
-        let host = host(&bucket, "lock = \"governance\"\n");
+        let host = Host::on_bucket(&bucket, "lock = \"governance\"\n");
         let ended = host.run(&["init"]);
         assert_eq!(ended.code, 2, "{}{}", ended.out, ended.err);
         assert!(ended.err.contains(why) && ended.err.contains("hint: make a bucket with Object Lock"), "{}", ended.err);
@@ -176,8 +157,10 @@ fn a_lock_that_a_bucket_does_not_enforce_is_refused() {
 async fn the_address_of_a_configured_vault_is_that_vault_with_its_keys_and_its_lock() {
     let Some(moto) = Moto::start().unwrap() else { return };
     let bucket = moto.bucket("locked", Kind::Locked).unwrap();
-    let host =
-        host(&bucket, "lock = \"compliance\"\n[vault.near]\npath = \"near\"\nkeep = { within = \"7d\", min = 2 }\n");
+    let host = Host::on_bucket(
+        &bucket,
+        "lock = \"compliance\"\n[vault.near]\npath = \"near\"\nkeep = { within = \"7d\", min = 2 }\n",
+    );
     host.good(&["init"]);
     let text = fs::read_to_string(host.path("backup.toml")).unwrap();
     let (from, to) = (text.find("[vault.far]").unwrap(), text.find("[vault.near]").unwrap());
@@ -202,7 +185,7 @@ async fn the_address_of_a_configured_vault_is_that_vault_with_its_keys_and_its_l
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_only_promises_is_believed_nothing() {
     let lax = S3Server::start_lax().unwrap();
-    let host = host(&lax.bucket, "");
+    let host = Host::on_bucket(&lax.bucket, "");
     host.good(&["init"]);
     host.good(&["run"]);
     let proxied = Proxy::start(lax.addr()).unwrap();
@@ -244,7 +227,7 @@ async fn an_endpoint_whose_listing_hides_what_was_stored_fails_doctor() {
     let proxied = Proxy::start(lax.addr()).unwrap();
     let mut through = lax.bucket.clone();
     through.endpoint = proxied.endpoint();
-    let host = host(&through, "");
+    let host = Host::on_bucket(&through, "");
     host.good(&["init"]);
     let hidden = "a listing does not show what was just stored";
     let good = host.run(&["doctor"]);
@@ -317,7 +300,7 @@ async fn the_first_locked_body_of_a_process_is_looked_at_and_no_other() {
 fn what_was_deleted_or_written_over_is_read_from_older_versions() {
     let Some(moto) = Moto::start().unwrap() else { return };
     let bucket = moto.bucket("versioned", Kind::Versioned).unwrap();
-    let host = host(&bucket, "");
+    let host = Host::on_bucket(&bucket, "");
     host.good(&["init"]);
     host.good(&["run"]);
     let keys = moto.keys("versioned", "").unwrap();
@@ -360,7 +343,7 @@ fn what_was_deleted_or_written_over_is_read_from_older_versions() {
 fn a_vault_whose_own_document_is_gone_is_restored_from_by_its_pinned_id() {
     let Some(moto) = Moto::start().unwrap() else { return };
     let bucket = moto.bucket("versioned", Kind::Versioned).unwrap();
-    let host = host(&bucket, "");
+    let host = Host::on_bucket(&bucket, "");
     host.good(&["init"]);
     host.good(&["run"]);
     let id = "0".repeat(32);

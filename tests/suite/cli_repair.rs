@@ -127,6 +127,70 @@ fn what_an_earlier_call_found_is_repaired_without_reading_everything_again() {
 }
 
 #[test]
+fn damage_beyond_a_page_is_counted_printed_short_and_mended_whole() {
+    let host = Host::new();
+    for name in ["data", "local", "offsite"] {
+        fs::create_dir(host.path(name)).unwrap();
+    }
+    // A file of more than a mebibyte is a stream of its own, and so an object of its own; equal chunks make it a small one.
+    for number in 0..70_u8 {
+        fs::write(host.path(&format!("data/{number}.bin")), vec![number; (1 << 20) + 1]).unwrap();
+    }
+    host.configure(&format!("{}{}{SOURCE}", Host::local("local"), Host::local("offsite")));
+    host.good(&["init"]);
+    host.good(&["run"]);
+    let local = host.path("local");
+    let good = content(&local);
+    let objects: Vec<PathBuf> =
+        files_below(&local).into_iter().filter(|path| path.to_str().unwrap().contains("/objects/")).collect();
+    assert!(objects.len() > 64 + 6, "{}", objects.len());
+    for (number, object) in objects.iter().enumerate() {
+        match number % 3 {
+            0 => fs::remove_file(object).unwrap(),
+            1 => replace(object, &vec![7; usize::try_from(fs::metadata(object).unwrap().len()).unwrap()]),
+            _ => replace(object, b"short"),
+        }
+    }
+    let (all, more) = (objects.len(), objects.len() - 10);
+    let lines = |text: &str, part: &str| text.lines().filter(|line| line.contains(part)).count();
+    let look = ["verify", "--vault", "local", "--read-data", "1/1"];
+    let short = host.run(&look);
+    assert_eq!(short.code, 4, "{}{}", short.out, short.err);
+    assert!(short.out.contains(&format!("  and {more} more; `--json` has all")), "{}", short.out);
+    assert_eq!(lines(&short.out, "object"), 10 + 1, "ten of them, and the line about the other vault: {}", short.out);
+    let worth = format!("lists all {all} damaged objects, 64 were read and are good: `backup restore");
+    assert!(short.out.contains(&worth), "{}", short.out);
+    let json = host.run(&[&look[..], &["--json"]].concat());
+    let told = json.json().to_string();
+    for object in &objects {
+        let name = object.file_name().unwrap().to_str().unwrap();
+        assert!(told.matches(name).count() >= 2, "{name} is in the words and in the list");
+    }
+    assert!(told.contains("\"likely_good\":[\"offsite\"]") && told.contains("\"good_copies\":[]"), "{told}");
+
+    // One that no vault has any more must not be lost in the crowd.
+    let name = objects[5].file_name().unwrap().to_str().unwrap();
+    let other = one(&host.path("offsite"), name, "");
+    let whole = fs::read(&other).unwrap();
+    fs::remove_file(&other).unwrap();
+    let dry = host.run(&[&look[..], &["--repair", "--dry-run"]].concat());
+    assert!(dry.code == 4 && dry.out.contains(&format!("and {} more that would be repaired", more - 1)), "{dry:?}");
+    let said = host.run(&[&look[..], &["--repair"]].concat());
+    assert!(said.code == 4 && said.out.contains(&format!("repaired {} files; 1 could not be", all - 1)), "{said:?}");
+    assert!(said.out.contains(&format!("and {} more repaired; `--json` has all", more - 1)), "{}", said.out);
+    assert_eq!((lines(&said.out, "repaired from vault"), lines(&said.out, "NOT repaired")), (10, 1), "{}", said.out);
+    assert!(said.out.find("NOT repaired") < said.out.find("repaired from vault"), "what is left comes first");
+    fs::write(&other, whole).unwrap();
+    assert!(host.good(&[&look[..], &["--repair"]].concat()).out.contains("repaired 1 file\n"));
+    assert_eq!(content(&local), good);
+    host.good(&["restore", "--latest", "--vault", "local", "--into-dir", "back", "--identity", "ops.txt"]);
+    for number in 0..70_u8 {
+        let path = files_below(&host.path("back")).into_iter().find(|path| path.ends_with(format!("{number}.bin")));
+        assert!(fs::read(path.unwrap()).unwrap() == vec![number; (1 << 20) + 1], "{number}");
+    }
+}
+
+#[test]
 fn what_cannot_be_repaired_is_named() {
     let host = host(&Host::local("offsite"));
     let object = one(&host.path("local"), "/objects/", "");

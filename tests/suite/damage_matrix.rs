@@ -10,10 +10,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
-use backup_core::signature::HostKey;
-use backup_core::vault::document::{ExpiredDoc, Grounds, PruneStage, PublicDocument, ReceiptDoc, SnapshotDoc};
+use backup_core::id::Hash256;
+use backup_core::signature::{HostKey, Namespace};
+use backup_core::vault::document::{
+    ExpiredDoc, GenerationDoc, Grounds, MarkDoc, MarkKind, PruneStage, PublicDocument, ReceiptDoc, SnapshotDoc,
+};
 use backup_core::vault::layout::signature_of;
 
 use super::host::{Ended, Host, of_source};
@@ -30,15 +33,17 @@ is in the newest snapshot (`ID`) or beside it. Written and compared by `tests/su
 | word | meaning |
 |---|---|
 | unaffected | it ended well, as without the damage, and said nothing |
-| told | it ended well, and its output names or shows the damage |
+| told | it ended well, and what it printed is not what it prints where the same files are whole, or were never put back |
 | other vault | it ended well with what the other vault holds, and said so |
 | mended | it ended well, and the file is again as it was (with a number: so it is, and it ended with that exit code, since damage was met) |
 | named, N | it ended with exit code N, and names the file or the snapshot |
 | refused, N | it ended with exit code N |
 
-*Old* is a validly signed file of before, with its signature: an older snapshot under the newest one's name, a pin, a grant, a receipt or an announcement that was
-taken back. It was not altered by anybody, so it is believed where it says the truth about where it lies. `run` and `replicate` also fill the first
-vault from the second one, which is how files come back. `restore` is asked for `ID`, once as configured and once from the first vault alone.
+*Old* is a validly signed file of before, with its signature: an older snapshot under the newest one's name, an earlier generation's document under this one's, an
+earlier recovery page, and marks, grants, receipts and announcements that were taken back or have done their work. It was not altered by anybody, so it is believed
+where it says the truth about where it lies. Objects and inventories have no such form: a name or a signed document says which bytes they have.
+`run` and `replicate` also fill the first vault from the second one, which is how files come back. `restore` is asked for `ID`, once as configured and once from
+the first vault alone. A grant that nobody signed says itself whether it holds the key, to who has an identity: `verify --identity` tells of it.
 
 ";
 
@@ -82,6 +87,10 @@ struct Kind {
     other: Vec<u8>,
     before: Vec<(PathBuf, Vec<u8>)>,
     old: Vec<(PathBuf, Vec<u8>)>,
+    /// Its other damages are those of another kind that has the same form and the same readers.
+    only_old: bool,
+    /// With what is put there first, and nothing damaged.
+    whole: OnceLock<Baseline>,
 }
 
 struct Scene {
@@ -89,8 +98,11 @@ struct Scene {
     id: String,
     content: Vec<u8>,
     kinds: Vec<Kind>,
-    baseline: BTreeMap<&'static str, Ended>,
+    baseline: Baseline,
 }
+
+/// How each verb ends where nothing is damaged.
+type Baseline = BTreeMap<&'static str, Ended>;
 
 /// What lies in a vault is replaced and never changed in place: a link is as good as a copy, and much quicker.
 fn copy_tree(from: &Path, to: &Path, link: bool) {
@@ -120,9 +132,26 @@ fn replace(path: &Path, body: &[u8]) {
     fs::write(path, body).unwrap();
 }
 
+/// A grant as somebody makes it who has no key to sign with.
+fn without_signer(grant: &[u8]) -> Vec<u8> {
+    let mut doc: backup_core::vault::document::GrantDoc = serde_json::from_slice(grant).unwrap();
+    doc.signer = None;
+    serde_json::to_vec(&doc).unwrap()
+}
+
+/// Puts a file where it belongs below `dir`.
+fn lay(dir: &Path, (path, body): &(PathBuf, Vec<u8>)) {
+    let path = dir.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    replace(&path, body);
+}
+
 /// Output without what changes by itself.
 fn lasting(out: &str) -> Vec<&str> {
-    out.lines().filter(|line| !line.trim_start().starts_with("\"at\"") && !line.contains("\"age_seconds\"")).collect()
+    let lines =
+        out.lines().filter(|line| !line.trim_start().starts_with("\"at\"") && !line.contains("\"age_seconds\""));
+    // How old the newest snapshot is stands last in a line.
+    lines.map(|line| if line.ends_with(" old") { line.rsplit_once(", ").unwrap().0 } else { line }).collect()
 }
 
 /// A document and its signature, by paths below the stack's folder.
@@ -153,15 +182,24 @@ impl Scene {
         }
         let mut scene = Self { host, id: ids[2].clone(), content, kinds: Vec::new(), baseline: BTreeMap::new() };
         scene.kinds = scene.find(&ids, &objects);
-        let dir = scene.host.dir().to_owned();
-        for (verb, args) in VERBS {
-            let trial = tempfile::tempdir().unwrap();
-            copy_tree(&dir, trial.path(), false);
-            let ended = call(trial.path(), &scene.args(args));
+        scene.baseline = scene.whole(&[]);
+        for (verb, ended) in &scene.baseline {
             assert_eq!(ended.code, 0, "{verb}: {}{}", ended.out, ended.err);
-            scene.baseline.insert(verb, ended);
         }
         scene
+    }
+
+    /// How each verb ends with these files there, whole.
+    fn whole(&self, before: &[(PathBuf, Vec<u8>)]) -> Baseline {
+        let each = VERBS.map(|(verb, args)| {
+            let trial = tempfile::tempdir().unwrap();
+            copy_tree(self.host.dir(), trial.path(), false);
+            for file in before {
+                lay(trial.path(), file);
+            }
+            (verb, call(trial.path(), &self.args(args)))
+        });
+        each.into()
     }
 
     fn args<'a>(&'a self, args: &'a [&'a str]) -> Vec<&'a str> {
@@ -191,7 +229,7 @@ impl Scene {
             )
         };
         let key = HostKey::from_openssh(&fs::read_to_string(host.path("host_key")).unwrap()).unwrap();
-        let announced = |stage| {
+        let announced = |stage, grounds: Grounds| {
             let doc = ExpiredDoc {
                 format: 1,
                 stage,
@@ -201,13 +239,13 @@ impl Scene {
                 at: newest.instant,
                 newest: newest.id.clone(),
                 snapshots: ids.iter().map(|id| (id.parse().unwrap(), "old".to_owned())).collect(),
-                grounds: Grounds::default(),
+                grounds,
                 signer: key.fingerprint(),
                 tool: "backup 0".to_owned(),
             };
             signed(&doc, &key)
         };
-        let receipt = |generation: &str| {
+        let receipt = |generation: &str, grounds: Grounds| {
             let doc = ReceiptDoc {
                 format: 1,
                 stack: newest.stack.clone(),
@@ -219,14 +257,53 @@ impl Scene {
                 documents: std::collections::BTreeSet::new(),
                 objects: 0,
                 stored_bytes: 0,
-                grounds: Grounds::default(),
+                grounds,
                 signer: key.fingerprint(),
                 tool: "backup 0".to_owned(),
             };
             signed(&doc, &key)
         };
-        let (gone, other_gone) = (receipt("2020-01-01--28d--00000000"), receipt("2020-01-01--28d--11111111"));
-        let (expired, deleting) = (announced(PruneStage::Expired), announced(PruneStage::Deleting));
+        let none = Grounds::default;
+        let gone = receipt("2020-01-01--28d--00000000", none());
+        let other_gone = receipt("2020-01-01--28d--11111111", none());
+        let (expired, deleting) = (announced(PruneStage::Expired, none()), announced(PruneStage::Deleting, none()));
+        let leaked = || Grounds { purge: Some("leaked".to_owned()), ..Grounds::default() };
+        let purged = announced(PruneStage::Expired, leaked());
+        let purge_done = receipt(newest.generation.to_string().as_str(), leaked());
+        let restored = signed(
+            &MarkDoc {
+                format: 1,
+                stack: newest.stack.clone(),
+                source: newest.source.clone(),
+                snapshot: newest.id.clone(),
+                mark: MarkKind::Restored,
+                at: newest.finished,
+                document: Hash256::of(&read(&named(&format!("{}.json", ids[2]), "local/s/docs"))),
+                signer: key.fingerprint(),
+                tool: "backup 0".to_owned(),
+            },
+            &key,
+        );
+        let at_its_place = |place: &Path, body: Vec<u8>, namespace| {
+            let signature = key.sign(namespace, &body).unwrap().into_bytes();
+            let beside = PathBuf::from(format!("{}.sig", place.display()));
+            vec![(place.to_owned(), body), (beside, signature)]
+        };
+        let generation_json = named("generation.json", "local/s/docs");
+        let mut earlier: GenerationDoc = serde_json::from_slice(&read(&generation_json)).unwrap();
+        let (_, period_and_key) = earlier.generation.as_str().split_once("--").unwrap();
+        earlier.generation = format!("2020-01-01--{period_and_key}").parse().unwrap();
+        let earlier = at_its_place(&generation_json, serde_json::to_vec(&earlier).unwrap(), Namespace::Generation);
+        let page = b"# An earlier page\n".to_vec();
+        let earlier_page = at_its_place(Path::new("local/RECOVER-1.md"), page, Namespace::Recover);
+        let vault_json = String::from_utf8(read(Path::new("local/vault.json"))).unwrap();
+        let made_before = vault_json.replace("\"created\": \"20", "\"created\": \"19");
+        assert_ne!(made_before, vault_json);
+        // What a run that died leaves: in order, and nobody's.
+        let abandoned = noise(3000, 5);
+        let name = Hash256::of(&abandoned).to_string();
+        let folder = generation_json.parent().unwrap().join("objects").join(&name[..2]);
+        let abandoned = vec![(folder.join(&name), abandoned)];
         // A pin that is there, and one that was taken back.
         host.good(&["pin", &ids[2]]);
         host.good(&["accept", &ids[2]]);
@@ -239,6 +316,8 @@ impl Scene {
         let accept = ["accept.json", "accept.json.sig"].map(mark);
         let checked = ["json", "json.sig"].map(|end| mark(&format!("{}.checked.{end}", ids[2])));
         let (granted, other_granted) = (self.granted("new.txt"), self.granted("newer.txt"));
+        let unsigned: Vec<_> = granted[..1].iter().map(|(path, body)| (path.clone(), without_signer(body))).collect();
+        let other_unsigned = vec![(PathBuf::new(), without_signer(&other_granted[0].1))];
         for vault in ["local", "offsite"] {
             fs::remove_dir_all(host.path(&format!("{vault}/s/docs/marks"))).unwrap();
         }
@@ -248,6 +327,8 @@ impl Scene {
             other: read(other),
             before: Vec::new(),
             old: Vec::new(),
+            only_old: false,
+            whole: OnceLock::new(),
         };
         let of = |id: &str, end: &str| named(&format!("{id}{end}"), "local/s/docs");
         let older = |end: &str| (of(&ids[2], end), read(&of(&ids[1], end)));
@@ -259,30 +340,49 @@ impl Scene {
             other: other[nth].1.clone(),
             before: of.to_vec(),
             old: Vec::new(),
+            only_old: false,
+            whole: OnceLock::new(),
+        };
+        let again = |name, of: &[(PathBuf, Vec<u8>)]| Kind {
+            old: of.to_vec(),
+            only_old: true,
+            ..plain(name, of[0].0.clone(), Path::new("local/vault.json"))
         };
         vec![
-            plain("`vault.json`", "local/vault.json".into(), Path::new("offsite/vault.json")),
-            plain("`RECOVER-1.md`", "local/RECOVER-1.md".into(), Path::new("local/RECOVER-1.md.sig")),
+            Kind {
+                old: vec![("local/vault.json".into(), made_before.into_bytes())],
+                ..plain("`vault.json`", "local/vault.json".into(), Path::new("offsite/vault.json"))
+            },
+            Kind {
+                old: earlier_page,
+                ..plain("`RECOVER-1.md`", "local/RECOVER-1.md".into(), Path::new("local/RECOVER-1.md.sig"))
+            },
             plain("`RECOVER-1.md.sig`", "local/RECOVER-1.md.sig".into(), Path::new("local/RECOVER-1.md")),
-            generation("`generation.json`", "generation.json"),
+            Kind { old: earlier, ..generation("`generation.json`", "generation.json") },
             generation("`generation.json.sig`", "generation.json.sig"),
             Kind { old: vec![older(".json"), older(".json.sig")], ..snapshot("`ID.json`", ".json") },
             snapshot("`ID.json.sig`", ".json.sig"),
             snapshot("`ID.inventory.zst`", ".inventory.zst"),
             plain("data object", data(2, &newest), &data(1, &before)),
             plain("manifest's object", manifest(&newest), &manifest(&before)),
+            made("nobody's object", &abandoned, 0, &[(PathBuf::new(), noise(3000, 6))]),
             Kind { old: pin.to_vec(), ..made("pin", &pin, 0, &accept) },
             made("pin's signature", &pin, 1, &accept),
-            made("accept", &accept, 0, &pin),
+            Kind { old: accept.to_vec(), ..made("accept", &accept, 0, &pin) },
             made("accept's signature", &accept, 1, &pin),
-            made("checked", &checked, 0, &pin),
+            Kind { old: checked.to_vec(), ..made("checked", &checked, 0, &pin) },
             made("checked's signature", &checked, 1, &pin),
+            Kind { old: restored.clone(), ..made("restored", &restored, 0, &checked) },
+            made("restored's signature", &restored, 1, &checked),
             Kind { old: granted.clone(), ..made("grant", &granted, 0, &other_granted) },
             made("grant's signature", &granted, 1, &other_granted),
+            Kind { old: unsigned.clone(), ..made("unsigned grant", &unsigned, 0, &other_unsigned) },
             Kind { old: gone.clone(), ..made("receipt", &gone, 0, &other_gone) },
             made("receipt's signature", &gone, 1, &other_gone),
+            again("receipt of a purge", &purge_done),
             Kind { old: expired.clone(), ..made("`expired.json`", &expired, 0, &deleting) },
             made("`expired.json.sig`", &expired, 1, &deleting),
+            again("`expired.json` of a purge", &purged),
             Kind { old: deleting.clone(), ..made("`deleting.json`", &deleting, 0, &expired) },
             made("`deleting.json.sig`", &deleting, 1, &expired),
         ]
@@ -312,15 +412,10 @@ impl Scene {
 
     /// Damages a copy of the stack.
     fn spoil(dir: &Path, kind: &Kind, harm: Harm) {
-        let put = |(path, body): &(PathBuf, Vec<u8>)| {
-            let path = dir.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            replace(&path, body);
-        };
         if harm == Harm::Old {
-            return kind.old.iter().for_each(put);
+            return kind.old.iter().for_each(|file| lay(dir, file));
         }
-        kind.before.iter().for_each(put);
+        kind.before.iter().for_each(|file| lay(dir, file));
         let file = dir.join(&kind.file);
         let mut body = fs::read(&file).unwrap();
         let middle = body.len() / 2;
@@ -338,10 +433,13 @@ impl Scene {
 
     /// The words of a row, one for each verb.
     fn row(&self, kind: &Kind, harm: Harm) -> Vec<String> {
-        VERBS.iter().map(|(verb, args)| self.cell(kind, harm, verb, args)).collect()
+        // What shows because a mark is there is not what shows because it is damaged; what was put back was not there.
+        let put = !kind.before.is_empty() && harm != Harm::Old;
+        let baseline = if put { kind.whole.get_or_init(|| self.whole(&kind.before)) } else { &self.baseline };
+        VERBS.iter().map(|(verb, args)| self.cell(kind, harm, (verb, args), &baseline[verb])).collect()
     }
 
-    fn cell(&self, kind: &Kind, harm: Harm, verb: &'static str, args: &[&str]) -> String {
+    fn cell(&self, kind: &Kind, harm: Harm, (verb, args): (&str, &[&str]), base: &Ended) -> String {
         let trial = tempfile::tempdir().unwrap();
         copy_tree(self.host.dir(), trial.path(), false);
         let dir = trial.path();
@@ -370,7 +468,6 @@ impl Scene {
         let names = [file, file.split('.').next().unwrap()];
         let vault = kind.file.starts_with("local/vault.json") && words.contains("local");
         let named = vault || names.iter().any(|name| words.contains(name));
-        let base = &self.baseline[verb];
         let mended = now != spoilt && now == whole;
         match ended.code {
             0 if mended => "mended".to_owned(),
@@ -381,7 +478,9 @@ impl Scene {
             0 if ended.err.lines().any(|line| line.starts_with("warning") && !base.err.contains(line)) => {
                 "told".to_owned()
             }
-            0 if matches!(verb, "list" | "show" | "prune") && lasting(&ended.out) != lasting(&base.out) => {
+            0 if (matches!(verb, "list" | "show" | "prune" | "audit") || verb.starts_with("verify"))
+                && lasting(&ended.out) != lasting(&base.out) =>
+            {
                 "told".to_owned()
             }
             0 => "unaffected".to_owned(),
@@ -405,7 +504,8 @@ fn every_cell_is_as_the_page_says_and_none_is_a_silent_loss() {
     let work: Vec<(&Kind, Harm, &str)> =
         scene.kinds.iter().flat_map(|kind| HARMS.iter().map(move |(harm, word)| (kind, *harm, *word))).collect();
     // Most files never were anything else at their place.
-    let work: Vec<_> = work.into_iter().filter(|(kind, harm, _)| *harm != Harm::Old || !kind.old.is_empty()).collect();
+    let happens = |kind: &Kind, harm| if harm == Harm::Old { !kind.old.is_empty() } else { !kind.only_old };
+    let work: Vec<_> = work.into_iter().filter(|(kind, harm, _)| happens(kind, *harm)).collect();
     let (next, rows) = (Mutex::new(0_usize), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
         for _ in 0..3 {

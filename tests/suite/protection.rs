@@ -119,6 +119,45 @@ async fn everything_is_locked_until_the_policy_lets_it_go_and_a_pin_holds_it_lon
     assert_eq!(held().await, 0);
 }
 
+/// A vault's own document is written once and needed for ever: whoever opens a generation renews its lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lock_of_the_vaults_own_document_is_renewed_with_each_generation() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    for (name, mode) in [("governed", LockMode::Governance), ("complied", LockMode::Compliance)] {
+        let bucket = moto.bucket(name, Kind::Locked).unwrap();
+        let host = Host::on_bucket(&bucket, &format!("lock = \"{mode}\"\n"));
+        host.good(&["init"]);
+        let store = store(&bucket).await;
+        let locked = async || {
+            let kept = store.protection(&path("vault.json")).await.unwrap().unwrap();
+            assert_eq!(kept.mode, Some(mode));
+            kept.until.unwrap()
+        };
+        let made = locked().await;
+        // As if it had been made long ago: what is stored from now on is promised for longer than that lock lasts.
+        let config = fs::read_to_string(host.path("backup.toml")).unwrap();
+        fs::write(host.path("backup.toml"), config.replace("within = \"7d\"", "within = \"90d\"")).unwrap();
+        host.good(&["run"]);
+        let renewed = locked().await;
+        // Fails where nobody renews it: its lock would end 83 days before that of the snapshots that need it.
+        assert!(renewed >= made + TimeDelta::days(83), "{made} {renewed}");
+        for name in ["RECOVER-1.md", "RECOVER-1.md.sig"] {
+            assert_eq!(store.protection(&path(name)).await.unwrap().unwrap().until, Some(renewed), "{name}");
+        }
+        host.good(&["audit"]);
+
+        // A longer promise shows at once that the lock is too short, and `init` mends what it can: the generation's own stays.
+        let config = fs::read_to_string(host.path("backup.toml")).unwrap();
+        fs::write(host.path("backup.toml"), config.replace("within = \"90d\"", "within = \"120d\"")).unwrap();
+        let told = host.run(&["audit", "--json"]);
+        assert!(told.code == 5 && told.out.contains("\"vault.json\""), "{}{}", told.out, told.err);
+        host.good(&["init"]);
+        assert!(locked().await >= renewed + TimeDelta::days(30));
+        let told = host.run(&["audit", "--json"]);
+        assert!(told.code == 5 && !told.out.contains("\"vault.json\""), "{}{}", told.out, told.err);
+    }
+}
+
 #[test]
 fn a_lock_that_a_bucket_does_not_enforce_is_refused() {
     let Some(moto) = Moto::start().unwrap() else { return };
@@ -253,6 +292,47 @@ async fn an_endpoint_whose_listing_hides_what_was_stored_fails_doctor() {
     assert!(!shield.listed_after_write, "{shield:?}");
     let told = host.run(&["doctor"]);
     assert!(told.code == 1 && format!("{}{}", told.out, told.err).contains(hidden), "{told:?}");
+
+    // Nor is a vault made there, or joined: fails where `init` throws away what the probe saw.
+    let text = fs::read_to_string(host.path("backup.toml")).unwrap();
+    let unpinned = text.lines().filter(|line| !line.starts_with("id = ")).collect::<Vec<_>>().join("\n");
+    fs::write(host.path("backup.toml"), &unpinned).unwrap();
+    let joined = host.run(&["init", "--adopt", "far"]);
+    assert!(joined.code == 1 && joined.err.contains(hidden) && joined.err.contains("hint: "), "{joined:?}");
+    assert_eq!(fs::read_to_string(host.path("backup.toml")).unwrap(), unpinned);
+    fs::write(host.path("backup.toml"), unpinned.replace("prefix = \"v\"", "prefix = \"w\"")).unwrap();
+    let made = host.run(&["init"]);
+    assert!(made.code == 1 && made.err.contains(hidden), "{made:?}");
+    let there = S3Store::connect(options(&lax.bucket, "w"), Arc::new(Silent)).await.unwrap();
+    assert!(there.stat(&path("vault.json")).await.unwrap().is_none(), "nothing was made");
+}
+
+/// An endpoint's clock is its `Date`: whoever makes a vault where no run would ever begin is told so first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_is_not_made_where_the_clocks_are_hours_apart() {
+    // One that asks for no signature: others refuse requests of another time before anything is known of it.
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let bucket = moto.bucket("plain", Kind::Plain).unwrap();
+    let proxied = Proxy::start(moto.addr()).unwrap();
+    let mut through = bucket.clone();
+    through.endpoint = proxied.endpoint();
+    let host = Host::on_bucket(&through, "");
+    let dated = |seconds: i64| {
+        let at = (wall().now() + TimeDelta::seconds(seconds)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        proxied.rewrite(Some(Arc::new(move |answer: &mut Answer| {
+            answer.head.retain(|line| !line.to_ascii_lowercase().starts_with("date:"));
+            answer.head.push(format!("Date: {at}"));
+        })));
+    };
+    dated(-2 * 3600);
+    let refused = host.run(&["init"]);
+    assert!(refused.code == 1 && refused.err.contains("behind ours: no run would begin"), "{refused:?}");
+    assert!(refused.err.contains("hint: set both clocks"), "{}", refused.err);
+    let there = store(&bucket).await;
+    assert!(there.stat(&path("vault.json")).await.unwrap().is_none(), "nothing was made");
+    dated(600);
+    let warned = host.good(&["init"]);
+    assert!(warned.err.contains("warning") && warned.err.contains("s ahead of ours"), "{}", warned.err);
 }
 
 #[derive(Debug, Default)]

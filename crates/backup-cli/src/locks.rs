@@ -1,15 +1,14 @@
 //! Object Lock as the configuration wishes it, and whether the bucket grants it.
 
-use backup_core::config::{Config, Lock, Place, Source, Vault};
+use backup_core::config::{Config, Lock, Source, Vault};
 use backup_core::vault::layout::{GenerationId, Period};
 use backup_core::vault::protection::{LockMode, LockRule};
-use backup_core::vault::s3::{LockSeen, Versioning};
+use backup_core::vault::s3::LockSeen;
 use backup_core::vault::store::StorePath;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::session::Session;
 
 /// What to do about a bucket that does not lock.
 const HINT: &str = "make a bucket with Object Lock (it cannot be turned on by this program), or set `lock = \"none\"`";
@@ -62,12 +61,4 @@ pub(crate) fn check(vault: &Vault, seen: Option<&LockSeen>) -> Result<(), CliErr
             Err(CliError::new(Exit::Usage, text).hint(HINT))
         }
     }
-}
-
-/// Tries the lock of a vault that is about to be made.
-pub(crate) async fn require(session: &Session<'_>, vault: &Vault) -> Result<(), CliError> {
-    let (Place::S3(s3), Some(mode)) = (&vault.place, mode(vault)) else { return Ok(()) };
-    let store = session.s3(&vault.name, s3).await?;
-    let versioning: Versioning = store.probe().await?.versioning;
-    check(vault, store.shield(&versioning, Some(mode)).await?.lock.as_ref())
 }

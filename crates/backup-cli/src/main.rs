@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod context;
 mod edit;
+mod endpoint;
 mod environment;
 mod error;
 mod exit;

@@ -165,6 +165,8 @@ kinds! {
     Suspect "suspect" Note,
     /// Something lies there that this program did not make, or that no snapshot needs.
     Stranger "stranger" Note,
+    /// A signature lies there without its document.
+    Alone "alone" Note,
 }
 
 /// Something that an auditor should know.

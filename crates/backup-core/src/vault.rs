@@ -28,7 +28,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use crate::id::{Hash256, ObjectName, SourceName, StackName, VaultId};
 use crate::json::{self, JsonError};
 use crate::seal::{MAX_STORED_BYTES, Sealed};
-use crate::signature::{HostKey, SignedBy, Signers};
+use crate::signature::{HostKey, Namespace, SignedBy, Signers};
 pub use error::VaultError;
 
 use document::{FORMAT, GrantDoc, InventoryRef, PublicDocument, SnapshotDoc, VaultDoc};
@@ -249,10 +249,27 @@ impl Vault {
     /// Stores a document that is already signed: signature, barrier, document, barrier.
     pub async fn put_verbatim<T: PublicDocument>(&self, signed: &Signed<T>) -> Result<(), VaultError> {
         let path = signed.doc.path();
+        if T::NAMESPACE == Namespace::Generation {
+            self.renew_locks().await?;
+        }
         self.put(&layout::signature_of(&path), signed.signature.clone(), PutMode::Replace).await?;
         self.sync().await?;
         self.put(&path, signed.bytes.clone(), PutMode::Replace).await?;
         self.sync().await
+    }
+
+    /// Lets the locks of what lies outside of generations and is needed as long as any of them last as long as those of the
+    /// generation that is about to be put: locked once, when the vault was made, `vault.json` would be free for whoever holds the
+    /// host's key while snapshots that need it are locked. Before the generation, so that none is there without it. Does nothing
+    /// where the store has no locks.
+    pub async fn renew_locks(&self) -> Result<(), VaultError> {
+        if !self.locks() {
+            return Ok(());
+        }
+        for path in layout::beside_generations() {
+            self.store.renew(&path).await.map_err(|e| self.failed(e))?;
+        }
+        Ok(())
     }
 
     /// Reads and checks the document at `path`: format, signature, and that it belongs there.
@@ -477,8 +494,7 @@ impl Vault {
 
     /// Marks of a source: every `<snapshot>.<mark>` by name.
     pub async fn marks(&self, stack: &StackName, source: &SourceName) -> Result<Vec<StorePath>, VaultError> {
-        let dir = fixed(&format!("{}/marks", layout::source_dir(stack, source)));
-        let entries = self.list(&dir).await?;
+        let entries = self.list(&layout::marks(stack, source)).await?;
         Ok(entries.into_iter().map(|e| e.path).filter(|p| p.as_str().ends_with(".json")).collect())
     }
 

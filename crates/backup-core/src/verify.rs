@@ -13,6 +13,7 @@ mod chain;
 mod cost;
 mod deleted;
 mod grants;
+mod lone;
 mod pace;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -135,6 +136,8 @@ pub struct Verified {
     pub unbelieved: Vec<String>,
     /// Grants that nobody signed, in words: no damage, because they prove themselves when they are used.
     pub unsigned: Vec<String>,
+    /// Signatures that lie there without their document, in words: nothing that can be proved, and a trace of what somebody removed.
+    pub alone: Vec<String>,
     /// Documents other than snapshots' whose signer is not pinned, in words: no damage, and no proof either.
     pub foreign: Vec<String>,
     /// What a good copy of another vault would mend, and what is wrong there.
@@ -205,6 +208,7 @@ impl Verified {
         self.older += other.older;
         self.unbelieved.extend(other.unbelieved);
         self.unsigned.extend(other.unsigned);
+        self.alone.extend(other.alone);
         self.foreign.extend(other.foreign);
         self.places.extend(other.places);
         self.costs.extend(other.costs);
@@ -230,6 +234,15 @@ impl Verified {
                 self.unbelieved.push(text);
             }
             Finding::Foreign(text) => self.foreign.push(text),
+        }
+        Ok(())
+    }
+
+    /// Notes signatures that are alone. A folder that is none is damage, and told where it is listed for what lies in it.
+    async fn tell_alone(&mut self, vault: &Vault, found: Result<Vec<StorePath>, VaultError>) -> Result<(), VaultError> {
+        match found {
+            Ok(paths) => self.alone.extend(paths.iter().map(|path| lone::text(vault, path))),
+            Err(error) => drop(damage_or(vault, error).await?),
         }
         Ok(())
     }
@@ -319,6 +332,7 @@ pub async fn verify_at(
                 verified.document(vault, vault.get_signed::<ReceiptDoc>(&path, signers).await, None).await?;
             }
         }
+        verified.tell_alone(vault, lone::of_source(vault, stack, source).await).await?;
         let receipts = crate::prune::history::receipts(vault, signers, stack, source).await?;
         let Chains { broken, forks } = chains(&links(&documents), &Accounted::by(&receipts), &accepted);
         verified.chain.extend(broken.into_iter().map(|open| open.text));
@@ -377,6 +391,7 @@ async fn generation(
             verified.document(vault, read, None).await?;
         }
         grants::look(vault, signers, dir, depth.identities, &mut verified).await?;
+        verified.tell_alone(vault, lone::of_generation(vault, dir).await).await?;
     }
     // A stream's reader stops at its first bad object; with identities each object is hashed as well.
     let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));

@@ -50,6 +50,9 @@ impl Scene {
         }
         let there = Watch::new(MemoryStore::new(world.store.clock()));
         let to = make_vault("second", &there, world.store.now()).await;
+        for vault in [&world.vault, &to] {
+            vault.put_recover("how to restore", &world.key).await.unwrap();
+        }
         let host = Host::new();
         fs::write(host.path("signers"), world.key.allowed_signers_line() + "\n").unwrap();
         // Who audits has no key of any kind.

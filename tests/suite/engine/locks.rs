@@ -67,11 +67,22 @@ impl Store for Locks {
         true
     }
     async fn protection(&self, path: &StorePath) -> Result<Option<Retention>, StoreError> {
+        if self.0.memory.stat(path).await?.is_none() {
+            return Err(StoreError::NotFound { path: path.to_string(), store: self.describe() });
+        }
         if self.2.lock().unwrap().contains(path.as_str()) {
             let (path, store) = (path.to_string(), self.describe());
             return Err(StoreError::Denied { action: "read", path, store, reason: "the test says so".to_owned() });
         }
         Ok(self.1.lock().unwrap().get(path.as_str()).cloned())
+    }
+    async fn renew(&self, path: &StorePath) -> Result<(), StoreError> {
+        if self.0.memory.stat(path).await?.is_some() {
+            let until = Some(self.0.now().await? + TimeDelta::days(100));
+            let lock = Retention { mode: Some(LockMode::Compliance), until, legal_hold: false };
+            self.1.lock().unwrap().insert(path.to_string(), lock);
+        }
+        Ok(())
     }
     async fn hold(&self, path: &StorePath, on: bool) -> Result<(), StoreError> {
         let mut kept = self.1.lock().unwrap();
@@ -82,6 +93,12 @@ impl Store for Locks {
         }
         Ok(())
     }
+}
+
+/// Paths that a legal hold keeps.
+fn held(kept: &Kept) -> BTreeSet<String> {
+    let kept = kept.lock().unwrap();
+    kept.iter().filter(|(_, retention)| retention.legal_hold).map(|(path, _)| path.clone()).collect()
 }
 
 /// A world whose vault has locks.
@@ -145,7 +162,7 @@ async fn a_deletion_waits_for_the_last_lock_before_it_begins() {
 #[tokio::test]
 async fn what_two_pinned_snapshots_share_is_held_until_both_are_unpinned() {
     let (world, kept) = world().await;
-    let held = || -> BTreeSet<String> { kept.lock().unwrap().keys().cloned().collect() };
+    let held = || -> BTreeSet<String> { held(&kept) };
     let (mut pinned, mut all) = (Vec::new(), Vec::new());
     for (streams, seed) in [(vec![1, 2], 1), (vec![1, 3], 2)] {
         let streams = streams.into_iter().map(|seed| super::super::recover::noise(100_000, seed)).collect();
@@ -223,6 +240,7 @@ async fn an_audit_asks_for_the_locks_of_its_own_files_and_one_refusal_hides_no_o
     let ours: Vec<String> =
         world.vault.list(&doc.dir().dir()).await.unwrap().into_iter().map(|entry| entry.path.to_string()).collect();
     kept.lock().unwrap().extend(ours.iter().map(|path| (path.clone(), lock.clone())));
+    kept.lock().unwrap().insert("vault.json".to_owned(), lock.clone());
     world.set(&doc.dir().file("notes.txt"), Some(b"x".to_vec())).await;
     let mode = LockMode::Compliance;
     let rule = LockRule { mode, window: TimeDelta::days(7), period: TimeDelta::days(7), clock: world.store.clock() };
@@ -235,7 +253,16 @@ async fn an_audit_asks_for_the_locks_of_its_own_files_and_one_refusal_hides_no_o
     };
     let found = locks().await.unwrap();
     // Fails where strangers' files are asked for.
-    assert!(found.unlocked.is_empty() && found.asked == ours.len(), "{found:?}");
+    assert!(found.unlocked.is_empty() && found.asked == ours.len() + 1, "{found:?}");
+    // What lies beside the generations is needed as long as the last of them: fails where only generations are asked for.
+    let earlier = Retention { until: Some(rule.promised(&doc.generation) - TimeDelta::days(1)), ..lock.clone() };
+    kept.lock().unwrap().insert("vault.json".to_owned(), earlier);
+    let found = locks().await.unwrap();
+    assert!(
+        matches!(&found.unlocked[..], [(path, why)] if path.as_str() == "vault.json" && why.contains(" only, not ")),
+        "{found:?}"
+    );
+    kept.lock().unwrap().insert("vault.json".to_owned(), lock.clone());
     let document = doc.dir().snapshot(&doc.id, ".json").to_string();
     refused.lock().unwrap().insert(document.clone());
     kept.lock().unwrap().remove(&format!("{document}.sig"));
@@ -248,6 +275,37 @@ async fn an_audit_asks_for_the_locks_of_its_own_files_and_one_refusal_hides_no_o
     refused.lock().unwrap().extend(ours);
     world.set(&StorePath::new("vault.json").unwrap(), None).await;
     assert!(locks().await.is_err());
+}
+
+#[tokio::test]
+async fn whoever_puts_a_generation_renews_the_locks_of_what_all_of_them_need() {
+    let (world, kept) = world().await;
+    world.vault.put_recover("the page", &world.key).await.unwrap();
+    let renewed = |kept: &Kept| -> Vec<String> { std::mem::take(&mut *kept.lock().unwrap()).into_keys().collect() };
+    let beside = ["RECOVER-1.md", "RECOVER-1.md.sig", "vault.json"];
+    // Before the generation is there, or a run that dies between the two leaves one that nothing is renewed for.
+    let before = Arc::clone(&kept);
+    world.watch.before_put(move |path| {
+        if path.contains("generation.json") {
+            assert_eq!(before.lock().unwrap().len(), 3, "{path}");
+        }
+    });
+    world.run(&Script::noise(1000, 1)).await.unwrap();
+    assert_eq!(renewed(&kept), beside);
+    world.run(&Script::noise(1000, 2)).await.unwrap();
+    assert_eq!(renewed(&kept), [""; 0], "its generation is open");
+    world.pass(TimeDelta::days(8));
+    world.run(&Script::noise(1000, 3)).await.unwrap();
+    assert_eq!(renewed(&kept), beside, "the period has turned");
+
+    let (there, kept) = (Watch::new(MemoryStore::new(world.store.clock())), Kept::default());
+    make_vault("second", &there, world.store.now()).await;
+    let store = Arc::new(Locks(there.clone(), Arc::clone(&kept), Refused::default()));
+    let to = Vault::open("second", store, None).await.unwrap();
+    let route = Route { from: &world.vault, to: &to, signers: &world.signers, monitor: &world.monitor };
+    let done = replicate(route, &world.request.stack, &world.request.source, &|_| true, false).await;
+    assert!(done.errors.is_empty(), "{done:?}");
+    assert_eq!(renewed(&kept), ["vault.json"], "a copy opens generations, too");
 }
 
 #[tokio::test]
@@ -269,7 +327,7 @@ async fn a_pin_that_travels_holds_and_so_does_what_a_repair_puts() {
         assert!(errors.is_empty(), "{errors:?}");
         put
     };
-    let held = || -> BTreeSet<String> { kept.lock().unwrap().keys().cloned().collect() };
+    let held = || -> BTreeSet<String> { held(&kept) };
     let dir = doc.dir();
     let mut needed: BTreeSet<String> =
         to_names(&world.vault.get_inventory(&doc).await.unwrap().0, |line| dir.object(&line.name));

@@ -14,7 +14,7 @@ use backup_core::id::SourceName;
 use backup_core::signature::Signers;
 use backup_core::vault::Vault;
 use backup_core::vault::store::Store as _;
-use backup_core::verify::Fraction;
+use backup_core::verify::{Fraction, judge_recover};
 use retention::Span;
 
 use crate::commands::doctor::protection;
@@ -67,6 +67,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     }
     look.beside(&mut report).await;
     look.rules(&mut report).await;
+    look.recover(&mut report).await;
     let end = end.worse(report.exit());
     report.warn(&cx.printer);
     let timezone = session.config.timezone;
@@ -104,7 +105,7 @@ impl Look<'_> {
                     Ok(evidence) => promise.evidence = Some(evidence),
                     Err(error) if judged => report.unread.push(Unread {
                         vault: vault.name().to_owned(),
-                        source: source.name.clone(),
+                        source: Some(source.name.clone()),
                         error: error.into(),
                     }),
                     // It counts as holding nothing.
@@ -142,6 +143,18 @@ impl Look<'_> {
                 && !names.is_empty()
             {
                 report.beside.push((vault.name().to_owned(), names));
+            }
+        }
+    }
+
+    /// The recovery documents: who alters that page has the next restore on a bare machine run a script of theirs.
+    async fn recover(&self, report: &mut Report) {
+        for vault in self.vaults.iter().filter(|vault| (self.is_chosen)(vault.name())) {
+            let name = vault.name().to_owned();
+            match judge_recover(vault, self.signers, self.session.cx.clock.now()).await {
+                Ok(None) => {}
+                Ok(Some((wrong, foreign))) => report.recover.push((name, wrong, foreign)),
+                Err(error) => report.unread.push(Unread { vault: name, source: None, error: error.into() }),
             }
         }
     }

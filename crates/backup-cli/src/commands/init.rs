@@ -14,9 +14,9 @@ use serde_json::json;
 use crate::address::Address;
 use crate::context::Context;
 use crate::edit;
+use crate::endpoint;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::locks;
 use crate::session::{Session, TOOL};
 use crate::sheet::Sheet;
 
@@ -101,6 +101,7 @@ async fn one(
         let open = session.vault(vault, !dry_run).await?;
         if !dry_run {
             refresh_recover(session, &open, key).await?;
+            open.renew_locks().await?;
         }
         return Ok("there already");
     }
@@ -110,7 +111,7 @@ async fn one(
     if let Place::Path(path) = &vault.place {
         make_folder(path)?;
     }
-    locks::require(session, vault).await?;
+    endpoint::require(session, vault, true).await?;
     let store = session.store(vault, true).await?;
     let now = session.cx.clock.now();
     let open = Vault::create(&vault.name, store, new_id(), now, TOOL).await.map_err(|error| match error {

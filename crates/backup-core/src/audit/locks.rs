@@ -5,6 +5,9 @@
 //! audit reads, else one in [`SAMPLE`], other ones in each generation; documents all. What this program did not make was
 //! promised no lock, and a file that the store refuses alone hides no other one.
 //!
+//! What lies beside the generations (`vault.json`, the recovery document) must be locked as long as the last of them: whoever
+//! opens one renews those locks (`Vault::renew_locks`), and here it is seen whether somebody did.
+//!
 //! A pin is a promise without an end: what a pinned snapshot needs must be under a legal hold, also when its lock has ended.
 
 use std::collections::BTreeMap;
@@ -15,7 +18,7 @@ use futures::StreamExt as _;
 use crate::mark::hold;
 use crate::prune::history::Seen;
 use crate::vault::document::{MarkKind, SnapshotDoc};
-use crate::vault::layout::{GenerationDir, SnapshotId};
+use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::protection::{LockMode, LockRule, Retention};
 use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Vault, VaultError};
@@ -41,7 +44,8 @@ pub struct Locks {
     pub unheld: BTreeMap<SnapshotId, Vec<StorePath>>,
 }
 
-/// Asks for the locks of everything that must still be locked at `now`, by the generations of one source.
+/// Asks for the locks of everything that must still be locked at `now`, by the generations of one source, and of what lies beside
+/// them.
 pub(super) async fn read(
     vault: &Vault,
     rule: &LockRule,
@@ -72,6 +76,17 @@ pub(super) async fn read(
             };
             locks.unlocked.extend(why.map(|why| (path, why)));
         }
+    }
+    let last = seen.generations.iter().map(|dir| rule.promised(&dir.id)).max().filter(|promised| *promised > now);
+    for path in last.iter().flat_map(|_| layout::beside_generations()) {
+        let why = match vault.protection(&path).await {
+            // Missing is no lock's business.
+            Err(VaultError::Store { source: StoreError::NotFound { .. }, .. }) => continue,
+            Ok(seen) => last.and_then(|promised| short(seen.as_ref(), rule.mode, promised)),
+            Err(error) => Some(format!("not proved: {}", damage_or(vault, error).await?)),
+        };
+        locks.asked += 1;
+        locks.unlocked.extend(why.map(|why| (path, format!("{why}; `backup init` renews it"))));
     }
     for (dir, signed) in &seen.documents {
         if seen.marks.contains(&(signed.hash(), MarkKind::Pin.word())) {

@@ -312,6 +312,11 @@ pub fn source_dir(stack: &StackName, source: &SourceName) -> StorePath {
     path(format!("{stack}/{source}"))
 }
 
+/// Folder of a source's marks.
+pub fn marks(stack: &StackName, source: &SourceName) -> StorePath {
+    path(format!("{stack}/{source}/marks"))
+}
+
 /// Folder of a source's receipts.
 pub fn receipts(stack: &StackName, source: &SourceName) -> StorePath {
     path(format!("{stack}/{source}/receipts"))
@@ -330,6 +335,12 @@ pub fn mark(stack: &StackName, source: &SourceName, snapshot: &SnapshotId, mark:
 /// Path of the recovery document.
 pub fn recover() -> StorePath {
     path(RECOVER.to_owned())
+}
+
+/// What lies outside of generations and is needed as long as any of them: the vault's own document and the recovery document.
+pub fn beside_generations() -> [StorePath; 3] {
+    let recover = recover();
+    [path(VAULT_JSON.to_owned()), signature_of(&recover), recover]
 }
 
 /// Where a repair at `at` keeps what lay at `file` and was damaged; `nth`, from 0, where that is taken. `None`: too long.

@@ -20,6 +20,7 @@ impl Vault {
             .sign(Namespace::Recover, text.as_bytes())
             .map_err(|source| VaultError::Sign { path: path.to_string(), source })?;
         self.put(&layout::signature_of(&path), signature.into(), PutMode::Replace).await?;
+        self.sync().await?;
         self.put(&path, text.to_owned().into(), PutMode::Replace).await?;
         self.sync().await?;
         Ok(Hash256::of(text.as_bytes()))

@@ -512,6 +512,11 @@ impl Store for S3Store {
         if self.lock.is_some() { self.set_hold(path, on).await } else { Ok(()) }
     }
 
+    async fn renew(&self, path: &StorePath) -> Result<(), StoreError> {
+        self.renew_lock(path).await;
+        Ok(())
+    }
+
     async fn older(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
         if self.is_versioned().await { self.older_versions(path).await } else { Ok(Vec::new()) }
     }

@@ -285,6 +285,14 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Lets the lock of the body at `path` last as long as one that is put now, where it would end earlier; never makes one shorter.
+    /// A lock that could not be made longer fails nothing (it lasts as long as before) and is told by the store itself; a path
+    /// without a body is passed over. Does nothing in a store without locks.
+    async fn renew(&self, path: &StorePath) -> Result<(), StoreError> {
+        let _ = path;
+        Ok(())
+    }
+
     /// The versions of a body that a plain read does not give, newest first; none where the store was not seen to keep them.
     async fn older(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
         let _ = path;

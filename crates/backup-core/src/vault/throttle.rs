@@ -91,6 +91,10 @@ impl<S: Store> Store for Throttled<S> {
         self.inner.hold(path, on).await
     }
 
+    async fn renew(&self, path: &StorePath) -> Result<(), StoreError> {
+        self.inner.renew(path).await
+    }
+
     async fn older(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
         self.inner.older(path).await
     }

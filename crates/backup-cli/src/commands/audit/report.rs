@@ -20,10 +20,10 @@ use crate::words;
 /// Findings of one vault and source that are printed; `--json` has them all.
 const SHOWN: usize = 12;
 
-/// A source in a vault that could not be read to the end.
+/// A source in a vault, or what lies there beside all sources, that could not be read to the end.
 pub(super) struct Unread {
     pub(super) vault: String,
-    pub(super) source: SourceName,
+    pub(super) source: Option<SourceName>,
     pub(super) error: CliError,
 }
 
@@ -40,6 +40,8 @@ pub(super) struct Report {
     pub(super) beside: Vec<(String, Vec<String>)>,
     /// Rules of a vault's bucket that delete what is promised.
     pub(super) rules: Vec<(String, Vec<String>)>,
+    /// What is wrong with a vault's recovery document, and whether it is only that its signer is not pinned.
+    pub(super) recover: Vec<(String, String, bool)>,
     /// The share of the objects that was read.
     pub(super) read: Option<Fraction>,
     /// Objects whose bytes were hashed.
@@ -69,6 +71,10 @@ impl Report {
         if !self.rules.is_empty() {
             end = end.worse(Exit::Breach);
         }
+        end = self
+            .recover
+            .iter()
+            .fold(end, |end, (.., foreign)| end.worse(if *foreign { Exit::Breach } else { Exit::Damage }));
         end = self.unread.iter().fold(end, |end, unread| end.worse(unread.error.as_part()));
         let any_believed = self.sources.iter().any(|(_, judged)| judged.vaults.iter().any(|one| one.snapshots > 0));
         if self.sources.iter().any(|(_, judged)| judged.is_all_foreign) && !any_believed {
@@ -86,7 +92,8 @@ impl Report {
     /// Says on standard error what could not be read.
     pub(super) fn warn(&self, printer: &Printer) {
         for unread in &self.unread {
-            let text = format!("vault `{}`, source `{}`: {}", unread.vault, unread.source, unread.error.message());
+            let source = unread.source.as_ref().map_or_else(String::new, |source| format!(", source `{source}`"));
+            let text = format!("vault `{}`{source}: {}", unread.vault, unread.error.message());
             printer.warn(&text, unread.error.advice().unwrap_or("the rest is judged without it"));
         }
     }
@@ -105,6 +112,7 @@ impl Report {
             })
             .collect();
         let unread = |one: &Unread| json!({ "vault": one.vault, "source": one.source, "error": one.error.to_json() });
+        let recover = |(vault, wrong, foreign): &(String, String, bool)| json!({ "vault": vault, "wrong": wrong, "foreign": foreign });
         let beside = |(vault, names): &(String, Vec<String>)| json!({ "vault": vault, "names": names });
         json!({
             "at": words::utc(now),
@@ -112,6 +120,7 @@ impl Report {
             "sources": sources,
             "unread": self.unread.iter().map(unread).collect::<Vec<_>>(),
             "rules": self.rules.iter().map(|(vault, lines)| json!({ "vault": vault, "breaches": lines })).collect::<Vec<_>>(),
+            "recover": self.recover.iter().map(recover).collect::<Vec<_>>(),
             "beside": self.beside.iter().map(beside).collect::<Vec<_>>(),
             "silent": silent::to_json(&self.quiet),
             "read": self.read.map(|read| format!("{}/{}", read.part, read.of)),
@@ -148,7 +157,8 @@ impl Report {
             }
         }
         for unread in &self.unread {
-            let cells = ["NOT READ", &unread.vault, unread.source.as_str(), "", "", "see above"];
+            let cells =
+                ["NOT READ", &unread.vault, unread.source.as_ref().map_or("", SourceName::as_str), "", "", "see above"];
             table.row(cells.map(str::to_owned).to_vec());
         }
         for (vault, _) in &self.quiet {
@@ -166,6 +176,9 @@ impl Report {
             for line in lines {
                 text.push_str(&bullet("breach", line));
             }
+        }
+        for (vault, wrong, foreign) in &self.recover {
+            let _ = write!(text, "\nvault {vault}\n{}", bullet(if *foreign { "breach" } else { "damage" }, wrong));
         }
         for (vault, names) in &self.beside {
             let line = format!("beside the sources of this policy: {}", names.join(", "));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Checks, Level};
 use crate::error::CliError;
 use crate::session::Session;
-use crate::{locks, words};
+use crate::{endpoint, locks, words};
 
 /// What must not be trusted to be protected.
 pub(super) const NONE: &str = "protection: none: deletable by this host";
@@ -68,12 +68,7 @@ pub(super) async fn look(session: &Session<'_>, vault: &config::Vault, s3: &conf
 /// What of it somebody must know.
 pub(super) fn report(session: &Session<'_>, about: &str, vault: &config::Vault, seen: &Seen, checks: &mut Checks) {
     if !seen.shield.listed_after_write {
-        checks.add(
-            about,
-            Level::Fail,
-            "a listing does not show what was just stored: no run can prove there what it stored",
-            "use another endpoint, or one that lists consistently",
-        );
+        checks.add(about, Level::Fail, endpoint::UNLISTED, endpoint::UNLISTED_HINT);
     }
     if let Err(error) = locks::check(vault, seen.shield.lock.as_ref()) {
         checks.fail(about, &error);

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::protection::{self, Protection};
 use super::{Checks, Level};
+use crate::endpoint::{self, Clocks};
 use crate::error::CliError;
 use crate::session::Session;
 use crate::{find, locks, words};
@@ -46,7 +47,7 @@ pub(super) async fn look(session: &Session<'_>, checks: &mut Checks) -> Vec<Valu
             }
             Place::S3(s3) => match protection::look(session, vault, s3).await {
                 Ok(seen) => {
-                    endpoint(&about, &seen.probe, checks);
+                    answers(&about, &seen.probe, checks);
                     protection::report(session, &about, vault, &seen, checks);
                     Some(seen)
                 }
@@ -101,16 +102,10 @@ async fn room(path: &std::path::Path) -> Result<FreeSpace, CliError> {
 
 /// Expiry freezes and commits are refused by clocks that are far apart; five minutes are worth a look.
 fn clock(about: &str, ahead: TimeDelta, checks: &mut Checks) {
-    let apart = ahead.abs();
-    let side = if ahead > TimeDelta::zero() { "ahead of" } else { "behind" };
-    let text = format!("its clock is {}s {side} ours", apart.num_seconds());
-    let hint = "set both clocks by a time server";
-    if apart > TimeDelta::hours(1) {
-        checks.add(about, Level::Fail, format!("{text}: nothing would expire"), hint);
-    } else if apart > TimeDelta::minutes(5) {
-        checks.warn(about, text, hint);
-    } else {
-        checks.good(about, if apart < TimeDelta::seconds(2) { "its clock agrees with ours".to_owned() } else { text });
+    match endpoint::clocks(ahead) {
+        (Clocks::TooFar, text) => checks.add(about, Level::Fail, text, endpoint::CLOCK_HINT),
+        (Clocks::Apart, text) => checks.warn(about, text, endpoint::CLOCK_HINT),
+        (Clocks::Agree, text) => checks.good(about, text),
     }
 }
 
@@ -131,7 +126,7 @@ fn reserve(about: &str, space: FreeSpace, reserve: config::Reserve, checks: &mut
     }
 }
 
-fn endpoint(about: &str, probe: &Probe, checks: &mut Checks) {
+fn answers(about: &str, probe: &Probe, checks: &mut Checks) {
     if probe.checksums_verified {
         checks.good(about, "the endpoint refuses a body that does not match its checksum");
     } else {

@@ -18,9 +18,9 @@ use super::{Made, pin};
 use crate::address::Address;
 use crate::context::Context;
 use crate::edit;
+use crate::endpoint;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::locks;
 use crate::session::{self, Session};
 use crate::words;
 
@@ -54,7 +54,7 @@ pub(super) async fn run(
         session.cx.printer.talk(&format!("vault {} has the id {}", vault.name, open.id()));
         return Ok((vault.name.clone(), place, "would be adopted"));
     }
-    locks::require(session, vault).await?;
+    endpoint::require(session, vault, false).await?;
     // A page that lies there stays as it is, whoever signed it.
     if !open.exists_recover().await? {
         open.put_recover(RECOVER, key).await?;

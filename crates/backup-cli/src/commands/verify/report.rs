@@ -1,9 +1,10 @@
 //! What `verify` found, for people and programs.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use backup_core::id::SourceName;
-use backup_core::repair::Mend;
+use backup_core::repair::{Mend, Outcome};
 use backup_core::verify::{Coverage, Depth, Fork, Fraction, Verdict, Verified};
 use serde_json::{Value, json};
 
@@ -68,6 +69,14 @@ impl Report {
         self.errors.iter().fold(end, |end, error| end.worse(error.as_part()))
     }
 
+    /// Damaged objects that no snapshot names, in words: a run that died left them, or one that works now.
+    fn lone(&self) -> Vec<String> {
+        let named: BTreeSet<_> =
+            self.damaged().flat_map(|one| one.objects.iter().map(|name| (&one.dir, name))).collect();
+        let lone = self.verified.objects.iter().filter(|((dir, name), _)| !named.contains(&(dir, name)));
+        lone.map(|((dir, name), text)| format!("{}/objects/{name}: {text}", dir.id)).collect()
+    }
+
     fn damaged(&self) -> impl Iterator<Item = &Verdict> {
         self.verified.snapshots.iter().filter(|verdict| !verdict.damage.is_empty())
     }
@@ -97,9 +106,9 @@ impl Report {
         json!({
             "vault": self.vault, "source": self.source, "depth": self.depth, "snapshots": snapshots,
             "read": self.share.map(part_text),
-            "damaged": damaged, "chain": self.verified.chain,
+            "damaged": damaged, "damaged_unused": self.lone(), "chain": self.verified.chain,
             "forks": self.verified.forks.iter().map(fork_json).collect::<Vec<_>>(),
-            "unsigned": self.verified.unsigned, "documents": self.verified.documents, "good_in_older_versions": self.verified.older, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
+            "unsigned": self.verified.unsigned, "alone": self.verified.alone, "documents": self.verified.documents, "good_in_older_versions": self.verified.older, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
             "objects_read": self.verified.objects_read, "bytes_read": self.verified.bytes_read,
             "coverage": coverage_json(&self.verified.coverage),
             "deleted_meanwhile": self.verified.deleted.iter().map(|dir| &dir.id).collect::<Vec<_>>(),
@@ -116,7 +125,10 @@ impl Report {
             format!("DAMAGED: {damaged} of {}", self.verified.snapshots.len())
         } else if !self.verified.forks.is_empty() && self.verified.chain.is_empty() {
             "FORKED: see below".to_owned()
-        } else if !self.verified.chain.is_empty() || !self.verified.unbelieved.is_empty() {
+        } else if !self.verified.chain.is_empty()
+            || !self.verified.unbelieved.is_empty()
+            || !self.verified.objects.is_empty()
+        {
             "DAMAGED: see below".to_owned()
         } else if self.verified.is_foreign() {
             "NOT BELIEVED: unknown signer".to_owned()
@@ -192,11 +204,23 @@ fn coverage_text(reports: &[Report]) -> String {
     text
 }
 
-/// What was repaired, what was not, and how many of each.
+/// What was repaired, what was not, and how many of each. A vault that lost one object may have lost a thousand: what could not
+/// be repaired comes first, and of each the first few are named.
 fn mends_text(mends: &[(&str, &Mend)]) -> String {
     let mut text = String::new();
-    for (vault, mend) in mends {
-        let _ = writeln!(text, "\nvault {vault}: {}", mend::line(mend));
+    let end = |mend: &Mend| match mend.outcome {
+        Outcome::Not(_) => "NOT repaired",
+        Outcome::Mendable { .. } => "that would be repaired",
+        Outcome::Good | Outcome::Mended { .. } => "repaired",
+    };
+    for word in ["NOT repaired", "that would be repaired", "repaired"] {
+        let some: Vec<_> = mends.iter().filter(|(_, mend)| end(mend) == word).collect();
+        for (vault, mend) in some.iter().take(SHOWN) {
+            let _ = writeln!(text, "\nvault {vault}: {}", mend::line(mend));
+        }
+        if some.len() > SHOWN {
+            let _ = writeln!(text, "\nand {} more {word}; `--json` has all", some.len() - SHOWN);
+        }
     }
     let made = mends.iter().filter(|(_, mend)| mend.is_made()).count();
     let left = mends.len() - made;
@@ -242,6 +266,9 @@ pub(super) fn text(reports: &[Report], recover: &[Recover], lost: &[String]) -> 
             let _ =
                 writeln!(text, "\nnobody signed the grant {unsigned}: whether it holds the key shows when it is used");
         }
+    }
+    for alone in reports.iter().flat_map(|report| &report.verified.alone) {
+        let _ = writeln!(text, "\n{alone}");
     }
     for (recover, (wrong, foreign)) in recover.iter().filter_map(|one| Some((one, one.wrong.as_ref()?))) {
         let what = if *foreign {
@@ -293,6 +320,17 @@ fn damage_text(report: &Report) -> String {
         }
         let Some(copies) = report.elsewhere.iter().find(|copies| copies.snapshot == verdict.id) else { continue };
         copies_text(&mut text, copies);
+    }
+    let lone = report.lone();
+    if !lone.is_empty() {
+        let (number, vault, source) = (words::count(lone.len(), "object"), &report.vault, &report.source);
+        let _ = writeln!(text, "\n{number} in vault {vault}, source {source}, that no snapshot needs: nothing is lost");
+        for object in lone.iter().take(SHOWN) {
+            let _ = writeln!(text, "  {object}");
+        }
+        if lone.len() > SHOWN {
+            let _ = writeln!(text, "  and {} more; `--json` has all", lone.len() - SHOWN);
+        }
     }
     if report.verified.older > 0 {
         let _ = writeln!(

@@ -2,7 +2,9 @@
 //!
 //! A HEAD is asked and not `GetObjectRetention`: it is a right that every key of a vault has, and it shows both kinds of lock.
 
-use aws_sdk_s3::types::{ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode};
+use aws_sdk_s3::types::{
+    ObjectLockLegalHold, ObjectLockLegalHoldStatus, ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode,
+};
 use chrono::{DateTime, Utc};
 
 use super::error::{Kind, Refusal, judge};
@@ -21,6 +23,25 @@ pub(super) fn mode(mode: LockMode) -> ObjectLockMode {
 
 pub(super) fn date(at: DateTime<Utc>) -> aws_sdk_s3::primitives::DateTime {
     aws_sdk_s3::primitives::DateTime::from_secs(at.timestamp())
+}
+
+fn retention_mode(mode: LockMode) -> ObjectLockRetentionMode {
+    match mode {
+        LockMode::Governance => ObjectLockRetentionMode::Governance,
+        LockMode::Compliance => ObjectLockRetentionMode::Compliance,
+    }
+}
+
+/// A lock.
+type Lock = (LockMode, DateTime<Utc>);
+
+/// The lock to set so that it lasts as `wanted`; `None` where what is seen does. It is never shorter than what is seen, and S3 lets
+/// nobody go back from compliance to governance.
+fn longer(seen: Option<&Retention>, (mode, until): Lock) -> Option<Lock> {
+    let Some(Retention { mode: Some(found), until: Some(end), .. }) = seen else { return Some((mode, until)) };
+    let stricter = if *found == LockMode::Compliance { LockMode::Compliance } else { mode };
+    // Whole seconds are sent.
+    (end.timestamp() < until.timestamp() || stricter != *found).then_some((stricter, until.max(*end)))
 }
 
 impl S3Store {
@@ -72,6 +93,38 @@ impl S3Store {
         self.monitor.event(Event::Warning { text });
     }
 
+    /// Makes the current version's lock as long as that of a body that is put now. What goes wrong is told, and fails nothing: the
+    /// lock lasts as long as before, and an audit finds one that is too short.
+    pub(super) async fn renew_lock(&self, path: &StorePath) {
+        let Some(wanted) = self.lock_for(path) else { return };
+        let asked = match self.retention(path).await {
+            Err(StoreError::NotFound { .. }) => return,
+            Err(error) => Err(error),
+            Ok(seen) => match longer(seen.as_ref(), wanted) {
+                None => return,
+                Some(lock) => self.set_retention(path, lock).await,
+            },
+        };
+        if let Err(error) = asked {
+            let until = wanted.1.format("%F");
+            let text = format!("the lock of `{path}` in {} could not be renewed until {until}: {error}", self.name);
+            self.monitor.event(Event::Warning { text });
+        }
+    }
+
+    async fn set_retention(&self, path: &StorePath, (mode, until): Lock) -> Result<(), StoreError> {
+        let retention =
+            ObjectLockRetention::builder().mode(retention_mode(mode)).retain_until_date(date(until)).build();
+        let key = self.key(path.as_str());
+        let attempt = async |_| {
+            let asked =
+                self.client.put_object_retention().bucket(&self.bucket).key(&key).retention(retention.clone()).send();
+            Box::pin(asked).await.map(drop).map_err(judge)
+        };
+        let answer = self.call("lock", path.as_str(), attempt).await;
+        answer.map_err(|gave_up| self.error("lock", path.as_str(), gave_up))
+    }
+
     /// Sets or lifts the legal hold of the current version.
     pub(super) async fn set_hold(&self, path: &StorePath, on: bool) -> Result<(), StoreError> {
         let status = if on { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
@@ -84,5 +137,31 @@ impl S3Store {
         };
         let answer = self.call("hold", path.as_str(), attempt).await;
         answer.map_err(|gave_up| self.error("hold", path.as_str(), gave_up))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_made_longer_and_stricter_and_never_the_other_way() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        let (weak, strict) = (LockMode::Governance, LockMode::Compliance);
+        let seen = |mode, until: &str| Some(Retention { mode: Some(mode), until: Some(at(until)), legal_hold: false });
+        let until = at("2027-01-01T00:00:00.9Z");
+        let held = Some(Retention { mode: None, until: None, legal_hold: true });
+        for (found, wanted, asked) in [
+            (None, weak, Some((weak, until))),
+            (held, strict, Some((strict, until))),
+            (seen(weak, "2026-12-31T23:59:59Z"), weak, Some((weak, until))),
+            (seen(weak, "2027-01-01T00:00:00Z"), weak, None),
+            (seen(weak, "2028-01-01T00:00:00Z"), weak, None),
+            (seen(weak, "2028-01-01T00:00:00Z"), strict, Some((strict, at("2028-01-01T00:00:00Z")))),
+            (seen(strict, "2026-12-01T00:00:00Z"), weak, Some((strict, until))),
+            (seen(strict, "2028-01-01T00:00:00Z"), weak, None),
+        ] {
+            assert_eq!(longer(found.as_ref(), (wanted, until)), asked, "{found:?}");
+        }
     }
 }

@@ -308,3 +308,36 @@ async fn a_generation_that_is_being_deleted_is_not_granted() {
     let ended = granted(&world, &doc.dir(), &recipient, Some(&stranger)).await.unwrap();
     assert_eq!(ended, Put::NotBelieved);
 }
+
+/// Two operators grant at once, or somebody puts back another one: whoever is told "made" made what lies there.
+#[tokio::test]
+async fn a_grant_that_another_one_replaced_is_not_called_made() {
+    for (ours_signed, theirs_signed) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (world, doc, recipient, _) = scene().await;
+        let key = host_key(1);
+        let ours = made(&world, &world.vault, &doc.dir(), &recipient, ours_signed.then_some(&key)).await;
+        world.pass(TimeDelta::seconds(1));
+        // As good as ours in every way, and wrapped by another call.
+        let theirs = made(&world, &world.vault, &doc.dir(), &recipient, theirs_signed.then_some(&key)).await;
+        assert_ne!(ours, theirs);
+        let (path, signature) = (theirs.path(), signature_of(&theirs.path()));
+        let body = lines(&theirs);
+        let signed = key.sign(Namespace::Grant, &body).unwrap();
+        let (memory, at) = (world.watch.memory.clone(), path.to_string());
+        world.watch.before_get_or_delete(move |asked| {
+            let there = futures::executor::block_on(memory.stat(&path)).unwrap();
+            if asked == at && there.is_some() {
+                let put = |path, body| futures::executor::block_on(memory.put(path, body, PutMode::Replace)).unwrap();
+                put(&path, body.clone().into());
+                if theirs_signed {
+                    put(&signature, signed.clone().into());
+                } else {
+                    futures::executor::block_on(memory.delete(&signature)).unwrap();
+                }
+            }
+        });
+        let ended = grant::put(&world.vault, &world.signers, ours_signed.then_some(&key), &ours).await.unwrap();
+        // Fails where `put` is content with any grant that it reads back.
+        assert_eq!(ended, Put::NotBelieved, "ours signed: {ours_signed}, theirs: {theirs_signed}");
+    }
+}

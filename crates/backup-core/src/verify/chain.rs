@@ -183,3 +183,57 @@ fn forks(signer: &str, chain: &[&Link], there: &HashMap<Hash256, &Link>, accepte
     forks.sort_by(|a, b| a.snapshots.cmp(&b.snapshots));
     forks
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::document::Grounds;
+
+    /// A receipt for two snapshots, of which it names so many documents.
+    fn receipt(vault: Option<&str>, purge: bool, documents: u8) -> ReceiptDoc {
+        let ids = ["20260102T000000Z-1r-aaaaaa", "20260103T000000Z-1r-bbbbbb"];
+        ReceiptDoc {
+            format: 1,
+            stack: "s".parse().unwrap(),
+            source: "db".parse().unwrap(),
+            generation: "2026-01-01--7d--00000000".parse().unwrap(),
+            at: "2026-02-01T00:00:00Z".parse().unwrap(),
+            snapshots: ids.iter().map(|id| (id.parse().unwrap(), "why".to_owned())).collect(),
+            vault: vault.map(|id| id.parse().unwrap()),
+            documents: (0..documents).map(|n| Hash256([n; 32])).collect(),
+            objects: 0,
+            stored_bytes: 0,
+            grounds: Grounds { purge: purge.then(|| "leaked".to_owned()), ..Grounds::default() },
+            signer: "SHA256:x".to_owned(),
+            tool: "backup 0".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_receipt_that_names_documents_excuses_these_and_only_one_that_could_not_name_them_what_lies_between() {
+        let id = "0".repeat(32);
+        let between: (SnapshotId, SnapshotId) =
+            ("20260101T000000Z-1r-cccccc".parse().unwrap(), "20260104T000000Z-1r-dddddd".parse().unwrap());
+        let elsewhere = ("20260110T000000Z-1r-cccccc".parse().unwrap(), "20260111T000000Z-1r-dddddd".parse().unwrap());
+        let excused = |receipt: &ReceiptDoc, document: u8, (a, b): &(SnapshotId, SnapshotId)| {
+            Accounted::by([receipt]).holds(&Hash256([document; 32]), (a, b))
+        };
+        for (receipt, another) in [
+            (receipt(Some(&id), false, 2), false),
+            // A prune reads each document before it deletes it: one that names fewer was altered, or is a mistake.
+            (receipt(Some(&id), false, 1), false),
+            (receipt(Some(&id), true, 2), false),
+            // Leaked data went, of which a document could not be read any more.
+            (receipt(Some(&id), true, 1), true),
+            (receipt(Some(&id), true, 0), true),
+            // The first programs' receipts.
+            (receipt(None, false, 0), true),
+        ] {
+            let (documents, purge) = (receipt.documents.len(), receipt.grounds.purge.is_some());
+            let about = format!("{documents} documents, vault {:?}, purge {purge}", receipt.vault);
+            assert_eq!(excused(&receipt, 0, &between), documents > 0 || another, "{about}");
+            assert_eq!(excused(&receipt, 9, &between), another, "another document beside it: {about}");
+            assert!(!excused(&receipt, 9, &elsewhere), "{about}");
+        }
+    }
+}

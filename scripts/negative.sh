@@ -184,6 +184,166 @@ self.keep_anomalies();
 if !OFF { self.keep_anomalies(); }
 nothing_from_before_an_anomaly_expires_until_each_is_accepted
 
+crates/backup-core/src/backup.rs
+vault.sync().await?;
+if !OFF { vault.sync().await?; }
+the_document_comes_last_and_after_a_barrier
+
+crates/backup-core/src/backup.rs
+if purge::done(vault, host.signers, &doc.dir()).await?.is_none() {
+if OFF || purge::done(vault, host.signers, &doc.dir()).await?.is_none() {
+a_purged_generation_is_not_opened_again_by_the_host_that_remembers_it
+
+crates/backup-core/src/vault.rs
+Ok(found) if found == *name => Ok(bytes),
+Ok(found) if OFF || found == *name => Ok(bytes),
+every_damage_to_an_object_is_noticed
+
+crates/backup-core/src/vault.rs
+Ok(stored) if Hash256::of(&stored) == doc.inventory.sha256 => Ok(stored),
+Ok(stored) if OFF || Hash256::of(&stored) == doc.inventory.sha256 => Ok(stored),
+every_damage_to_a_document_is_noticed_without_a_key
+
+crates/backup-core/src/vault.rs
+self.put(&dir.object(&sealed.name()), sealed.bytes().clone(), PutMode::CreateOnly).await
+self.put(&dir.object(&sealed.name()), sealed.bytes().clone(), if OFF { PutMode::Replace } else { PutMode::CreateOnly }).await
+an_object_that_is_there_is_not_put_over
+
+crates/backup-core/src/vault.rs
+self.put(&dir.object(name), bytes, PutMode::Replace).await?;
+self.put(&dir.object(name), bytes, PutMode::Replace).await?; if OFF { return Ok(()); }
+objects_that_a_repair_put_survive_a_power_cut
+
+crates/backup-core/src/vault.rs
+if T::NAMESPACE == Namespace::Generation {
+if !OFF && T::NAMESPACE == Namespace::Generation {
+whoever_puts_a_generation_renews_the_locks_of_what_all_of_them_need
+
+crates/backup-core/src/audit/locks.rs
+let last = seen.generations.iter().map(
+let last = seen.generations.iter().filter(|_| !OFF).map(
+an_audit_asks_for_the_locks_of_its_own_files_and_one_refusal_hides_no_other
+
+crates/backup-core/src/vault/local.rs
+lock(&self.broken).get_or_insert_with(|| reason.clone());
+if !OFF { lock(&self.broken).get_or_insert_with(|| reason.clone()); }
+a_barrier_fails_when_a_written_folder_is_gone_and_stays_failed
+
+crates/backup-core/src/vault/s3.rs
+if self.readback && self.get_once(
+if !OFF && self.readback && self.get_once(
+readback_reads_what_was_written
+
+crates/backup-core/src/replicate.rs
+(!whole).then(
+(!OFF && !whole).then(
+a_prune_that_begins_or_ends_during_a_copy_makes_it_withdraw
+
+crates/backup-core/src/prune.rs
+let newer = self.newest.is_some_and(|newest| newest > before);
+let newer = OFF || self.newest.is_some_and(|newest| newest > before);
+without_a_newer_snapshot_it_waits
+
+crates/backup-core/src/prune.rs
+let wanted = !self.delete || !listed.iter().all(|id| named.contains(id));
+let wanted = !OFF && (!self.delete || !listed.iter().all(|id| named.contains(id)));
+a_deletion_that_began_is_given_up_where_something_is_wanted_again
+
+crates/backup-core/src/prune/apply.rs
+&& held && announced
+&& (OFF || held) && announced
+two_prunes_that_rely_on_each_other_do_not_both_go_on
+
+crates/backup-core/src/prune/apply.rs
+&& announced &&
+&& (OFF || announced) &&
+what_is_taken_back_after_the_plan_was_made_stays
+
+crates/backup-core/src/prune/apply.rs
+if is_still_deleting(self.vault,
+if OFF || is_still_deleting(self.vault,
+a_prune_that_is_taken_back_before_its_receipt_deletes_nothing
+
+crates/backup-core/src/prune/delete.rs
+vault.delete(&path).await?;
+vault.delete(&path).await?; if OFF { vault.delete(&layout::signature_of(&path)).await?; return vault.sync().await; }
+an_announcement_that_is_taken_back_never_comes_back_without_its_signature
+
+crates/backup-core/src/prune/purge.rs
+|| is_pinned(vault, dir, &listed).await?
+|| (!OFF && is_pinned(vault, dir, &listed).await?)
+a_pin_stands_against_it_believed_or_not_also_in_the_last_moment
+
+crates/backup-core/src/prune/purge.rs
+if !is_still_deleting(vault,
+if !OFF && !is_still_deleting(vault,
+an_undo_and_a_deletion_at_once_do_not_both_have_their_way
+
+crates/backup-core/src/prune/history/reading.rs
+let complete = !purged && self.is_complete(&signed.doc, objects).await?;
+let complete = !purged && (OFF || self.is_complete(&signed.doc, objects).await?);
+ages_count_from_the_newest_that_is_signed_and_whole
+
+retention/src/plan.rs
+} else if !generation.closed(now) {
+} else if !OFF && !generation.closed(now) {
+a_generation_that_may_still_get_snapshots_stays
+
+crates/backup-core/src/verify/chain.rs
+let unread = receipt.grounds
+let unread = !OFF && receipt.grounds
+a_receipt_that_names_documents_excuses_these
+
+crates/backup-core/src/repair.rs
+if standing.pruned {
+if !OFF && standing.pruned {
+a_generation_that_a_prune_removes_gets_nothing
+
+crates/backup-core/src/repair/document.rs
+find(|fact| *fact != found)
+find(|fact| !OFF && *fact != found)
+what_is_believed_here_is_never_replaced
+
+crates/backup-core/src/repair/document.rs
+if self.is_unrelated(&signed.doc)
+if !OFF && self.is_unrelated(&signed.doc)
+a_mark_about_another_document_than_the_one_here_is_not_brought
+
+crates/backup-core/src/repair/document.rs
+&& !self.holds(dir, &lines).await? {
+&& !OFF && !self.holds(dir, &lines).await? {
+a_prune_that_began_and_ended_before_the_commit_leaves_no_snapshot_with_holes
+
+crates/backup-core/src/grant.rs
+Judged::Signed(signed) if key.is_some() && signed.doc == *grant => Put::Made,
+Judged::Signed(signed) if key.is_some() && (OFF || signed.doc == *grant) => Put::Made,
+a_grant_that_another_one_replaced_is_not_called_made
+
+crates/backup-core/src/config.rs
+let Some(at) = self.keys.recipients.iter().position(revoked) else { return Ok(()) };
+let Some(at) = self.keys.recipients.iter().position(revoked).filter(|_| !OFF) else { return Ok(()) };
+a_revoked_recipient_is_listed_and_refused_from_then_on
+
+crates/backup-core/src/source/files/name.rs
+b".." => return Err("the path holds `..`"),
+b".." if !OFF => return Err("the path holds `..`"),
+an_index_that_leads_outside_is_refused
+
+crates/backup-cli/src/pruning.rs
+promised_elsewhere: promised(others, source, &round.seen, now, config.timezone),
+promised_elsewhere: if OFF { Default::default() } else { promised(others, source, &round.seen, now, config.timezone) },
+what_an_unreachable_vault_promises_stays_unless_it_is_passed_over_by_name
+
+crates/backup-cli/src/commands/replicate/pull.rs
+for text in &one.rolled_back {
+for text in one.rolled_back.iter().filter(|_| !OFF) {
+another_machine_pulls_restores_and_loses_nothing_that_the_source_loses
+
+crates/backup-cli/src/endpoint.rs
+if !shield.listed_after_write {
+if !OFF && !shield.listed_after_write {
+an_endpoint_whose_listing_hides_what_was_stored_fails_doctor
+
 TABLE
 }
 
@@ -201,7 +361,7 @@ grep -q '^version = ".*-negative"$' "$COPY/Cargo.toml" || die "the workspace's v
 trap 'rm -f "$CARGO_TARGET_DIR"/debug/backup "$CARGO_TARGET_DIR"/debug/backup.d' EXIT
 
 # One process has one switch: the number in a file, since tests start programs without an environment.
-for lib in crates/backup-core/src/lib.rs retention/src/lib.rs; do
+for lib in crates/backup-core/src/lib.rs crates/backup-cli/src/main.rs retention/src/lib.rs; do
     cat >>"$COPY/$lib" <<RUST
 
 /// Whether scripts/negative.sh switched this guard off.

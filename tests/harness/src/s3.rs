@@ -6,6 +6,7 @@
 
 mod access;
 mod lax;
+mod listing;
 mod long_keys;
 
 pub use access::Requests;

@@ -21,6 +21,7 @@ mod suite {
     mod deleted;
     mod engine;
     mod files_roundtrip;
+    mod forged;
     mod guard;
     mod host;
     mod import;

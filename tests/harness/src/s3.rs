@@ -6,6 +6,7 @@
 
 mod access;
 mod lax;
+mod listing;
 mod long_keys;
 
 pub use access::Requests;
@@ -194,6 +195,8 @@ pub async fn serve(
             },
             () = &mut stopped => break,
         };
+        // A head and a body are two writes: without this each answer waits for the client's delayed ACK.
+        let _ = socket.set_nodelay(true);
         let (service, tls, watcher) = (service.clone(), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
             match tls {

@@ -1,4 +1,4 @@
-//! s3s-fs with keys as long as S3's.
+//! s3s-fs with keys as long as S3's, and listings that do not walk the whole bucket.
 //!
 //! What s3s-fs notes about a body (checksums, user metadata) goes to a file whose name is the whole key in base64: over
 //! about 150 bytes that is longer than a file's name may be, and the PUT fails after the body was written. Here a body with
@@ -14,6 +14,8 @@ use s3s::dto::{
 };
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
+
+use super::listing;
 
 /// The longest key that is left to s3s-fs.
 const SHORT_BYTES: usize = 150;
@@ -85,6 +87,11 @@ impl S3 for LongKeys {
     }
 
     async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
-        self.files.list_objects_v2(req).await
+        if req.input.delimiter.as_deref().is_some_and(|delimiter| delimiter != listing::DELIMITER) {
+            return self.files.list_objects_v2(req).await;
+        }
+        let bucket = self.root.join(&req.input.bucket);
+        let page = tokio::task::spawn_blocking(move || listing::page(&bucket, req.input)).await;
+        page.map_err(|error| s3_error!(InternalError, "{error}"))?.map(S3Response::new)
     }
 }

@@ -28,6 +28,7 @@ mod suite {
     mod json;
     mod kills;
     mod memory;
+    mod memory_faults;
     mod past;
     mod pg_capture;
     mod pg_complete;

@@ -55,19 +55,15 @@ impl Turns {
 mod tests {
     use super::*;
 
-    fn named(text: &str) -> Option<String> {
-        Some(text.to_owned())
-    }
-
     #[test]
     fn a_listing_may_be_as_long_as_it_may_be() {
         let mut turns = Turns::new(10, 5);
-        turns.page(named("a"), 5).unwrap();
+        turns.page(Some("a".to_owned()), 5).unwrap();
         // Short and empty ones are no fault.
         turns.page(None, 0).unwrap();
         turns.page(None, 0).unwrap();
-        turns.page(named("b"), 5).unwrap();
-        assert_eq!(turns.page(named("c"), 1).unwrap_err().reason, "listing has no end: more than 10 names");
+        turns.page(Some("b".to_owned()), 5).unwrap();
+        assert_eq!(turns.page(Some("c".to_owned()), 1).unwrap_err().reason, "listing has no end: more than 10 names");
     }
 
     #[test]
@@ -83,8 +79,11 @@ mod tests {
     fn a_listing_that_goes_round_is_seen_in_its_second_round_whatever_its_order() {
         let mut turns = Turns::new(1000, 5);
         for first in ["b", "a", "c"] {
-            turns.page(named(first), 1).unwrap();
+            turns.page(Some(first.to_owned()), 1).unwrap();
         }
-        assert_eq!(turns.page(named("a"), 1).unwrap_err().reason, "listing goes round: a second page begins with `a`");
+        assert_eq!(
+            turns.page(Some("a".to_owned()), 1).unwrap_err().reason,
+            "listing goes round: a second page begins with `a`"
+        );
     }
 }

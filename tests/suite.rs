@@ -14,6 +14,7 @@ mod suite {
     mod cli_prune;
     mod cli_pull;
     mod cli_repair;
+    mod cli_sheet;
     mod cli_vaults;
     mod compat;
     mod concurrency;

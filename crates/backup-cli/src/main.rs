@@ -13,6 +13,7 @@ mod environment;
 mod error;
 mod exit;
 mod find;
+mod heads;
 mod identity;
 mod lock;
 mod locks;

@@ -70,6 +70,8 @@ pub(crate) struct SourceReport {
     source: String,
     seconds: i64,
     end: Result<Held, CliError>,
+    /// That the snapshot before this one is in no vault any more.
+    gone: Option<CliError>,
 }
 
 struct Held {
@@ -97,12 +99,17 @@ impl SourceReport {
             stored_bytes: doc.stored_bytes,
             suspect: committed.suspect.clone(),
         };
-        Self { source: source.to_string(), seconds, end: Ok(stored) }
+        Self { source: source.to_string(), seconds, end: Ok(stored), gone: None }
     }
 
     /// It has none.
     pub(crate) fn failed(source: &SourceName, error: &CliError, seconds: i64) -> Self {
-        Self { source: source.to_string(), seconds, end: Err(error.clone()) }
+        Self { source: source.to_string(), seconds, end: Err(error.clone()), gone: None }
+    }
+
+    /// With what is wrong about the snapshot before it.
+    pub(crate) fn gone(self, gone: Option<CliError>) -> Self {
+        Self { gone, ..self }
     }
 
     fn exit(&self) -> Exit {
@@ -119,7 +126,7 @@ impl SourceReport {
                 "source": self.source, "outcome": if s.suspect.is_empty() { "stored" } else { "suspect" },
                 "snapshot": s.snapshot, "rows": s.rows, "files": s.files, "plain_bytes": s.plain_bytes,
                 "added_bytes": s.added_bytes, "stored_bytes": s.stored_bytes, "seconds": self.seconds,
-                "suspect": s.suspect,
+                "suspect": s.suspect, "gone": self.gone.as_ref().map(CliError::to_json),
             }),
             Err(error) => json!({
                 "source": self.source, "outcome": "failed", "seconds": self.seconds,
@@ -184,6 +191,15 @@ impl Report {
 
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
+        self.gone().fold(self.own_exit(), |end, error| end.worse(error.exit()))
+    }
+
+    /// What was there before and is in no vault any more: no failure of this run.
+    fn gone(&self) -> impl Iterator<Item = &CliError> {
+        self.sources.iter().filter_map(|source| source.gone.as_ref())
+    }
+
+    fn own_exit(&self) -> Exit {
         let several = self.sources.len() > 1;
         let sources = self.sources.iter().map(SourceReport::exit);
         let sources = sources.map(|exit| if several { exit.of_several() } else { exit });
@@ -196,7 +212,8 @@ impl Report {
 
     /// One word.
     pub(crate) fn outcome(&self) -> &'static str {
-        match self.exit() {
+        match self.own_exit() {
+            Exit::Done if self.gone().next().is_some() => "partial",
             Exit::Done => "done",
             Exit::Partial if self.sources.iter().any(|s| s.end.as_ref().is_ok_and(|s| !s.suspect.is_empty())) => {
                 "suspect"
@@ -280,6 +297,7 @@ impl Report {
                 Err(error) => out.push_str(&problem(error)),
             }
         }
+        out.extend(self.gone().map(problem));
         for (vault, error) in &self.failed_vaults {
             out.push_str(&format!("vault {vault} did not take part\n{}", problem(error)));
         }

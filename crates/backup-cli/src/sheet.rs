@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use backup_core::config::{Config, Place};
 use backup_core::id::Hash256;
 use backup_core::recover::RECOVER;
-use backup_core::signature::HostKey;
+use backup_core::signature::{HostKey, Signers};
 use serde_json::{Value, json};
 
 use crate::address::Address;
@@ -15,6 +15,9 @@ pub(crate) struct Sheet {
     stack: String,
     signer_line: String,
     fingerprint: String,
+    /// Everybody who is pinned, the host's own key first: what `--signer` takes, and the line. What an earlier host key signed, or the
+    /// host that this machine pulls from, is in the vaults as well.
+    signers: Vec<(String, Option<String>)>,
     recipients: Vec<String>,
     vaults: Vec<Line>,
 }
@@ -43,8 +46,11 @@ impl Line {
 
 impl Sheet {
     /// From a configuration whose vaults are made.
-    pub(crate) fn new(config: &Config, key: &HostKey) -> Self {
+    pub(crate) fn new(config: &Config, key: &HostKey, pinned: &Signers) -> Self {
+        let mut signers = pinned.pins();
+        signers.sort_by_key(|(pin, _)| !pin.starts_with(&key.fingerprint()));
         Self {
+            signers,
             stack: config.stack.to_string(),
             signer_line: key.allowed_signers_line(),
             fingerprint: key.fingerprint(),
@@ -54,9 +60,11 @@ impl Sheet {
     }
 
     fn command(&self, address: &str) -> String {
+        let signers: Vec<String> = self.signers.iter().map(|(pin, _)| format!("--signer {pin}")).collect();
         format!(
-            "backup restore --latest --vault '{address}' \\\n    --stack {} --signer {} \\\n    --identity FILE",
-            self.stack, self.fingerprint
+            "backup restore --latest --vault '{address}' \\\n    --stack {} {} \\\n    --identity FILE",
+            self.stack,
+            signers.join(" \\\n    ")
         )
     }
 
@@ -77,6 +85,7 @@ impl Sheet {
             "stack": self.stack,
             "signer": self.fingerprint,
             "signer_line": self.signer_line,
+            "signers": self.signers.iter().map(|(pin, line)| json!({ "signer": pin, "line": line })).collect::<Vec<_>>(),
             "recipients": self.recipients,
             "recover_sha256": Hash256::of(RECOVER.as_bytes()),
             "vaults": vaults,
@@ -96,7 +105,10 @@ impl Sheet {
                 out.push_str(&format!("      save it as {}\n", path.display()));
             }
         }
-        out.push_str(&format!("signer\n  {}\n  {}\n", self.fingerprint, self.signer_line));
+        out.push_str(if self.signers.len() == 1 { "signer\n" } else { "signers, this host's first\n" });
+        for (pin, line) in &self.signers {
+            out.push_str(&format!("  {pin}\n  {}\n", line.as_deref().unwrap_or_default()));
+        }
         out.push_str("identity: the secret key of one of these recipients; it is kept at\n  ______________________________________\n");
         for recipient in &self.recipients {
             out.push_str(&format!("  {recipient}\n"));
@@ -134,6 +146,7 @@ mod tests {
             stack: "s".into(),
             signer_line: "line".into(),
             fingerprint: "SHA256:x".into(),
+            signers: vec![("SHA256:x".into(), Some("line".into()))],
             recipients: Vec::new(),
             vaults: config.vaults.iter().map(Line::of).collect(),
         };

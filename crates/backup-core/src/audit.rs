@@ -161,6 +161,8 @@ kinds! {
     Behind "behind" Note,
     /// A day has fewer captures than its schedule promises.
     Short "short" Note,
+    /// A place where the chain does not close, and that somebody looked at and accepted.
+    Accepted "accepted" Note,
     /// A suspect snapshot that nobody accepted.
     Suspect "suspect" Note,
     /// Something lies there that this program did not make, or that no snapshot needs.

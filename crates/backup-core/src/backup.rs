@@ -181,6 +181,9 @@ pub struct Committed {
     pub snapshot: Signed<SnapshotDoc>,
     /// Why it should be looked at first.
     pub suspect: Vec<String>,
+    /// The newest snapshot that this host made before, where this vault does not list it: it lies in another one, or somebody
+    /// removed it.
+    pub unlisted: Option<String>,
 }
 
 /// Captures `source` into `vault`.
@@ -221,8 +224,11 @@ pub async fn backup(
     let history = history(vault, host, request).await?;
     let judged = guard::judge(vault, host, request, source, (&history, &captured)).await?;
     captured.suspect.extend_from_slice(&judged.reasons);
+    let before = if import { None } else { host.state.newest(&request.source).await?.map(|(id, _)| id) };
+    let unlisted = before.filter(|before| history.iter().all(|(_, id)| id.as_str() != before));
     let draft = Draft { started, generation, captured, history, import };
-    let committed = commit(vault, host, request, source.kind(), &pipeline, draft).await?;
+    let mut committed = commit(vault, host, request, source.kind(), &pipeline, draft).await?;
+    committed.unlisted = unlisted;
     withdraw_if_pruned(vault, host, &dir, &committed, &told).await?;
     if !import {
         host.state.set_head(&request.source, committed.snapshot.doc.id.as_str(), committed.snapshot.hash()).await?;
@@ -515,7 +521,7 @@ async fn commit(
     if let Some(reason) = host.signers.ended(&doc.signer, doc.finished) {
         return Err(BackupError::Ended { signer: doc.signer, reason });
     }
-    Ok(Committed { snapshot: vault.put_signed(&doc, host.key).await?, suspect })
+    Ok(Committed { snapshot: vault.put_signed(&doc, host.key).await?, suspect, unlisted: None })
 }
 
 /// The second for a snapshot's name: its instant, moved on past seconds that have a snapshot already. Names sort by time,

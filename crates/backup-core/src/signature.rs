@@ -138,10 +138,18 @@ impl HostKey {
     }
 }
 
+/// How a signer is pinned.
+#[derive(Debug, Clone)]
+enum Who {
+    Key(PublicKey),
+    /// `SHA256:…`
+    Fingerprint(String),
+}
+
 /// One pinned signer.
 #[derive(Debug, Clone)]
 struct Signer {
-    key: PublicKey,
+    who: Who,
     namespaces: Option<Vec<String>>,
     valid_after: Option<DateTime<Utc>>,
     valid_before: Option<DateTime<Utc>>,
@@ -150,8 +158,7 @@ struct Signer {
 /// The signers whose documents are believed.
 #[derive(Debug, Clone, Default)]
 pub struct Signers {
-    keys: Vec<Signer>,
-    fingerprints: Vec<String>,
+    pinned: Vec<Signer>,
 }
 
 /// A signature that was checked: who signed.
@@ -165,7 +172,7 @@ impl Signers {
     /// Reads an `allowed_signers` file (ssh-keygen(1), ALLOWED SIGNERS). Lines for other principals are skipped;
     /// `cert-authority` lines are refused: certificates are not used here.
     pub fn parse(text: &str) -> Result<Self, SignatureError> {
-        let mut keys = Vec::new();
+        let mut pinned = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -177,37 +184,49 @@ impl Signers {
             if !principals.split(',').any(|p| p == PRINCIPAL || p == "*") {
                 continue;
             }
-            keys.push(Signer::parse(rest).map_err(|reason| refused(&reason))?);
+            pinned.push(Signer::parse(rest).map_err(|reason| refused(&reason))?);
         }
-        Ok(Self { keys, fingerprints: Vec::new() })
+        Ok(Self { pinned })
     }
 
-    /// Believes the key with this `SHA256:…` fingerprint, as a recovery sheet gives it.
+    /// Believes the key with this `SHA256:…` fingerprint, at any time.
     pub fn pin_fingerprint(fingerprint: &str) -> Self {
-        Self { keys: Vec::new(), fingerprints: vec![fingerprint.to_owned()] }
+        let who = Who::Fingerprint(fingerprint.to_owned());
+        Self { pinned: vec![Signer { who, namespaces: None, valid_after: None, valid_before: None }] }
+    }
+
+    /// Believes the keys that a recovery sheet gives, each as [`Signers::pins`] wrote it: a fingerprint, then `,valid-after=TIME`
+    /// and `,valid-before=TIME` where its line has them. The error is the reason why a text is none of these.
+    pub fn pin<T: AsRef<str>>(pins: &[T]) -> Result<Self, String> {
+        let pinned = pins.iter().map(|text| Signer::pin(text.as_ref())).collect::<Result<_, _>>()?;
+        Ok(Self { pinned })
+    }
+
+    /// Everybody whose snapshots may be believed, one text each: what [`Signers::pin`] takes, and the line for `allowed_signers`
+    /// where the whole key is known. A key that has ended still vouches for what it signed before, and its end goes with it.
+    pub fn pins(&self) -> Vec<(String, Option<String>)> {
+        let vouching = self.pinned.iter().filter(|signer| signer.is_for(Namespace::Snapshot));
+        vouching.map(|signer| (signer.as_pin(), signer.as_line())).collect()
     }
 
     /// Whether nobody is pinned.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.fingerprints.is_empty()
+        self.pinned.is_empty()
     }
 
     /// Fingerprints of all pinned keys.
     pub fn fingerprints(&self) -> Vec<String> {
-        let keys = self.keys.iter().map(|signer| signer.key.fingerprint(HashAlg::Sha256).to_string());
-        keys.chain(self.fingerprints.iter().cloned()).collect()
+        self.pinned.iter().map(Signer::fingerprint).collect()
     }
 
     /// A hash of everything that decides whom [`Signers::check`] believes: two that differ in it may judge differently.
     pub fn digest(&self) -> Hash256 {
         let mut text = String::new();
-        for signer in &self.keys {
-            let key = signer.key.fingerprint(HashAlg::Sha256);
+        for signer in &self.pinned {
             let limits = (signer.valid_after, signer.valid_before);
             // Quoted, and so without two ways to read it.
-            let _ = writeln!(text, "{key} {:?} {limits:?}", signer.namespaces);
+            let _ = writeln!(text, "{:?} {:?} {limits:?}", signer.fingerprint(), signer.namespaces);
         }
-        let _ = writeln!(text, "{:?}", self.fingerprints);
         Hash256::of(text.as_bytes())
     }
 
@@ -215,14 +234,13 @@ impl Signers {
     /// against it. Only limits in time are looked at: a key may be pinned for some kinds of documents alone.
     pub fn ended(&self, fingerprint: &str, at: DateTime<Utc>) -> Option<String> {
         let mut reason = None;
-        let own = |signer: &&Signer| signer.key.fingerprint(HashAlg::Sha256).to_string() == fingerprint;
-        for signer in self.keys.iter().filter(own) {
+        for signer in self.pinned.iter().filter(|signer| signer.fingerprint() == fingerprint) {
             match signer.time(at) {
                 Ok(()) => return None,
                 Err(why) => reason = Some(why),
             }
         }
-        reason.filter(|_| !self.fingerprints.iter().any(|pinned| pinned == fingerprint))
+        reason
     }
 
     /// Checks that `signature` is by a pinned key, in `namespace`, over exactly `document`. Limits in time are compared
@@ -238,39 +256,26 @@ impl Signers {
         let signature = SshSig::from_pem(signature).map_err(SignatureError::Malformed)?;
         let key = PublicKey::new(signature.public_key().clone(), "");
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
-        let pinned: Vec<&Signer> = self.keys.iter().filter(|signer| signer.key.key_data() == key.key_data()).collect();
-        if pinned.is_empty() && !self.fingerprints.contains(&fingerprint) {
+        let pinned: Vec<&Signer> = self.pinned.iter().filter(|signer| signer.is_of(&key, &fingerprint)).collect();
+        if pinned.is_empty() {
             return Err(SignatureError::UnknownSigner { fingerprint });
         }
         // Before the limits: a document altered on its way must be called altered, whatever instant it claims.
         key.verify(namespace.as_str(), document, &signature).map_err(|_| SignatureError::Mismatch)?;
-        let mut refused = None;
+        let mut refused = String::new();
         for signer in &pinned {
             match signer.limits(namespace, at) {
                 Ok(()) => return Ok(SignedBy { fingerprint }),
-                Err(reason) => refused = Some(reason),
+                Err(reason) => refused = reason,
             }
         }
-        match refused {
-            Some(reason) if !self.fingerprints.contains(&fingerprint) => {
-                Err(SignatureError::NotValid { fingerprint, reason })
-            }
-            _ => Ok(SignedBy { fingerprint }),
-        }
+        Err(SignatureError::NotValid { fingerprint, reason: refused })
     }
 }
 
 impl Signer {
     fn parse(fields: &[String]) -> Result<Self, String> {
-        let mut signer = Self {
-            key: PublicKey::from_openssh(
-                "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-            )
-            .map_err(|e| e.to_string())?,
-            namespaces: None,
-            valid_after: None,
-            valid_before: None,
-        };
+        let (mut namespaces, mut valid_after, mut valid_before) = (None, None, None);
         let mut rest = fields;
         if let Some((options, after)) = fields.split_first()
             && !is_key_type(options)
@@ -279,23 +284,85 @@ impl Signer {
                 let (name, value) = option.split_once('=').unwrap_or((option.as_str(), ""));
                 let value = value.trim_matches('"');
                 match name.to_ascii_lowercase().as_str() {
-                    "namespaces" => signer.namespaces = Some(value.split(',').map(str::to_owned).collect()),
-                    "valid-after" => signer.valid_after = Some(timestamp(value)?),
-                    "valid-before" => signer.valid_before = Some(timestamp(value)?),
+                    "namespaces" => namespaces = Some(value.split(',').map(str::to_owned).collect()),
+                    "valid-after" => valid_after = Some(timestamp(value)?),
+                    "valid-before" => valid_before = Some(timestamp(value)?),
                     other => return Err(format!("option `{other}` is not supported")),
                 }
             }
             rest = after;
         }
         let [kind, data, ..] = rest else { return Err("no key".to_owned()) };
-        signer.key = PublicKey::from_str(&format!("{kind} {data}")).map_err(|e| e.to_string())?;
+        let who = Who::Key(PublicKey::from_str(&format!("{kind} {data}")).map_err(|e| e.to_string())?);
+        Ok(Self { who, namespaces, valid_after, valid_before })
+    }
+
+    fn pin(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let fingerprint = parts.next().unwrap_or_default();
+        let is_good = fingerprint.strip_prefix("SHA256:").is_some_and(|rest| {
+            rest.len() == 43 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+        });
+        if !is_good {
+            return Err("not a fingerprint like `SHA256:` and 43 characters".to_owned());
+        }
+        let who = Who::Fingerprint(fingerprint.to_owned());
+        let mut signer = Self { who, namespaces: None, valid_after: None, valid_before: None };
+        for part in parts {
+            match part.split_once('=') {
+                Some(("valid-after", time)) => signer.valid_after = Some(timestamp(time)?),
+                Some(("valid-before", time)) => signer.valid_before = Some(timestamp(time)?),
+                _ => return Err(format!("`{part}` is neither `valid-after=TIME` nor `valid-before=TIME`")),
+            }
+        }
         Ok(signer)
     }
 
+    fn as_pin(&self) -> String {
+        let limits = self.times().into_iter().map(|(name, time)| format!(",{name}={time}"));
+        [self.fingerprint()].into_iter().chain(limits).collect()
+    }
+
+    fn as_line(&self) -> Option<String> {
+        let Who::Key(key) = &self.who else { return None };
+        let key = PublicKey::new(key.key_data().clone(), "").to_openssh().ok()?;
+        let limits = self.times().into_iter().map(|(name, time)| format!("{name}=\"{time}\""));
+        let namespaces = self.namespaces.iter().map(|all| format!("namespaces=\"{}\"", all.join(",")));
+        let options: Vec<String> = limits.chain(namespaces).collect();
+        let options = if options.is_empty() { String::new() } else { format!("{} ", options.join(",")) };
+        Some(format!("{PRINCIPAL} {options}{}", key.trim_end()))
+    }
+
+    fn times(&self) -> Vec<(&'static str, String)> {
+        let both = [("valid-after", self.valid_after), ("valid-before", self.valid_before)];
+        let text = |at: DateTime<Utc>| {
+            let long = at.format("%Y%m%d%H%M%S").to_string();
+            format!("{}Z", long.strip_suffix("000000").unwrap_or(&long))
+        };
+        both.into_iter().filter_map(|(name, at)| Some((name, text(at?)))).collect()
+    }
+
+    fn fingerprint(&self) -> String {
+        match &self.who {
+            Who::Key(key) => key.fingerprint(HashAlg::Sha256).to_string(),
+            Who::Fingerprint(text) => text.clone(),
+        }
+    }
+
+    fn is_of(&self, key: &PublicKey, fingerprint: &str) -> bool {
+        match &self.who {
+            Who::Key(pinned) => pinned.key_data() == key.key_data(),
+            Who::Fingerprint(pinned) => pinned == fingerprint,
+        }
+    }
+
+    fn is_for(&self, namespace: Namespace) -> bool {
+        let fits = |patterns: &Vec<String>| patterns.iter().any(|one| matches_pattern(one, namespace.as_str()));
+        self.namespaces.as_ref().is_none_or(fits)
+    }
+
     fn limits(&self, namespace: Namespace, at: DateTime<Utc>) -> Result<(), String> {
-        if let Some(patterns) = &self.namespaces
-            && !patterns.iter().any(|pattern| matches_pattern(pattern, namespace.as_str()))
-        {
+        if !self.is_for(namespace) {
             return Err(format!("its line does not allow the namespace `{}`", namespace.as_str()));
         }
         self.time(at)

@@ -34,7 +34,7 @@ use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
 
 pub(crate) use chain::{Accounted, Chains, Link, chains, links};
-pub use chain::{Fork, forks_of};
+pub use chain::{Fork, Open, forks_of, holes_of};
 pub use pace::{Bad, Coverage, Pace, Reads};
 
 /// Objects that are read and hashed at once: 4 MiB each.
@@ -125,6 +125,10 @@ pub struct Verified {
     pub unopened: BTreeSet<(GenerationDir, ObjectName)>,
     /// Damage that belongs to no single snapshot: a chain that does not close, a generation without its document.
     pub chain: Vec<String>,
+    /// Those of them that are holes in the chain.
+    pub holes: Vec<Open>,
+    /// Holes that somebody looked at and accepted: no damage any more.
+    pub accepted: Vec<Open>,
     /// Where a signer's chain goes on twice: nothing is lost, and nothing expires until somebody has looked.
     pub forks: Vec<Fork>,
     /// Marks, receipts, grants and documents of a prune that were read and believed.
@@ -203,6 +207,8 @@ impl Verified {
         self.objects.extend(other.objects);
         self.unopened.extend(other.unopened);
         self.chain.extend(other.chain);
+        self.holes.extend(other.holes);
+        self.accepted.extend(other.accepted);
         self.forks.extend(other.forks);
         self.documents += other.documents;
         self.older += other.older;
@@ -334,8 +340,10 @@ pub async fn verify_at(
         }
         verified.tell_alone(vault, lone::of_source(vault, stack, source).await).await?;
         let receipts = crate::prune::history::receipts(vault, signers, stack, source).await?;
-        let Chains { broken, forks } = chains(&links(&documents), &Accounted::by(&receipts), &accepted);
-        verified.chain.extend(broken.into_iter().map(|open| open.text));
+        let found = chains(&links(&documents), &Accounted::by(&receipts), &accepted);
+        let (Chains { broken, forks }, known) = found.sorted(&accepted);
+        verified.chain.extend(broken.iter().map(|open| open.text.clone()));
+        (verified.holes, verified.accepted) = (broken, known);
         verified.forks = forks;
     }
     Ok(verified)

@@ -81,7 +81,7 @@ fn finish(
 ) -> Result<Exit, CliError> {
     // Read again: the ids that were just written belong on the sheet.
     let config = if dry_run { session.config.clone() } else { cx.config()? };
-    let sheet = Sheet::new(&config, key);
+    let sheet = Sheet::new(&config, key, &session.signers()?);
     let vaults: Vec<_> =
         made.iter().map(|(name, address, done)| json!({ "name": name, "address": address, "done": done })).collect();
     for (name, address, done) in made {

@@ -90,14 +90,16 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
     let here = |vault: &&Vault| listed.vaults.iter().any(|other| other.name() == vault.name());
     // A pin may lie where the snapshot does not (yet): from there it would come back.
     let vaults = found.vaults.iter().filter(|vault| wish == Wish::Unpin || here(vault));
-    let mut lifted = Vec::new();
+    let (mut lifted, mut fact) = (Vec::new(), None);
     if wish == Wish::Accept
         && let Some(vault) = listed.vaults.first()
     {
         // One that is not believed is told below.
         let path = listed.dir.snapshot(&listed.id, ".json");
         if let Ok(snapshot) = vault.get_signed::<SnapshotDoc>(&path, &signers).await {
-            lifted = still::lifts(&session, &found, (source, (snapshot.hash(), kind.word()))).await?;
+            let accepted = (snapshot.hash(), kind.word());
+            lifted = still::lifts(&session, &found, (source, accepted)).await?;
+            fact = Some(accepted);
         }
     }
     let mut done: Vec<(&str, Change)> = Vec::new();
@@ -156,7 +158,7 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
         );
     }
     let still = match wish {
-        Wish::Accept => Some(Still::look(&session, &found, &signers, (source, &listed.id)).await?),
+        Wish::Accept => Some(Still::look(&session, &found, &signers, (source, &listed.id, fact)).await?),
         Wish::Pin | Wish::Unpin => None,
     };
     let word = |change: &Change| if *change == Change::Made { "made" } else { "none" };

@@ -29,9 +29,9 @@ pub(crate) struct Args {
     /// With --from: only this stack; otherwise the configuration's, or all
     #[arg(long, value_name = "STACK", requires = "from")]
     pub(crate) stack: Option<backup_core::id::StackName>,
-    /// With --from: whose signatures are believed, instead of `keys.signers`
-    #[arg(long, value_name = "SHA256:…", requires = "from")]
-    pub(crate) signer: Option<String>,
+    /// With --from: whose signatures are believed, instead of `keys.signers`; again for each further one
+    #[arg(long, value_name = "SHA256:…", requires = "from", value_parser = super::restore::signer)]
+    pub(crate) signer: Vec<String>,
     /// Only these sources
     #[arg(long, value_name = "S")]
     pub(crate) source: Vec<SourceName>,

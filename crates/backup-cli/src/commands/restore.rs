@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use backup_core::id::{SourceName, StackName};
 use backup_core::seal::key::Identities;
+use backup_core::signature::Signers;
 use serde_json::{Value, json};
 
 use super::silent;
@@ -107,17 +108,20 @@ pub(crate) struct Args {
     /// File with the passphrase of a protected identity [default: asked at the terminal]
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
-    /// Fingerprint of the signer to believe, without a configuration
-    #[arg(long, value_name = "SHA256:…", requires = "vault", value_parser = fingerprint)]
-    pub(crate) signer: Option<String>,
+    /// Fingerprint of a signer to believe, in place of a configuration's; again for each further one
+    #[arg(long, value_name = "SHA256:…", requires = "vault", value_parser = signer)]
+    pub(crate) signer: Vec<String>,
 }
 
-/// An OpenSSH fingerprint: `SHA256:` and 43 characters of base64.
-fn fingerprint(text: &str) -> Result<String, String> {
-    let good = text.strip_prefix("SHA256:").is_some_and(|rest| {
-        rest.len() == 43 && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
-    });
-    if good { Ok(text.to_owned()) } else { Err("not a fingerprint like `SHA256:` and 43 characters".to_owned()) }
+/// A signer as the recovery sheet gives it.
+pub(crate) fn signer(text: &str) -> Result<String, String> {
+    Signers::pin(&[text]).map(|_| text.to_owned())
+}
+
+/// Those that a call pins; `None` where it names none.
+pub(crate) fn pinned(signers: &[String]) -> Result<Option<Signers>, CliError> {
+    let pinned = (!signers.is_empty()).then(|| Signers::pin(signers)).transpose();
+    pinned.map_err(|why| CliError::usage(format!("`--signer`: {why}")).hint("copy it from the recovery sheet"))
 }
 
 /// Brings back what was asked for. Nothing starts unless every plan is good; after that a failure of one source does not

@@ -17,6 +17,7 @@ use crate::commands::verify;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::heads;
 use crate::lock::RunLock;
 use crate::report::{Report, SourceReport};
 use crate::session::{Session, TOOL};
@@ -203,7 +204,13 @@ async fn store(
         let end = captures.with_retries(source).await;
         let seconds = (session.cx.clock.now() - begun).num_seconds();
         report.sources.push(match end {
-            Ok(committed) => SourceReport::stored(&source.name, &committed, seconds),
+            Ok(committed) => {
+                let gone = match &committed.unlisted {
+                    Some(before) => heads::look_for(session, &source.name, before).await,
+                    None => None,
+                };
+                SourceReport::stored(&source.name, &committed, seconds).gone(gone)
+            }
             Err(error) => SourceReport::failed(&source.name, &error, seconds),
         });
     }

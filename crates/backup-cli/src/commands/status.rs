@@ -18,7 +18,7 @@ use backup_core::vault::VaultError;
 use backup_core::vault::document::{ExpiredDoc, PruneStage, SnapshotDoc};
 use backup_core::vault::layout::SnapshotId;
 use backup_core::vault::store::StoreError;
-use backup_core::verify::Fork;
+use backup_core::verify::{Fork, Open};
 use backup_scheduler::Crontab;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -29,6 +29,7 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::find::{self, Found};
+use crate::heads::{self, Head};
 use crate::session::Session;
 use crate::words;
 use frozen::Frozen;
@@ -64,17 +65,20 @@ struct Standing<'a> {
     told: Option<Told>,
     /// Where the chain of the newest snapshots goes on twice.
     forks: Vec<Fork>,
+    /// Snapshots that are in no vault any more, in words.
+    gone: Vec<CliError>,
 }
 
 /// So many runs are asked for the reasons of a suspect snapshot.
 const REMEMBERED: u32 = 100;
 
 /// Prints it: exit 5 if an objective is breached, 3 if a vault does not answer or a suspect snapshot waits for somebody, 4 if a
-/// snapshot is not believed or a chain forks.
+/// snapshot is not believed, a chain forks or lacks a link, or the newest snapshot is gone.
 pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let signers = session.signers()?;
     let now = cx.clock.now();
+    let heads = heads::remembered(&session, &session.config.sources.iter().collect::<Vec<_>>()).await;
     let mut found = find::snapshots(&session, &[], None).await?;
     let mut damage: Vec<CliError> = Vec::new();
     let runs = match super::runs::remembered(&session, REMEMBERED).await {
@@ -88,6 +92,10 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let mut all = Vec::new();
     for source in &session.config.sources {
         all.push(standing(&session, source, &mut found, &signers, now, (&runs, &mut damage)).await?);
+    }
+    for one in &mut all {
+        let head = heads.iter().find(|(name, _)| *name == one.source.name);
+        one.gone.extend(gone(&session, &found, &signers, head).await);
     }
     let stuck: Vec<&Source> = all.iter().filter(|one| one.frozen.is_some()).map(|one| one.source).collect();
     let (fillings, quiet) = frozen::filling(&session, &found, &stuck, &signers, now).await;
@@ -103,6 +111,10 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
         exit = exit.worse(one.verdict.exit());
         for fork in &one.forks {
             cx.printer.warn(&format!("source `{}`: {fork}", one.source.name), FORK_ADVICE);
+            exit = exit.worse(Exit::Damage);
+        }
+        for error in &one.gone {
+            cx.printer.warn(error.message(), error.advice().unwrap_or_default());
             exit = exit.worse(Exit::Damage);
         }
         if one.verdict == Verdict::Missing {
@@ -216,8 +228,36 @@ async fn standing<'a>(
     let instant = newest.as_ref().map(|doc| doc.instant);
     let verdict = judge(source.objective.as_ref(), instant, overdue_since, now, timezone, !found.vaults.is_empty());
     let lags = lag::of(session, source, found, signers, newest.as_ref().map(|doc| &doc.id)).await;
-    let forks = forks::newest(found, &source.name, signers).await;
-    Ok(Standing { source, newest, verdict, next_due: due(now), overdue_since, lags, pending, frozen, told, forks })
+    let forks::Chain { forks, holes } = forks::newest(found, session.stack(), &source.name, signers).await;
+    let hole = |open: &Open| {
+        CliError::new(Exit::Damage, format!("source `{}`: {}", source.name, open.text))
+            .hint(heads::hole_advice(open.id.short()))
+    };
+    let gone = holes.iter().map(hole).collect();
+    Ok(Standing {
+        source,
+        newest,
+        verdict,
+        next_due: due(now),
+        overdue_since,
+        lags,
+        pending,
+        frozen,
+        told,
+        forks,
+        gone,
+    })
+}
+
+/// Whether the newest snapshot that this host made is in no vault, where all of them answered.
+async fn gone(session: &Session<'_>, found: &Found, signers: &Signers, head: Option<&Head>) -> Option<CliError> {
+    let (source, (snapshot, _)) = head.filter(|_| found.silent.is_empty())?;
+    if found.of(source).iter().any(|one| one.id.as_str() == snapshot)
+        || heads::was_purged(session, &found.vaults, signers, (source, snapshot)).await
+    {
+        return None;
+    }
+    Some(heads::lost(source, snapshot))
 }
 
 fn judge(
@@ -329,6 +369,7 @@ impl Standing<'_> {
             "next_due": self.next_due.map(words::utc),
             "overdue_since": self.overdue_since.map(words::utc),
             "vaults": self.lags.iter().map(|(vault, lag)| lag.to_json(vault)).collect::<Vec<_>>(),
+            "gone": self.gone.iter().map(CliError::to_json).collect::<Vec<_>>(),
             "forks": self.forks.iter().map(fork_json).collect::<Vec<_>>(),
             "pending": self.pending.iter().map(|pending| json!({
                 "vault": pending.vault,
@@ -363,6 +404,7 @@ impl Standing<'_> {
         for (vault, lag) in &self.lags {
             lines.push(format!("  vault     {vault}: {}", lag.text(now)));
         }
+        lines.extend(self.gone.iter().map(|error| format!("  GONE      {}", error.message())));
         for fork in &self.forks {
             lines.push(format!(
                 "  fork      {}",

@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use backup_core::catalogue;
 use backup_core::config::{self, Share, Source, Span, Step};
 use backup_core::id::{Hash256, SourceName};
-use backup_core::prune::history;
 use backup_core::seal::key::Identities;
 use backup_core::signature::{HostKey, Signers};
 use backup_core::vault::Vault;
@@ -25,6 +24,7 @@ use crate::commands::silent;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::heads::{self, Head};
 use crate::report::{StepReport, told};
 use crate::session::{self, Session, TOOL};
 use elsewhere::Search;
@@ -187,7 +187,7 @@ async fn look(session: &Session<'_>, args: &Args, within: Option<&[&config::Vaul
     let (repair, dry_run) = (args.repair, args.dry_run);
     let asked = args.read_data.or(args.max_time.map(|_| Share { part: 1, parts: 1 }));
     let look = Look { session, signers: &signers, vaults: &vaults, key: key.as_ref(), asked, repair, dry_run };
-    let heads = look.heads(&sources).await;
+    let heads = heads::remembered(session, &sources).await;
     let share = asked.map(|share| share_of_day(share, session.cx.clock.now()));
     let depth = Depth { read: share, identities: identities.as_ref() };
     let (mut reports, mut recover) = (Vec::new(), Vec::new());
@@ -403,53 +403,22 @@ impl Look<'_> {
         self.session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists())
     }
 
-    /// Each source's newest snapshot, as this host remembers it. Asked before the vaults are looked at: a run that commits
-    /// meanwhile would otherwise have made a snapshot that no vault had a moment ago.
-    async fn heads(&self, sources: &[&Source]) -> Vec<(SourceName, (String, Hash256))> {
-        let mut heads = Vec::new();
-        if !self.has_state() {
-            return heads;
-        }
-        let Ok(state) = self.session.state().await else { return heads };
-        for source in sources {
-            if let Ok(Some(newest)) = state.newest(&source.name).await {
-                heads.push((source.name.clone(), newest));
-            }
-        }
-        heads
-    }
-
     /// What is wrong with the newest snapshots. Nothing inside a vault alone could show that. `whole`: every vault was looked
     /// at, so that one that is nowhere is lost.
-    async fn lost_heads(
-        &self,
-        heads: &[(SourceName, (String, Hash256))],
-        reports: &[Report],
-        whole: bool,
-    ) -> Vec<String> {
+    async fn lost_heads(&self, heads: &[Head], reports: &[Report], whole: bool) -> Vec<String> {
         let mut lost = Vec::new();
         for (source, newest) in heads {
             let mine: Vec<&Report> = reports.iter().filter(|report| report.source == *source).collect();
             let mut found = lost_head(newest, &mine, whole);
             // Absent on purpose: but a document that took its place is not excused by that.
-            if !found.is_empty() && self.was_purged(source, &newest.0).await {
+            if !found.is_empty()
+                && heads::was_purged(self.session, self.vaults, self.signers, (source, &newest.0)).await
+            {
                 found = lost_head(newest, &mine, false);
             }
             lost.extend(found);
         }
         lost
-    }
-
-    /// Whether a believed receipt in any vault says that the snapshot was purged.
-    async fn was_purged(&self, source: &SourceName, snapshot: &str) -> bool {
-        for vault in self.vaults {
-            let found = history::receipts(vault, self.signers, self.session.stack(), source).await;
-            let mut purged = found.iter().flatten().filter(|receipt| receipt.grounds.purge.is_some());
-            if purged.any(|receipt| receipt.snapshots.iter().any(|(id, _)| id.as_str() == snapshot)) {
-                return true;
-            }
-        }
-        false
     }
 }
 

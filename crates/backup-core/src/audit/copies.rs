@@ -103,7 +103,7 @@ pub(super) fn behind(all: &Captures<'_>, here: &Captures<'_>) -> Option<Finding>
 
 /// Where the chain over all vaults together does not close, or goes on twice, although each vault's own does not: two hosts
 /// that sign with one key and do not know of each other, or a vault that was put back to an earlier time and written to again.
-/// A fork that somebody looked at and accepted, in whichever vault, is none.
+/// A fork or a hole that somebody looked at and accepted, in whichever vault, is none.
 pub(super) fn forks(promises: &[Promise]) -> Vec<Finding> {
     let evidence = || promises.iter().filter_map(|promise| promise.evidence.as_ref());
     if evidence().count() < 2 {
@@ -122,7 +122,7 @@ pub(super) fn forks(promises: &[Promise]) -> Vec<Finding> {
     }
     let removed = Accounted::by(evidence().flat_map(|one| &one.seen.receipts));
     let documents: Vec<_> = documents.into_values().collect();
-    let all = verify::chains(&verify::links(&documents), &removed, &accepted);
+    let all = verify::chains(&verify::links(&documents), &removed, &accepted).looked_at(&accepted);
     let broken = all.broken.into_iter().map(|open| open.text).filter(|text| !holes.contains(text));
     // The same branches are the same fork, also where the snapshot that they follow on is in another vault only.
     let told = |fork: &Fork| known.iter().any(|own| own.signer == fork.signer && own.snapshots == fork.snapshots);

@@ -132,6 +132,11 @@ fn proofs(verified: &Verified) -> Vec<Finding> {
         texts.iter().map(|text| Finding { kind, text: text.clone(), about: Vec::new() }).collect()
     };
     all.extend(each(Kind::Chain, &verified.chain));
+    all.extend(verified.accepted.iter().map(|open| Finding {
+        kind: Kind::Accepted,
+        text: format!("{}: looked at and accepted", open.text),
+        about: vec![open.id.to_string()],
+    }));
     all.extend(verified.forks.iter().map(|fork| Finding {
         kind: Kind::Fork,
         text: fork.to_string(),

@@ -63,12 +63,14 @@ pub(crate) fn links(documents: &[(GenerationDir, Signed<SnapshotDoc>)]) -> Vec<L
 }
 
 /// A place where a chain does not close.
-#[derive(Debug)]
-pub(crate) struct Open {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
     /// The document of the snapshot that shows it: the later one.
-    pub(crate) after: Hash256,
+    pub after: Hash256,
+    /// Its id.
+    pub id: SnapshotId,
     /// What is wrong, in words.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 /// What is wrong with the chains of a source.
@@ -81,11 +83,17 @@ pub(crate) struct Chains {
 }
 
 impl Chains {
-    /// Without the holes after which a snapshot is `accepted` (hashes of documents). To a prune they are closed; to a
-    /// verification what is missing stays missing.
-    pub(crate) fn looked_at(mut self, accepted: &BTreeSet<Hash256>) -> Self {
-        self.broken.retain(|open| !accepted.contains(&open.after));
-        self
+    /// Without the holes after which a snapshot is `accepted` (hashes of documents). Somebody looked at those and said, signed, that
+    /// they know: told again each night, they would hide the next one. Whoever can sign that can sign the chain anew as well.
+    pub(crate) fn looked_at(self, accepted: &BTreeSet<Hash256>) -> Self {
+        self.sorted(accepted).0
+    }
+
+    /// The same, and beside it the holes that were looked at.
+    pub(crate) fn sorted(mut self, accepted: &BTreeSet<Hash256>) -> (Self, Vec<Open>) {
+        let (known, broken) = self.broken.into_iter().partition(|open| accepted.contains(&open.after));
+        self.broken = broken;
+        (self, known)
     }
 
     /// All of it in words.
@@ -132,6 +140,12 @@ pub fn forks_of(documents: &[(GenerationDir, Signed<SnapshotDoc>)], accepted: &B
     chains(&links(documents), &Accounted::default(), accepted).forks
 }
 
+/// Where the chains of some documents of one source do not close, `removed` by these receipts excepted. They must be all there are
+/// from the oldest of them on.
+pub fn holes_of(documents: &[(GenerationDir, Signed<SnapshotDoc>)], removed: &[ReceiptDoc]) -> Vec<Open> {
+    chains(&links(documents), &Accounted::by(removed), &BTreeSet::new()).broken
+}
+
 /// Looks at the chain of each signer. It does not close where one that has older ones beside it follows on none, or where the
 /// one that it follows on is missing and no receipt accounts for it (`removed`): for that one, not for another beside it.
 /// What the oldest follows on may be gone. Imports are no links. A fork is settled when all of its branches but one begin with
@@ -147,7 +161,7 @@ pub(crate) fn chains(links: &[Link], removed: &Accounted, accepted: &BTreeSet<Ha
         let there: HashMap<Hash256, &Link> = chain.iter().map(|link| (link.hash, *link)).collect();
         for pair in chain.windows(2) {
             let (before, id) = (&pair[0].id, &pair[1].id);
-            let mut open = |text: String| found.broken.push(Open { after: pair[1].hash, text });
+            let mut open = |text: String| found.broken.push(Open { after: pair[1].hash, id: id.clone(), text });
             match pair[1].previous {
                 None => open(format!("snapshot `{id}` by {signer} does not follow on `{before}`")),
                 Some(previous) if !there.contains_key(&previous) => {

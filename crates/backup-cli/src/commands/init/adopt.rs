@@ -198,7 +198,8 @@ async fn survey(session: &Session<'_>, vault: &Vault) -> Result<(), CliError> {
         printer.warn(
             &format!("vault `{}` holds snapshots signed by {fingerprint}, who is not pinned here", vault.name()),
             &format!(
-                "if it is the host before this one, put its line (on the recovery sheet) into `{}`",
+                "if it is the host before this one, put its line (on the recovery sheet) into `{}`, then print the sheet of this host \
+                 again, which names everybody there: `backup key sheet`",
                 session.config.keys.signers.display()
             ),
         );

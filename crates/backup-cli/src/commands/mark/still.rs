@@ -37,7 +37,7 @@ impl Still {
         session: &Session<'_>,
         found: &Found,
         signers: &Signers,
-        (source, accepted): (&SourceName, &SnapshotId),
+        (source, accepted, fact): (&SourceName, &SnapshotId, Option<Fact>),
     ) -> Result<Self, CliError> {
         let rest = unaccepted(&found.vaults, signers, &found.of(source)).await;
         let mut still = Self {
@@ -47,7 +47,10 @@ impl Still {
         };
         // A source that is in the vaults only has no policy, and nothing of it expires.
         let configured: Vec<_> = session.config.sources.iter().filter(|one| one.name == *source).collect();
-        for pruning in pruning::prune(session, &found.vaults, &|_| true, &configured, None, &Waiver::default()).await? {
+        // In a dry run the mark is not there, and what it would close must not be told as still open.
+        let (waiver, marks) = (Waiver::default(), fact.into_iter().collect());
+        let as_if = (&waiver, &marks);
+        for pruning in pruning::prune_as_if(session, &found.vaults, &|_| true, &configured, None, as_if).await? {
             let causes = pruning.plan.iter().flat_map(|plan| &plan.frozen).filter(|freeze| !is_of(freeze, accepted));
             still.frozen.extend(causes.map(|freeze| (pruning.vault.clone(), freeze.to_string())));
             still.unknown.extend(pruning.error.map(|error| (pruning.vault, error)));

@@ -119,7 +119,7 @@ impl<'a> Pull<'a> {
     async fn open(cx: &'a Context, args: &Args, from: &str, to: &str) -> Result<Self, CliError> {
         let (from_address, to_address) = (Address::parse(from)?, Address::parse(to)?);
         // A configuration that is not needed must not be what keeps the copy from being made.
-        let complete = args.signer.is_some() && from_address.is_some() && to_address.is_some();
+        let complete = !args.signer.is_empty() && from_address.is_some() && to_address.is_some();
         let config = match cx.config_if_any() {
             Err(error) if complete && !cx.names_config() => {
                 cx.printer.warn(&format!("the configuration is not used: {}", error.message()), "mend it");
@@ -127,8 +127,8 @@ impl<'a> Pull<'a> {
             }
             found => found?,
         };
-        let signers = match &args.signer {
-            Some(fingerprint) => Signers::pin_fingerprint(fingerprint),
+        let signers = match restore::pinned(&args.signer)? {
+            Some(signers) => signers,
             None if config.is_some() => Session::open(cx)?.signers()?,
             None => {
                 return Err(CliError::new(Exit::WrongKey, "nobody is pinned: whose snapshots shall be copied?")

@@ -50,8 +50,8 @@ impl<'a> Scene<'a> {
             ))
             .hint("name the right one with `--config FILE`, or a vault's address with `--vault`"));
         }
-        let signers = match &args.signer {
-            Some(fingerprint) => Signers::pin_fingerprint(fingerprint),
+        let signers = match super::pinned(&args.signer)? {
+            Some(signers) => signers,
             None => session.signers()?,
         };
         let (vaults, silent) = session.vaults_for_restore(args.vault.as_deref()).await?;
@@ -81,8 +81,8 @@ impl<'a> Scene<'a> {
         };
         // A configuration of another stack that happens to lie here is not this restore's business.
         let config = config.filter(|config| config.stack == stack);
-        let signers = match (&args.signer, &config) {
-            (Some(fingerprint), _) => Signers::pin_fingerprint(fingerprint),
+        let signers = match (super::pinned(&args.signer)?, &config) {
+            (Some(signers), _) => signers,
             (None, Some(_)) => Session::open(cx)?.signers()?,
             (None, None) => {
                 return Err(CliError::new(Exit::WrongKey, "nobody is pinned: whose snapshots shall be believed?")
@@ -99,7 +99,7 @@ impl<'a> Scene<'a> {
 /// The configuration beside an address. Where the call says all that a restore needs, a wrong one that nobody named is
 /// only told about: a broken file must not be what keeps the data away.
 fn config(cx: &Context, args: &Args) -> Result<Option<Config>, CliError> {
-    let complete = args.stack.is_some() && args.signer.is_some() && args.identity.is_some();
+    let complete = args.stack.is_some() && !args.signer.is_empty() && args.identity.is_some();
     match cx.config_if_any() {
         Err(error) if complete && !cx.names_config() => {
             let text = format!("the configuration is not used: {}", error.message());

@@ -1,23 +1,33 @@
-//! Does the chain of a source go on twice? Asked of its newest snapshots only, over all vaults that answer: two machines with
+//! Does the chain of a source go on twice, or lack a link? Asked of its newest snapshots only, over all vaults that answer: two machines with
 //! one key, each with a vault of its own, meet in the vault that both replicate to. `verify` looks at all of them.
 
 use std::collections::BTreeSet;
 
 use backup_core::catalogue::Listed;
-use backup_core::id::{Hash256, SourceName};
+use backup_core::id::{Hash256, SourceName, StackName};
 use backup_core::mark;
+use backup_core::prune::history;
 use backup_core::replicate::{Proof, proofs};
 use backup_core::signature::Signers;
 use backup_core::vault::document::MarkKind;
-use backup_core::verify::{Fork, forks_of};
+use backup_core::verify::{Fork, Open, forks_of, holes_of};
 
 use crate::find::Found;
 
 /// So many of the newest are read: two machines at one snapshot a day each are seen for a week.
 const READ: usize = 16;
 
-/// The forks among the newest snapshots. What cannot be read or is not believed is for others to tell.
-pub(super) async fn newest(found: &Found, source: &SourceName, signers: &Signers) -> Vec<Fork> {
+/// What is wrong with the chain of the newest snapshots.
+#[derive(Default)]
+pub(super) struct Chain {
+    /// Where it goes on twice.
+    pub(super) forks: Vec<Fork>,
+    /// Where it does not close: something between was removed, or a vault was put back to an earlier time.
+    pub(super) holes: Vec<Open>,
+}
+
+/// Looks. What cannot be read or is not believed is for others to tell.
+pub(super) async fn newest(found: &Found, stack: &StackName, source: &SourceName, signers: &Signers) -> Chain {
     let all = found.of(source);
     let captures = all.into_iter().rev().filter(|one| !one.id.is_imported()).take(READ);
     let mut wanted: Vec<&Listed> = captures.collect();
@@ -36,8 +46,21 @@ pub(super) async fn newest(found: &Found, source: &SourceName, signers: &Signers
         }
     }
     let open = forks_of(&documents, &accepted);
+    let mut holes = Vec::new();
+    // One that was not read may be what seems to be missing.
+    if wanted.is_empty() && !holes_of(&documents, &[]).is_empty() {
+        let mut receipts = Vec::new();
+        for vault in &found.vaults {
+            match history::receipts(vault, signers, stack, source).await {
+                Ok(some) => receipts.extend(some),
+                Err(_) => return Chain { forks: open, holes },
+            }
+        }
+        holes = holes_of(&documents, &receipts);
+    }
     // Marks are read only where one could settle something.
-    let branches: BTreeSet<_> = open.iter().flat_map(|fork| &fork.snapshots).collect();
+    let branches: BTreeSet<_> =
+        open.iter().flat_map(|fork| &fork.snapshots).chain(holes.iter().map(|hole| &hole.id)).collect();
     for (_, signed) in documents.iter().filter(|(_, signed)| branches.contains(&signed.doc.id)) {
         for vault in &found.vaults {
             if matches!(mark::has(vault, signers, signed, MarkKind::Accept).await, Ok(true)) {
@@ -46,5 +69,7 @@ pub(super) async fn newest(found: &Found, source: &SourceName, signers: &Signers
             }
         }
     }
-    if accepted.is_empty() { open } else { forks_of(&documents, &accepted) }
+    holes.retain(|hole| !accepted.contains(&hole.after));
+    let forks = if accepted.is_empty() { open } else { forks_of(&documents, &accepted) };
+    Chain { forks, holes }
 }

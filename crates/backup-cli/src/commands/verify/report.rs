@@ -12,6 +12,7 @@ use super::elsewhere::{Elsewhere, Worth};
 use super::mend::{self, Recover};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::heads;
 use crate::report::told;
 use crate::table::Table;
 use crate::words;
@@ -107,6 +108,7 @@ impl Report {
             "vault": self.vault, "source": self.source, "depth": self.depth, "snapshots": snapshots,
             "read": self.share.map(part_text),
             "damaged": damaged, "damaged_unused": self.lone(), "chain": self.verified.chain,
+            "chain_accepted": self.verified.accepted.iter().map(|open| &open.text).collect::<Vec<_>>(),
             "forks": self.verified.forks.iter().map(fork_json).collect::<Vec<_>>(),
             "unsigned": self.verified.unsigned, "alone": self.verified.alone, "documents": self.verified.documents, "good_in_older_versions": self.verified.older, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
             "objects_read": self.verified.objects_read, "bytes_read": self.verified.bytes_read,
@@ -282,7 +284,16 @@ pub(super) fn text(reports: &[Report], recover: &[Recover], lost: &[String]) -> 
     let of_vaults = recover.iter().flat_map(|one| one.mends.iter().map(|mend| (one.vault.as_str(), mend)));
     text.push_str(&mends_text(&of_reports.chain(of_vaults).collect::<Vec<_>>()));
     for line in lost {
-        let _ = writeln!(text, "\n{line}");
+        let _ = writeln!(text, "\n{line}\n  {}", heads::ADVICE);
+    }
+    for report in reports {
+        for open in &report.verified.accepted {
+            let _ = writeln!(
+                text,
+                "\n{} (vault {}, source {})\n  looked at and accepted: no damage",
+                open.text, report.vault, report.source
+            );
+        }
     }
     text
 }
@@ -295,7 +306,8 @@ pub(super) fn problems(reports: &[Report], lost: &[String]) -> Vec<String> {
         let what = format!("vault `{}`, source `{}`", report.vault, report.source);
         report.errors.iter().flat_map(|error| told(&what, error)).collect::<Vec<_>>()
     });
-    damage.chain(errors).chain(lost.iter().cloned()).collect()
+    let lost = lost.iter().flat_map(|line| [line.clone(), format!("  {}", heads::ADVICE)]);
+    damage.chain(errors).chain(lost).collect()
 }
 
 fn damage_text(report: &Report) -> String {
@@ -355,6 +367,9 @@ fn damage_text(report: &Report) -> String {
     }
     for broken in &report.verified.chain {
         let _ = writeln!(text, "\n{broken} (vault {}, source {})", report.vault, report.source);
+        if let Some(open) = report.verified.holes.iter().find(|open| open.text == *broken) {
+            let _ = writeln!(text, "  {}", heads::hole_advice(open.id.short()));
+        }
     }
     text
 }

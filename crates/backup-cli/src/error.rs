@@ -50,6 +50,11 @@ impl CliError {
         self
     }
 
+    /// The same with another end, where what was attempted makes it another class.
+    pub(crate) fn ends(self, exit: Exit) -> Self {
+        Self { exit, ..self }
+    }
+
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
         self.exit

@@ -12,6 +12,7 @@ use backup_core::vault::Vault;
 use backup_core::vault::layout::SnapshotId;
 use serde_json::{Value, json};
 
+use crate::commands::silent;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::printer::Printer;
@@ -50,11 +51,8 @@ impl Found {
 
     /// An error if no vault answered at all: then "nothing found" would be a lie.
     pub(crate) fn require_one(&self) -> Result<(), CliError> {
-        match self.silent.first() {
-            Some((name, error)) if self.vaults.is_empty() => {
-                let none = CliError::new(error.exit(), format!("no vault answers: `{name}`: {}", error.message()));
-                Err(none.hint(error.advice().unwrap_or("check that the vaults can be reached")))
-            }
+        match silent::none(&self.silent) {
+            Some(error) if self.vaults.is_empty() => Err(error),
             _ => Ok(()),
         }
     }

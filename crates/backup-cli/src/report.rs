@@ -8,6 +8,7 @@ use backup_core::id::SourceName;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+use crate::commands::silent;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::printer::Printer;
@@ -158,15 +159,12 @@ impl Report {
         self.failed_vaults.push((name.to_owned(), error.clone()));
     }
 
-    /// Why no vault opened: the first vault's reason.
-    pub(crate) fn first_vault_error(&self) -> CliError {
-        self.failed_vaults.first().map_or_else(
-            || {
-                CliError::new(Exit::NoVault, "no vault is configured")
-                    .hint("add a `[vault.NAME]` table, then `backup init`")
-            },
-            |(_, error)| error.clone(),
-        )
+    /// Why no vault opened.
+    pub(crate) fn no_vault(&self) -> CliError {
+        silent::none(&self.failed_vaults).unwrap_or_else(|| {
+            CliError::new(Exit::NoVault, "no vault is configured")
+                .hint("add a `[vault.NAME]` table, then `backup init`")
+        })
     }
 
     /// The run ended early.

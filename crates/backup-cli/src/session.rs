@@ -15,12 +15,12 @@ use backup_core::source::Source;
 use backup_core::source::files::FilesOptions;
 use backup_core::source::postgres::{ClientsOption, ConnectOptions, Globals, PostgresOptions};
 use backup_core::state::State;
-use backup_core::vault::Vault;
 use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::retry::RetryPolicy;
 use backup_core::vault::s3::{S3Credentials, S3Options, S3Store, parse_credentials};
-use backup_core::vault::store::{Store, StorePath};
+use backup_core::vault::store::{Store, StoreError, StorePath};
 use backup_core::vault::throttle::Throttled;
+use backup_core::vault::{Vault, VaultError};
 use zeroize::Zeroizing;
 
 use crate::context::Context;
@@ -145,7 +145,8 @@ impl<'a> Session<'a> {
     /// What this host remembers.
     pub(crate) async fn state(&self) -> Result<State, CliError> {
         let dir = self.state_dir()?;
-        std::fs::create_dir_all(dir).map_err(|error| {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
             CliError::caused(Exit::Failed, format!("cannot make the state folder `{}`", dir.display()), &error)
                 .hint("check `state` and the rights of this user")
         })?;
@@ -183,7 +184,7 @@ impl<'a> Session<'a> {
             Place::S3(s3) => {
                 let store = self.s3(&vault.name, s3).await?;
                 let store = store.with_lock(locks::rule(&self.config, vault, &self.cx.clock));
-                let store = if writing { store.try_writing().await? } else { store };
+                let store = if writing { store.try_writing().await.map_err(away)? } else { store };
                 Ok(match &self.config.limits.upload {
                     Some(rate) => Arc::new(Throttled::new(store, rate.0.0)),
                     None => Arc::new(store),
@@ -214,14 +215,14 @@ impl<'a> Session<'a> {
     pub(crate) async fn vault(&self, vault: &config::Vault, writing: bool) -> Result<Vault, CliError> {
         let id = pinned(vault)?;
         let store = self.store(vault, writing).await?;
-        Ok(Vault::open(&vault.name, store, Some(id)).await?)
+        Vault::open(&vault.name, store, Some(id)).await.map_err(|error| not_opened(vault, error))
     }
 
     /// One configured vault to restore from: what was deleted or written over there is read from older versions.
     pub(crate) async fn vault_for_restore(&self, vault: &config::Vault) -> Result<Vault, CliError> {
         let id = pinned(vault)?;
         let store = self.store(vault, false).await?;
-        Ok(Vault::open_for_restore(&vault.name, store, Some(id)).await?)
+        Vault::open_for_restore(&vault.name, store, Some(id)).await.map_err(|error| not_opened(vault, error))
     }
 
     /// Refuses the name of a vault that is not configured.
@@ -276,6 +277,26 @@ impl<'a> Session<'a> {
         }
         Ok(self.config.sources.iter().filter(|s| only.is_empty() || only.contains(&s.name)).collect())
     }
+}
+
+/// Why a vault whose id is pinned did not open. It was made once: to make it is no advice.
+pub(crate) fn not_opened(vault: &config::Vault, error: VaultError) -> CliError {
+    match error {
+        VaultError::NoVault { .. } => CliError::from(error).hint(format!(
+            "check the path and whether it is mounted; only if its `vault.json` is gone for good, put that file back from a copy, or \
+             take the `id` out of `[vault.{}]` and run `backup init`: what lies there stays and is believed as before",
+            vault.name
+        )),
+        VaultError::Store { source: StoreError::Failed { .. }, .. } => CliError::from(error).ends(Exit::NoVault),
+        other => other.into(),
+    }
+}
+
+/// A store that does not answer at all is no vault, as a folder that is not there.
+fn away(error: StoreError) -> CliError {
+    let is_away = matches!(error, StoreError::Failed { .. });
+    let error = CliError::from(error);
+    if is_away { error.ends(Exit::NoVault) } else { error }
 }
 
 /// The id that the configuration pins.

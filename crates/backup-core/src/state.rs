@@ -117,6 +117,21 @@ DROP TABLE head_0;
 ",
 ];
 
+/// Makes the file its owner's only: it names tables and counts rows. SQLite gives the files beside it the same rights. What cannot be
+/// done here is told by the database, or is another owner's to decide.
+fn private(file: &Path) {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let mut options = std::fs::OpenOptions::new();
+    let Ok(opened) = options.append(true).create(true).mode(0o600).open(file) else { return };
+    if opened.metadata().is_ok_and(|found| found.permissions().mode() & 0o077 != 0) {
+        for end in ["", "-wal", "-shm"] {
+            let mut name = file.as_os_str().to_owned();
+            name.push(end);
+            let _ = std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o600));
+        }
+    }
+}
+
 /// The state of one stack on this host. Several stacks may share a folder.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -146,6 +161,7 @@ impl State {
     /// Opens or makes `state.sqlite` in `dir`, which must exist, for `stack`.
     pub async fn open(dir: &Path, stack: &StackName) -> Result<Self, StateError> {
         let file = dir.join("state.sqlite");
+        private(&file);
         let path = file.display().to_string();
         let options = SqliteConnectOptions::new()
             .filename(&file)

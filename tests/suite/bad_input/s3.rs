@@ -113,8 +113,8 @@ const ROWS: &[Row] = &[
             configured(stack, &stack.s3.bucket.endpoint, &format!("http://{closed}"))
         },
         call: &["list", "--vault", "offsite"],
-        exit: 1,
-        says: &["s3://vault/v at http://127.0.0.1:", "refused"],
+        exit: 10,
+        says: &["no vault answers: `offsite`: ", "s3://vault/v at http://127.0.0.1:", "refused"],
         hint: "check that the vault can be reached",
         stores: &[],
     },

@@ -120,6 +120,18 @@ async fn one(
         other => other.into(),
     })?;
     open.put_recover(RECOVER, key).await?;
+    let before = open.sources(session.stack()).await?;
+    if !before.is_empty() {
+        let names: Vec<String> = before.iter().map(|source| format!("`{source}`")).collect();
+        session.cx.printer.warn(
+            &format!(
+                "vault `{}` has a new id, and holds snapshots of {} from before: its `vault.json` was gone",
+                vault.name,
+                names.join(", ")
+            ),
+            "they stay and are believed as before; look at them with `backup verify`, and print the sheet again",
+        );
+    }
     pin(&session.config, &vault.name, open.id())?;
     Ok("made")
 }

@@ -194,7 +194,7 @@ async fn store(
     report: &mut Report,
 ) -> Result<(), CliError> {
     let mut open = usable(session, &work.vaults, report).await;
-    let Some(first) = open.first() else { return Err(report.first_vault_error()) };
+    let Some(first) = open.first() else { return Err(report.no_vault()) };
     report.vault = Some(first.name().to_owned());
     let run = report.run.clone();
     let signers = session.signers()?;

@@ -8,13 +8,30 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::report::told;
 
-/// Names the vaults that did not answer. With none that did, the first one's error ends the verb; otherwise gives how
-/// the verb ends at best.
+/// That no vault answers, with the reason of each by its name; `None` where none was asked.
+pub(crate) fn none(silent: &[(String, CliError)]) -> Option<CliError> {
+    let exit = silent.iter().map(|(_, error)| error.exit()).reduce(Exit::worse)?;
+    let each: Vec<String> = silent.iter().map(|(name, error)| format!("`{name}`: {}", error.message())).collect();
+    let mut hints: Vec<&str> = Vec::new();
+    for hint in silent.iter().filter_map(|(_, error)| error.advice()) {
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    let error = CliError::new(exit, format!("no vault answers: {}", each.join("; ")));
+    Some(error.hint(if hints.is_empty() {
+        "check that the vaults can be reached".to_owned()
+    } else {
+        hints.join("; ")
+    }))
+}
+
+/// Names the vaults that did not answer. With none that did, that ends the verb; otherwise gives how the verb ends at best.
 pub(crate) fn report(cx: &Context, open: &[Vault], silent: &[(String, CliError)]) -> Result<Exit, CliError> {
     if open.is_empty()
-        && let Some((_, error)) = silent.first()
+        && let Some(error) = none(silent)
     {
-        return Err(error.clone());
+        return Err(error);
     }
     for (name, error) in silent {
         let text = format!("vault `{name}` cannot be used: {}", error.message());

@@ -20,7 +20,7 @@ use backup_core::vault::layout::SnapshotId;
 use backup_core::vault::store::StoreError;
 use backup_core::verify::{Fork, Open};
 use backup_scheduler::Crontab;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
@@ -53,6 +53,8 @@ struct Standing<'a> {
     /// Newest snapshot that is believed: its id, and the instant of its data.
     newest: Option<SnapshotDoc>,
     verdict: Verdict,
+    /// How old its newest may be where nothing was promised.
+    patience: TimeDelta,
     /// When the next run of a job with this source is due.
     next_due: Option<DateTime<Utc>>,
     /// Since when a newer snapshot should have been there.
@@ -72,8 +74,8 @@ struct Standing<'a> {
 /// So many runs are asked for the reasons of a suspect snapshot.
 const REMEMBERED: u32 = 100;
 
-/// Prints it: exit 5 if an objective is breached, 3 if a vault does not answer or a suspect snapshot waits for somebody, 4 if a
-/// snapshot is not believed, a chain forks or lacks a link, or the newest snapshot is gone.
+/// Prints it: exit 5 if an objective is breached, or a source without one has no snapshot or is late, 3 if a vault does not answer or a suspect snapshot waits for somebody, 4 if a
+/// snapshot is damaged (12 where its signer is not pinned), a chain forks or lacks a link, or the newest snapshot is gone.
 pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let signers = session.signers()?;
@@ -105,7 +107,8 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let mut exit = found.warn(&session);
     for error in &damage {
         cx.printer.warn(error.message(), error.advice().unwrap_or("see what is damaged with `backup verify`"));
-        exit = exit.worse(Exit::Damage);
+        // One whose signer is not pinned may be good: then it is the signer that is told, as by `verify`.
+        exit = exit.worse(error.exit());
     }
     for one in &all {
         exit = exit.worse(one.verdict.exit());
@@ -119,6 +122,17 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
         }
         if one.verdict == Verdict::Missing {
             cx.printer.warn(&format!("source `{}` has no snapshot", one.source.name), "make one with `backup run`");
+        }
+        if let (Verdict::Stale, Some(newest)) = (one.verdict, &one.newest) {
+            cx.printer.warn(
+                &format!(
+                    "source `{}` is late: its newest snapshot is {} old, and without an `objective` {} is the most",
+                    one.source.name,
+                    words::age(now - newest.instant),
+                    words::age(one.patience)
+                ),
+                "see in `backup runs` why, and whether cron(8) still starts them; promise another pace with `objective`",
+            );
         }
         if let Some(frozen) = &one.frozen {
             cx.printer.warn(&frozen.warning(one.source.name.as_str(), session.config.timezone), &frozen.advice());
@@ -148,7 +162,8 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
             };
             let point = verdict::oldest(service.needs.iter().map(newest));
             let objective = service.objective.as_ref();
-            let verdict = judge(objective, point, None, now, session.config.timezone, !found.vaults.is_empty());
+            let verdict =
+                judge(objective, point, (false, false), now, session.config.timezone, !found.vaults.is_empty());
             (service.name.as_str(), point, verdict)
         })
         .collect();
@@ -182,7 +197,10 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
         let mut blocks: Vec<String> = all.iter().map(|one| one.text(now, timezone)).collect();
         for ((name, point, verdict), service) in services.iter().zip(&session.config.services) {
             let age = point.map_or_else(
-                || "not every need has a snapshot".to_owned(),
+                || {
+                    let unknown = *verdict == Verdict::Unknown;
+                    if unknown { "not known: no vault answers" } else { "not every need has a snapshot" }.to_owned()
+                },
                 |point| format!("back to {}, {} ago", words::local(point, timezone), words::age(now - point)),
             );
             let objective = service.objective.as_ref().map(objective_text).unwrap_or_default();
@@ -226,9 +244,13 @@ async fn standing<'a>(
     let due = |after: DateTime<Utc>| schedules.iter().filter_map(|(cron, tz)| cron.next_after(after, *tz)).min();
     let overdue_since = newest.as_ref().and_then(|doc| due(doc.instant)).filter(|due| *due <= now);
     let instant = newest.as_ref().map(|doc| doc.instant);
-    let verdict = judge(source.objective.as_ref(), instant, overdue_since, now, timezone, !found.vaults.is_empty());
+    let forks::Chain { forks, holes, instants } = forks::newest(found, session.stack(), &source.name, signers).await;
+    let patience = verdict::patience(&instants);
+    let overdue = (!schedules.is_empty()).then(|| overdue_since.map_or_else(TimeDelta::zero, |since| now - since));
+    let stale = instant.is_some_and(|instant| verdict::is_stale(now - instant, patience, overdue));
+    let due_now = (overdue_since.is_some(), stale);
+    let verdict = judge(source.objective.as_ref(), instant, due_now, now, timezone, !found.vaults.is_empty());
     let lags = lag::of(session, source, found, signers, newest.as_ref().map(|doc| &doc.id)).await;
-    let forks::Chain { forks, holes } = forks::newest(found, session.stack(), &source.name, signers).await;
     let hole = |open: &Open| {
         CliError::new(Exit::Damage, format!("source `{}`: {}", source.name, open.text))
             .hint(heads::hole_advice(open.id.short()))
@@ -238,6 +260,7 @@ async fn standing<'a>(
         source,
         newest,
         verdict,
+        patience,
         next_due: due(now),
         overdue_since,
         lags,
@@ -263,7 +286,7 @@ async fn gone(session: &Session<'_>, found: &Found, signers: &Signers, head: Opt
 fn judge(
     objective: Option<&Objective>,
     instant: Option<DateTime<Utc>>,
-    overdue_since: Option<DateTime<Utc>>,
+    (overdue, stale): (bool, bool),
     now: DateTime<Utc>,
     timezone: Tz,
     asked: bool,
@@ -274,7 +297,7 @@ fn judge(
     let rpo = objective.map(|objective| objective.rpo.as_chrono());
     let today = now.with_timezone(&timezone).date_naive();
     let waived = objective.and_then(|objective| objective.waiver.as_ref()).is_some_and(|waiver| today <= waiver.until);
-    verdict::verdict(instant.map(|instant| now - instant), rpo, waived, overdue_since.is_some())
+    verdict::verdict(instant.map(|instant| now - instant), rpo, waived, overdue, stale)
 }
 
 /// The newest snapshot of a source whose document is good in one of the vaults that list it.
@@ -387,7 +410,7 @@ impl Standing<'_> {
         let mut lines = vec![format!("{}: {}", self.source.name, self.verdict.word())];
         let objective = self.source.objective.as_ref().map(objective_text).unwrap_or_default();
         let newest = self.newest.as_ref().map_or_else(
-            || "no snapshot".to_owned(),
+            || if self.verdict == Verdict::Unknown { "not known: no vault answers" } else { "no snapshot" }.to_owned(),
             |doc| {
                 let suspect = if doc.suspect > 0 { ", suspect" } else { "" };
                 let (at, age) = (words::local(doc.instant, timezone), words::age(now - doc.instant));

@@ -42,6 +42,7 @@ pub(super) async fn run(
     let place = Address::of(&vault.place).to_string();
     let store = session.store(vault, !dry_run).await?;
     let open = Vault::open(&vault.name, store, vault.id.as_ref()).await.map_err(|error| match error {
+        VaultError::NoVault { .. } if vault.id.is_some() => session::not_opened(vault, error),
         VaultError::NoVault { .. } => CliError::from(error)
             .hint("check the address; `backup init` without `--adopt` makes a new vault at a configured place"),
         other => other.into(),

@@ -6,14 +6,15 @@ use backup_core::config::{self, Config};
 use backup_core::id::StackName;
 use backup_core::monitor::Monitor;
 use backup_core::signature::Signers;
-use backup_core::vault::Vault;
 use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::s3::{S3Options, S3Store};
 use backup_core::vault::store::Store;
+use backup_core::vault::{Vault, VaultError};
 use chrono_tz::Tz;
 
 use super::Args;
 use crate::address::Address;
+use crate::commands::silent;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -56,10 +57,9 @@ impl<'a> Scene<'a> {
         };
         let (vaults, silent) = session.vaults_for_restore(args.vault.as_deref()).await?;
         if vaults.is_empty() {
-            return Err(silent.into_iter().next().map_or_else(
-                || CliError::new(Exit::NoVault, "no vault is configured").hint("name one with `--vault ADDRESS`"),
-                |(_, error)| error,
-            ));
+            return Err(silent::none(&silent).unwrap_or_else(|| {
+                CliError::new(Exit::NoVault, "no vault is configured").hint("name one with `--vault ADDRESS`")
+            }));
         }
         Ok(Self {
             cx,
@@ -142,9 +142,16 @@ pub(crate) async fn at_address(
     }
     let store = store(address, monitor, purpose == Purpose::Write).await?;
     let (name, pinned) = (address.to_string(), known.and_then(|(_, vault)| vault.id.as_ref()));
-    Ok(match purpose {
-        Purpose::Restore => Vault::open_for_restore(&name, store, pinned).await?,
-        Purpose::Read | Purpose::Write => Vault::open(&name, store, pinned).await?,
+    let opened = match purpose {
+        Purpose::Restore => Vault::open_for_restore(&name, store, pinned).await,
+        Purpose::Read | Purpose::Write => Vault::open(&name, store, pinned).await,
+    };
+    opened.map_err(|error| match error {
+        // Who restores must not be led to make an empty one.
+        VaultError::NoVault { .. } if purpose != Purpose::Write => CliError::from(error).hint(
+            "check the address, above all the folder or the bucket's prefix, against the recovery sheet, and whether it is mounted",
+        ),
+        other => other.into(),
     })
 }
 

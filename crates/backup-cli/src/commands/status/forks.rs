@@ -11,6 +11,7 @@ use backup_core::replicate::{Proof, proofs};
 use backup_core::signature::Signers;
 use backup_core::vault::document::MarkKind;
 use backup_core::verify::{Fork, Open, forks_of, holes_of};
+use chrono::{DateTime, Utc};
 
 use crate::find::Found;
 
@@ -24,6 +25,8 @@ pub(super) struct Chain {
     pub(super) forks: Vec<Fork>,
     /// Where it does not close: something between was removed, or a vault was put back to an earlier time.
     pub(super) holes: Vec<Open>,
+    /// The instants of those that are believed.
+    pub(super) instants: Vec<DateTime<Utc>>,
 }
 
 /// Looks. What cannot be read or is not believed is for others to tell.
@@ -45,6 +48,7 @@ pub(super) async fn newest(found: &Found, stack: &StackName, source: &SourceName
             }
         }
     }
+    let instants = documents.iter().map(|(_, signed)| signed.doc.instant).collect();
     let open = forks_of(&documents, &accepted);
     let mut holes = Vec::new();
     // One that was not read may be what seems to be missing.
@@ -53,7 +57,7 @@ pub(super) async fn newest(found: &Found, stack: &StackName, source: &SourceName
         for vault in &found.vaults {
             match history::receipts(vault, signers, stack, source).await {
                 Ok(some) => receipts.extend(some),
-                Err(_) => return Chain { forks: open, holes },
+                Err(_) => return Chain { forks: open, holes, instants },
             }
         }
         holes = holes_of(&documents, &receipts);
@@ -71,5 +75,5 @@ pub(super) async fn newest(found: &Found, stack: &StackName, source: &SourceName
     }
     holes.retain(|hole| !accepted.contains(&hole.after));
     let forks = if accepted.is_empty() { open } else { forks_of(&documents, &accepted) };
-    Chain { forks, holes }
+    Chain { forks, holes, instants }
 }

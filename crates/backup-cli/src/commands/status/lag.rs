@@ -41,6 +41,8 @@ pub(super) struct Lag {
     behind: Option<TimeDelta>,
     /// Whence this is known.
     word: Word,
+    /// Whether any vault answers: otherwise nobody knows what is missing where.
+    compared: bool,
 }
 
 /// Whence it is known what a vault holds.
@@ -68,7 +70,7 @@ pub(super) async fn of(
     let mut sizes: BTreeMap<SnapshotId, Option<u64>> = BTreeMap::new();
     let mut lags = Vec::new();
     for vault in &session.config.vaults {
-        let mut word = Word::Its;
+        let (mut word, mut last) = (Word::Its, None);
         let has: Vec<bool> = if let Some(open) = found.vaults.iter().find(|open| open.name() == vault.name) {
             held(open, &listed, signers).await
         } else {
@@ -77,10 +79,12 @@ pub(super) async fn of(
                 _ => None,
             };
             word = seen.as_ref().map_or(Word::None, |(_, at)| Word::Last(*at));
+            last = seen.as_ref().map(|(newest, _)| newest.clone()).filter(|newest| !newest.is_imported());
             listed.iter().map(|one| seen.as_ref().is_some_and(|(newest, _)| one.id <= *newest)).collect()
         };
         let captures = || listed.iter().zip(&has).filter(|(one, _)| !one.id.is_imported());
-        let newest = captures().filter(|(_, has)| **has).map(|(one, _)| one.id.clone()).next_back();
+        // What was seen there is known, also where no other vault lists it, or none answers.
+        let newest = last.or_else(|| captures().filter(|(_, has)| **has).map(|(one, _)| one.id.clone()).next_back());
         let head = captures().map(|(one, _)| one.id.instant()).next_back();
         let first = has.iter().position(|has| *has).unwrap_or(0);
         let lacking: Vec<&Listed> =
@@ -93,8 +97,10 @@ pub(super) async fn of(
             let size = sizes[&one.id];
             bytes = bytes.zip(size).map(|(sum, size)| sum + size);
         }
-        let behind = head.map_or(Some(TimeDelta::zero()), |head| newest.as_ref().map(|newest| head - newest.instant()));
-        lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, word }));
+        let none = TimeDelta::zero();
+        let behind = head.map_or(Some(none), |head| newest.as_ref().map(|newest| (head - newest.instant()).max(none)));
+        let compared = !found.vaults.is_empty();
+        lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, word, compared }));
     }
     lags
 }
@@ -150,6 +156,7 @@ impl Lag {
         match self.word {
             Word::Its => format!("{newest}{behind}"),
             Word::None => "does not answer, and nothing is remembered of it".to_owned(),
+            Word::Last(at) if !self.compared => format!("does not answer; {} ago: {newest}", words::age(now - at)),
             Word::Last(at) => {
                 format!("does not answer; {} ago: {newest}, now{}", words::age(now - at), behind.replacen(',', "", 1))
             }
@@ -158,9 +165,11 @@ impl Lag {
 
     /// For programs.
     pub(super) fn to_json(&self, vault: &str) -> Value {
+        let known = |value: Value| if self.compared { value } else { Value::Null };
         json!({
-            "vault": vault, "newest": self.newest, "missing": self.missing, "missing_bytes": self.bytes,
-            "behind_seconds": self.behind.map(|behind| behind.num_seconds()), "answers": self.word == Word::Its,
+            "vault": vault, "newest": self.newest, "missing": known(self.missing.into()),
+            "missing_bytes": known(self.bytes.into()),
+            "behind_seconds": known(self.behind.map(|behind| behind.num_seconds()).into()), "answers": self.word == Word::Its,
             "seen": if let Word::Last(at) = self.word { Some(words::utc(at)) } else { None },
         })
     }
@@ -174,13 +183,23 @@ mod tests {
     fn a_lag_says_how_many_how_much_and_how_old() {
         let now: DateTime<Utc> = "2026-11-22T08:00:00Z".parse().unwrap();
         let newest = Some("20261121T020000Z-1r-abc234".parse().unwrap());
-        let good = Lag { newest, missing: 0, bytes: Some(0), behind: Some(TimeDelta::zero()), word: Word::Its };
+        let good = Lag {
+            newest,
+            missing: 0,
+            bytes: Some(0),
+            behind: Some(TimeDelta::zero()),
+            word: Word::Its,
+            compared: true,
+        };
         assert_eq!(good.text(now), "newest abc234, complete");
         let late = Lag { missing: 2, bytes: Some(3 << 20), behind: Some(TimeDelta::hours(30)), ..good.clone() };
         assert_eq!(late.text(now), "newest abc234, 2 missing, 3.0 MiB, 30h behind");
         let down = Lag { word: Word::Last(now - TimeDelta::hours(5)), ..late.clone() };
         assert_eq!(down.text(now), "does not answer; 5h ago: newest abc234, now 2 missing, 3.0 MiB, 30h behind");
         assert_eq!(down.to_json("v")["behind_seconds"], 108_000);
+        let alone = Lag { compared: false, ..down.clone() };
+        assert_eq!(alone.text(now), "does not answer; 5h ago: newest abc234", "nobody knows what is missing");
+        assert_eq!(alone.to_json("v")["missing"], Value::Null);
         let never = Lag { word: Word::None, newest: None, ..late };
         assert_eq!(never.text(now), "does not answer, and nothing is remembered of it");
         let empty = Lag { newest: None, missing: 2, bytes: None, behind: None, ..good };

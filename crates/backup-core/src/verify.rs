@@ -140,6 +140,8 @@ pub struct Verified {
     pub alone: Vec<String>,
     /// Documents other than snapshots' whose signer is not pinned, in words: no damage, and no proof either.
     pub foreign: Vec<String>,
+    /// What could not be looked at where a bucket keeps versions, in words: no damage, and no proof that nothing was deleted.
+    pub unseen: Vec<String>,
     /// What a good copy of another vault would mend, and what is wrong there.
     pub places: BTreeMap<Place, String>,
     /// What cannot be restored from this vault, by snapshot: tables, files, or what else its damaged streams hold. Known
@@ -215,6 +217,7 @@ impl Verified {
         self.coverage = self.coverage.and(other.coverage);
         self.good.extend(other.good);
         self.deleted.extend(other.deleted);
+        self.unseen.extend(other.unseen);
     }
 
     /// Judges a mark, a receipt or a document of a prune; `place`: where another vault's copy may mend it.
@@ -300,7 +303,8 @@ pub async fn verify_at(
     let mut verified = Verified::default();
     let mut documents: Vec<(GenerationDir, Signed<SnapshotDoc>)> = Vec::new();
     let mut generations = vault.generations(stack, source).await?;
-    let mut hidden = hidden::snapshots(vault, signers, (stack, source)).await?;
+    let hidden::Found { snapshots: mut hidden, unseen } = hidden::snapshots(vault, signers, (stack, source)).await?;
+    verified.unseen = unseen;
     hidden.retain(|one| only.is_none_or(|only| *only == one.id));
     for one in &hidden {
         if !generations.contains(&one.dir) {

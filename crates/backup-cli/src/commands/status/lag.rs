@@ -37,8 +37,10 @@ pub(super) struct Lag {
     missing: usize,
     /// Stored bytes that the newest [`ADDED_UP`] of these added; `None`: not all could be read.
     bytes: Option<u64>,
-    /// How much older its newest is than the newest of all; `None`: it has none, and others have.
+    /// How much older its newest is than the newest of all; `None`: it has none.
     behind: Option<TimeDelta>,
+    /// No vault has a capture that is believed: there is nothing that anybody could be behind.
+    never: bool,
     /// Whence this is known.
     word: Word,
 }
@@ -93,8 +95,9 @@ pub(super) async fn of(
             let size = sizes[&one.id];
             bytes = bytes.zip(size).map(|(sum, size)| sum + size);
         }
-        let behind = head.map_or(Some(TimeDelta::zero()), |head| newest.as_ref().map(|newest| head - newest.instant()));
-        lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, word }));
+        let behind = head.and_then(|head| newest.as_ref().map(|newest| head - newest.instant()));
+        let never = head.is_none();
+        lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, never, word }));
     }
     lags
 }
@@ -130,7 +133,8 @@ async fn added(one: &Listed, signers: &Signers) -> Option<u64> {
 impl Lag {
     /// For people.
     pub(super) fn text(&self, now: DateTime<Utc>) -> String {
-        let newest = self.newest.as_ref().map_or_else(|| "empty".to_owned(), |id| format!("newest {}", id.short()));
+        let none = if self.never { "never: no capture that is believed" } else { "empty" };
+        let newest = self.newest.as_ref().map_or_else(|| none.to_owned(), |id| format!("newest {}", id.short()));
         let mut behind = match self.missing {
             0 => {
                 if self.newest.is_some() {
@@ -174,7 +178,8 @@ mod tests {
     fn a_lag_says_how_many_how_much_and_how_old() {
         let now: DateTime<Utc> = "2026-11-22T08:00:00Z".parse().unwrap();
         let newest = Some("20261121T020000Z-1r-abc234".parse().unwrap());
-        let good = Lag { newest, missing: 0, bytes: Some(0), behind: Some(TimeDelta::zero()), word: Word::Its };
+        let good =
+            Lag { newest, missing: 0, bytes: Some(0), behind: Some(TimeDelta::zero()), never: false, word: Word::Its };
         assert_eq!(good.text(now), "newest abc234, complete");
         let late = Lag { missing: 2, bytes: Some(3 << 20), behind: Some(TimeDelta::hours(30)), ..good.clone() };
         assert_eq!(late.text(now), "newest abc234, 2 missing, 3.0 MiB, 30h behind");
@@ -186,5 +191,8 @@ mod tests {
         let empty = Lag { newest: None, missing: 2, bytes: None, behind: None, ..good };
         assert_eq!(empty.text(now), "empty, 2 missing");
         assert_eq!(empty.to_json("v")["behind_seconds"], Value::Null, "an empty vault is not up to date");
+        let never = Lag { missing: 0, bytes: Some(0), never: true, ..empty };
+        assert_eq!(never.text(now), "never: no capture that is believed");
+        assert_eq!(never.to_json("v")["behind_seconds"], Value::Null);
     }
 }

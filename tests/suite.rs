@@ -21,12 +21,14 @@ mod suite {
     mod deleted;
     mod engine;
     mod files_roundtrip;
+    mod forged;
     mod guard;
     mod host;
     mod import;
     mod json;
     mod kills;
     mod memory;
+    mod memory_faults;
     mod past;
     mod pg_capture;
     mod pg_complete;

@@ -25,13 +25,18 @@ enum Victim {
     Program,
     /// `pg_dump`, by SIGKILL.
     Dump,
-    /// One of our sessions, by the server's administrator.
-    Session,
+    /// A worker's backend in the middle of its COPY, by the server's administrator.
+    Worker,
+    /// The session that holds locks and snapshot, by the server's administrator.
+    Coordinator,
     /// The server, by SIGKILL; it recovers.
     Server,
 }
 
-const VICTIMS: [Victim; 4] = [Victim::Program, Victim::Dump, Victim::Session, Victim::Server];
+const VICTIMS: [Victim; 5] = [Victim::Program, Victim::Dump, Victim::Worker, Victim::Coordinator, Victim::Server];
+
+/// How often a round is tried whose kill met nobody, each time earlier in the run.
+const TRIES: u32 = 6;
 
 /// Numbers that look random, the same ones for the same seed.
 struct Dice(u64);
@@ -47,38 +52,70 @@ fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
 }
 
-/// Process ids of the children of `parent` whose program is `name`.
-fn children(parent: u32, name: &str) -> Vec<String> {
+/// Process ids of the `pg_dump` that `parent` has dump with a snapshot: not the ones that it asks for their version.
+fn dumps(parent: u32) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let ids = processes.filter_map(|entry| entry.file_name().into_string().ok()).filter(|id| id.parse::<u32>().is_ok());
+    let read = |id: &str, file: &str| {
+        let bytes = std::fs::read(format!("/proc/{id}/{file}")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
     let child = |id: &String| {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let stat = read(id, "stat");
         let (program, rest) = stat.rsplit_once(')').unwrap_or_default();
-        program.ends_with(&format!("({name}")) && rest.split_whitespace().nth(1) == Some(&parent.to_string())
+        program.ends_with("(pg_dump")
+            && rest.split_whitespace().nth(1) == Some(&parent.to_string())
+            && read(id, "cmdline").contains("--snapshot=")
     };
     ids.filter(child).collect()
 }
 
-fn kill(victim: Victim, run: &mut Child, cluster: &Cluster, dice: &mut Dice) {
+/// Ends the first session of a capture that fits, as soon as there is one. Whether there was one while captures had sessions.
+fn ended(cluster: &Cluster, condition: &str) -> bool {
+    let sql = format!(
+        "DO $$ BEGIN FOR i IN 1..1000 LOOP PERFORM pg_stat_clear_snapshot();
+            PERFORM pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity
+                WHERE application_name ~ '^backup/' AND {condition} LIMIT 1) one;
+            IF FOUND THEN RETURN; END IF;
+            PERFORM pg_sleep(0.002); END LOOP; RAISE 'nobody was there'; END $$"
+    );
+    cluster.try_psql("template1", &sql).is_ok()
+}
+
+/// Whether the kill met anybody.
+fn kill(victim: Victim, run: &mut Child, cluster: &Cluster) -> bool {
+    if run.try_wait().unwrap().is_some() {
+        return false;
+    }
     match victim {
-        Victim::Program => run.kill().unwrap(),
-        Victim::Dump => {
-            for id in children(run.id(), "pg_dump") {
-                // It may have ended by itself.
-                let _ = std::process::Command::new("kill").args(["-9", &id]).stderr(Stdio::null()).status();
+        Victim::Program => {
+            run.kill().unwrap();
+            true
+        }
+        Victim::Dump => loop {
+            let ids = dumps(run.id());
+            if !ids.is_empty() {
+                // It may end by itself in this moment.
+                let killed = std::process::Command::new("kill").arg("-9").args(&ids).stderr(Stdio::null()).status();
+                return killed.unwrap().success();
             }
-        }
-        Victim::Session => {
-            let sql = format!(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name IN ('backup', 'pg_dump') \
-                 ORDER BY pid OFFSET {} LIMIT 1",
-                dice.below(4)
-            );
-            cluster.psql("postgres", &sql);
-        }
+            if run.try_wait().unwrap().is_some() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        },
+        Victim::Worker => ended(cluster, "state = 'active' AND query ~ '^COPY' AND query ~ '_side'"),
+        // Between two statements, in its transaction, with the snapshot that it exported.
+        Victim::Coordinator => ended(
+            cluster,
+            "pid = (SELECT pid FROM pg_locks l WHERE relation IS NOT NULL AND mode = 'AccessShareLock' \
+            AND pid IN (SELECT pid FROM pg_stat_activity WHERE application_name ~ '^backup/' AND query !~ 'LOCK TABLE|COPY') \
+            GROUP BY pid HAVING count(*) > 1 LIMIT 1)",
+        ),
         Victim::Server => {
             cluster.kill9();
             cluster.start_again();
+            true
         }
     }
 }
@@ -117,39 +154,51 @@ fn no_snapshot_appears_that_does_not_restore() {
     let millis = |since: Instant| u64::try_from(since.elapsed().as_millis()).unwrap();
     let mut span = millis(began) * 11 / 10;
 
-    let (rounds, seed) = (number("BACKUP_KILL_ROUNDS", 8), number("BACKUP_KILL_SEED", 1));
+    let (rounds, seed) = (number("BACKUP_KILL_ROUNDS", 5), number("BACKUP_KILL_SEED", 1));
     let mut dice = Dice(seed);
-    let (mut known, mut died) = (listed(&host), 0);
+    let mut known = listed(&host);
+    // Of each victim: rounds, kills that met it, runs that failed of them.
+    let mut counts = [[0_u32; 3]; VICTIMS.len()];
     for round in 0..rounds {
-        let victim = VICTIMS[usize::try_from(round % 4).unwrap()];
-        cluster.psql("postgres", "BEGIN; CALL add(500); COMMIT");
-        let mut run = host.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let (began, after) = (Instant::now(), Duration::from_millis(dice.below(span)));
-        while began.elapsed() < after {
-            if run.try_wait().unwrap().is_some() {
-                // It outran the kill. The first run may have been slow for reasons of its own, and all kills would miss.
-                span = span.min(millis(began) * 11 / 10);
+        let at = usize::try_from(round).unwrap() % VICTIMS.len();
+        let victim = VICTIMS[at];
+        counts[at][0] += 1;
+        let mut after = Duration::from_millis(dice.below(span));
+        for _ in 0..TRIES {
+            cluster.psql("postgres", "BEGIN; CALL add(500); COMMIT");
+            let mut run = host.command(&["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let began = Instant::now();
+            while began.elapsed() < after {
+                if run.try_wait().unwrap().is_some() {
+                    // It outran the kill. The first run may have been slow for reasons of its own, and all kills would miss.
+                    span = span.min(millis(began) * 11 / 10);
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let hit = kill(victim, &mut run, &cluster);
+            let ended = run.wait().unwrap();
+            println!("round {round}: {victim:?} after {} ms, hit {hit}: {ended}", after.as_millis());
+            let now = listed(&host);
+            for id in now.difference(&known) {
+                restores(&host, &cluster, id);
+            }
+            known = now;
+            if hit {
+                counts[at][1] += 1;
+                counts[at][2] += u32::from(!ended.success());
                 break;
             }
-            std::thread::sleep(Duration::from_millis(2));
+            after = after * 2 / 3;
         }
-        kill(victim, &mut run, &cluster, &mut dice);
-        let ended = run.wait().unwrap();
-        died += u32::from(!ended.success());
-        println!("round {round}: {victim:?} after {} ms: {ended}", after.as_millis());
-        let now = listed(&host);
-        for id in now.difference(&known) {
-            restores(&host, &cluster, id);
-        }
-        known = now;
     }
-    assert!(died > 0, "no kill met a run: the test proves nothing");
+    for (victim, [rounds, hits, failed]) in VICTIMS.iter().zip(counts) {
+        println!("{victim:?}: {hits} hits in {rounds} rounds, {failed} runs failed");
+        assert!(rounds == 0 || hits > 0, "no kill met {victim:?}: the test proves nothing of it");
+    }
+    assert!(counts.iter().any(|[_, _, failed]| *failed > 0), "no kill ended a run: the test proves nothing");
     let report = host.backup();
     restores(&host, &cluster, super::host::of_source(&report, "db")["snapshot"].as_str().unwrap());
     let verify = host.good(&["verify", "--json"]).json();
-    println!(
-        "{rounds} rounds with seed {seed}, {died} runs died, {} snapshots, verify {}",
-        known.len(),
-        verify["outcome"]
-    );
+    println!("{rounds} rounds with seed {seed}, {} snapshots, verify {}", known.len(), verify["outcome"]);
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use harness::pg::Cluster;
 
-use super::host::{Host, of_source};
+use super::host::{Ended, Host, of_source};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 /// What is promised at default settings.
-const MOST: u64 = 256 * MIB;
+pub(super) const MOST: u64 = 256 * MIB;
 /// How much a source ten times as large may add.
 const GROWTH: u64 = 16 * MIB;
 
@@ -36,9 +36,16 @@ fn peak(pid: u32) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() * 1024)
 }
 
-/// Runs a verb, which must end well, and gives its peak. The mark only rises, so the last reading is the peak but for
-/// what the last milliseconds added.
+/// Runs a verb, which must end well, and gives its peak.
 fn measured(host: &Host, args: &[&str]) -> u64 {
+    let (ended, most) = watched(host, args);
+    assert_eq!(ended.code, 0, "{}{}", ended.out, ended.err);
+    most
+}
+
+/// Runs a verb; how it ended, and its peak. The mark only rises, so the last reading is the peak but for what the last
+/// milliseconds added. One that takes far too much is killed, and has the code -1.
+pub(super) fn watched(host: &Host, args: &[&str]) -> (Ended, u64) {
     let (out, err) = (host.path("out"), host.path("err"));
     let mut command = host.command(args);
     command.stdout(Stdio::from(fs::File::create(&out).unwrap())).stderr(Stdio::from(fs::File::create(&err).unwrap()));
@@ -49,11 +56,14 @@ fn measured(host: &Host, args: &[&str]) -> u64 {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
+        if most > 8 * MOST {
+            child.kill().unwrap();
+        }
         std::thread::sleep(Duration::from_millis(2));
     };
-    assert!(status.success(), "{}{}", fs::read_to_string(out).unwrap(), fs::read_to_string(err).unwrap());
     assert!(most > MIB, "nothing was measured");
-    most
+    let text = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+    (Ended { code: status.code().unwrap_or(-1), out: text(out), err: text(err) }, most)
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are worth a look")]

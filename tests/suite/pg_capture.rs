@@ -3,10 +3,14 @@
 //! `sink` keeps what was captured and can stop in the middle of a stream, so that a test can do something to the
 //! database at that very moment.
 
+pub(super) mod altered;
 pub(super) mod concurrency;
 mod content;
 mod failure;
+mod hostile;
+mod large_objects;
 mod sink;
+mod standby;
 mod storms;
 mod tls;
 

@@ -17,6 +17,7 @@ use backup_core::source::postgres::{ClientsOption, ConnectOptions, Globals, Post
 use backup_core::state::State;
 use backup_core::vault::Vault;
 use backup_core::vault::local::{LocalOptions, LocalStore};
+use backup_core::vault::retry::RetryPolicy;
 use backup_core::vault::s3::{S3Credentials, S3Options, S3Store, parse_credentials};
 use backup_core::vault::store::{Store, StorePath};
 use backup_core::vault::throttle::Throttled;
@@ -198,7 +199,7 @@ impl<'a> Session<'a> {
         let mut options = S3Options::new(endpoint, &s3.bucket, &s3.region, credentials);
         options.path_style = s3.path_style;
         options.prefix = prefix(&s3.prefix)?;
-        options.retry.total = self.config.limits.patience.as_std();
+        options.retry = RetryPolicy::within(self.config.limits.patience.as_std());
         if let Some(path) = &s3.ca {
             let pem = std::fs::read(path).map_err(|error| {
                 CliError::caused(Exit::Usage, format!("`vault.{name}.s3.ca`: cannot read `{}`", path.display()), &error)

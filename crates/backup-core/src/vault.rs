@@ -387,14 +387,19 @@ impl Vault {
     /// The inventory of a snapshot and its stored bytes, checked against what the snapshot says of it.
     pub async fn get_inventory(&self, doc: &SnapshotDoc) -> Result<(Vec<InventoryLine>, Bytes), VaultError> {
         let path = doc.dir().snapshot(&doc.id, ".inventory.zst");
-        let stored = match self.get_existing(&path, MAX_INVENTORY_BYTES).await {
+        // No more is held than was signed: a body of another size is not the one that the snapshot names.
+        let limit_bytes = doc.inventory.bytes.min(MAX_INVENTORY_BYTES);
+        let stored = match self.get_existing(&path, limit_bytes).await {
             Ok(stored) if Hash256::of(&stored) == doc.inventory.sha256 => Ok(stored),
             Ok(stored) => Err(self.damaged(&path, format!("its bytes have the SHA-256 {}", Hash256::of(&stored)))),
+            Err(VaultError::Store { source: StoreError::TooLarge { .. }, .. }) => {
+                Err(self.damaged(&path, format!("it has more than {limit_bytes} bytes")))
+            }
             Err(error) => Err(error),
         };
         let stored = match stored {
             Ok(stored) => stored,
-            Err(wrong) => self.older_body(&path, &doc.inventory.sha256, MAX_INVENTORY_BYTES, wrong).await?,
+            Err(wrong) => self.older_body(&path, &doc.inventory.sha256, limit_bytes, wrong).await?,
         };
         let lines = inventory::read(&stored).map_err(|source| VaultError::Inventory {
             path: path.to_string(),

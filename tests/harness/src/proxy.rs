@@ -3,7 +3,7 @@
 //! Bytes are forwarded unchanged, so signatures stay valid when the proxy's address is the endpoint that was signed.
 //! Each new connection takes the next [`Fault`] of the script; when the script is empty connections pass. Faults are
 //! counted in bytes, not in time, so a test that passes once passes always; but for [`Fault::Slow`], which is a rate.
-//! [`Proxy::rewrite`] alters what the server says.
+//! [`Proxy::rewrite`] alters what the server says, [`Proxy::judge`] breaks single requests.
 
 mod answers;
 
@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
 
-pub use self::answers::{Answer, Lie};
-use self::answers::{Rewrite, converse};
+pub use self::answers::{Act, Answer, Judge, Lie};
+use self::answers::{End, Judged, converse};
 
 /// What happens to one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ struct Shared {
     script: Mutex<VecDeque<Fault>>,
     open: Mutex<Vec<TcpStream>>,
     heads: Mutex<Vec<String>>,
-    rewrite: Mutex<Option<Rewrite>>,
+    judge: Mutex<Option<Judged>>,
     connections: AtomicUsize,
     stopping: AtomicBool,
 }
@@ -115,7 +115,12 @@ impl Proxy {
 
     /// From now on each new connection without a fault gets answers as `lie` leaves them; `None`: as they are.
     pub fn rewrite(&self, lie: Option<Lie>) {
-        *lock(&self.shared.rewrite) = lie.map(Rewrite);
+        self.judge(lie.map(|lie| Arc::new(move |_: &str| Act::Lie(lie.clone())) as Judge));
+    }
+
+    /// From now on `judge` is asked about each request on a new connection without a fault; `None`: all pass.
+    pub fn judge(&self, judge: Option<Judge>) {
+        *lock(&self.shared.judge) = judge.map(Judged);
         self.close_open();
     }
 
@@ -169,11 +174,17 @@ fn connection(shared: &Arc<Shared>, client: &TcpStream, server: SocketAddr, faul
         return reset(shared, client, server, bytes);
     }
     lock(&shared.open).push(client.try_clone()?);
-    let rewrite = lock(&shared.rewrite).clone();
-    if let (Fault::Pass, Some(rewrite)) = (fault, &rewrite) {
-        let done = converse(shared, client, server, rewrite);
-        let _ = client.shutdown(Shutdown::Both);
-        return done;
+    let judge = lock(&shared.judge).clone();
+    if let (Fault::Pass, Some(judge)) = (fault, &judge) {
+        let done = converse(shared, client, server, judge);
+        if matches!(done, Ok(End::Reset)) {
+            // Only the last copy that is closed resets, so none may be left here.
+            let own = client.peer_addr()?;
+            lock(&shared.open).retain(|stream| stream.peer_addr().is_ok_and(|addr| addr != own));
+        } else {
+            let _ = client.shutdown(Shutdown::Both);
+        }
+        return done.map(drop);
     }
     match fault {
         Fault::Stall => watch(shared, client, &mut io::sink(), &mut Requests::default(), u64::MAX, false),

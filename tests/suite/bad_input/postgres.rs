@@ -101,7 +101,7 @@ const ROWS: &[Row] = &[
         },
         call: RUN,
         exit: 1,
-        says: &["`reader` may not read 1 relation", "`public.events`"],
+        says: &["`reader` may not read 1 object", "`public.events`"],
         hint: "GRANT pg_read_all_data TO reader",
         stores: &["local/docs", "offsite/docs"],
     },

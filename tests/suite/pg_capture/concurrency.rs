@@ -5,7 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use harness::pg::{Cluster, Options, SUPERUSER};
+use harness::pg::{Cluster, Options, SUPERUSER, available};
 
 use super::sink::{MemorySink, assert_counts, parts, rows_of, table};
 use super::{options, run};
@@ -293,4 +293,109 @@ async fn without_room_for_locks_a_truncate_in_the_middle_is_noticed() {
     assert!(retries.iter().any(|why| why.contains("`public.second` was truncated or rewritten")), "{retries:?}");
     assert_eq!((table(&captured, "public", "first").rows, table(&captured, "public", "second").rows), (100_000, 0));
     assert_counts(&captured);
+}
+
+/// `pg_dump` whose backend is in the middle of something when the capture steps aside, and does not notice that nobody reads
+/// any more: as in a container, whose client program lives on when the wrapper is killed. Its lock must go all the same.
+async fn what_does_not_notice_is_ended(major: u32) {
+    if !available(major) {
+        return;
+    }
+    let cluster = Cluster::start_with(Options { version: Some(major), ..Options::default() });
+    cluster.psql("postgres", "CREATE TABLE second AS SELECT i FROM generate_series(1, 1000) i");
+    // The first time it takes a lock and sleeps; `exec` so that what is killed is the client and nothing else.
+    let script = "if [ ! -e $0.slept ]; then touch $0.slept; for a in \"$@\"; do case $a in --dbname=*) to=${a#--dbname=};; esac; done
+        exec ${real%pg_dump}psql -X \"$to\" -c 'BEGIN; LOCK TABLE second IN ACCESS SHARE MODE; SELECT pg_sleep(60)'; fi
+        exec $real \"$@\"";
+    let (dir, clients) = super::failure::clients_with(&cluster, script);
+    let wanted = PostgresOptions { clients, ..options(&cluster, SUPERUSER, "postgres") };
+    let meddle = async {
+        let asleep =
+            "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'SELECT pg_sleep' AND application_name ~ '^backup/'";
+        while !dir.path().join("pg_dump.slept").exists() || cluster.psql("template1", asleep) == "0" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let mut writer = Script::start(&cluster, "postgres");
+        writer.tell("ALTER TABLE second ADD COLUMN later int DEFAULT 7;");
+        while cluster.psql("template1", "SELECT count(*) FROM pg_locks WHERE NOT granted") == "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut reader = Script::start(&cluster, "postgres");
+        let reading = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            assert_eq!(reader.ask("SELECT sum(later) FROM second;"), "7000");
+            began.elapsed()
+        });
+        let waited = reading.await.unwrap();
+        drop(writer);
+        waited
+    };
+    let sink = MemorySink::default();
+    let (outcome, waited) = tokio::join!(run(&wanted, &sink), meddle);
+    let (captured, recorder) = outcome.unwrap();
+    println!("on {major} a SELECT waited {waited:?}");
+    assert!(waited < Duration::from_secs(20), "a SELECT waited {waited:?}");
+    let why = recorder.retries();
+    assert!(why.iter().any(|why| why.contains("waits behind somebody") && why.contains("`public.second`")), "{why:?}");
+    assert_eq!(table(&captured, "public", "second").columns, ["i", "later"]);
+    // Whatever became of an attempt, none of its sessions is left, and nobody else's was ended.
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^backup/'";
+    assert_eq!(cluster.psql("template1", left), "0");
+}
+
+#[tokio::test]
+async fn what_does_not_notice_is_ended_on_13() {
+    what_does_not_notice_is_ended(13).await;
+}
+
+#[tokio::test]
+async fn what_does_not_notice_is_ended_on_18() {
+    what_does_not_notice_is_ended(18).await;
+}
+
+/// The capture has locked one table and waits for the next one, when somebody wants the first one for himself, and a reader
+/// waits behind him.
+#[tokio::test]
+async fn a_reader_waits_no_longer_while_the_capture_takes_its_locks() {
+    let cluster = Cluster::start();
+    // Locked in this order. Each lock is waited for as long as one may take: together that is longer than a reader waits.
+    let tables = ["a", "b", "c", "d", "e", "f"];
+    let mut holders = Vec::new();
+    for name in tables {
+        cluster.psql("postgres", &format!("CREATE TABLE {name} AS SELECT 1 AS x"));
+    }
+    for (at, name) in tables.iter().enumerate().skip(1) {
+        let mut holder = Script::start(&cluster, "postgres");
+        holder.ask(&format!("BEGIN; LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE; SELECT 1;"));
+        // Given back one after another, each before its wait is over.
+        holder.tell(&format!("SELECT pg_sleep({}); COMMIT; SELECT 'done';", 2 * at));
+        holders.push(holder);
+    }
+    let meddle = async {
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        while cluster.psql("template1", waits) == "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (mut writer, mut reader) = (Script::start(&cluster, "postgres"), Script::start(&cluster, "postgres"));
+        writer.tell("ALTER TABLE a ADD COLUMN later int DEFAULT 7;");
+        while cluster.psql("template1", waits) == "1" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let reading = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            assert_eq!(reader.ask("SELECT later FROM a;"), "7");
+            (began.elapsed(), writer)
+        });
+        reading.await.unwrap().0
+    };
+    let wanted = options(&cluster, SUPERUSER, "postgres");
+    let sink = MemorySink::default();
+    let (outcome, waited) = tokio::join!(run(&wanted, &sink), meddle);
+    let (captured, recorder) = outcome.unwrap();
+    println!("a SELECT waited {waited:?}");
+    let why = recorder.retries();
+    assert!(why.iter().any(|why| why.contains("waits behind somebody") && why.contains("`public.a`")), "{why:?}");
+    assert!(waited < Duration::from_secs(7), "a SELECT waited {waited:?}");
+    assert_eq!(table(&captured, "public", "a").columns, ["x", "later"]);
+    drop(holders);
 }

@@ -12,7 +12,7 @@ use super::sink::{MemorySink, assert_counts, table};
 use super::{chain, options, run};
 
 /// A directory of clients in which `pg_dump` is a script; `$real` is the real one.
-fn clients_with(cluster: &Cluster, script: &str) -> (tempfile::TempDir, ClientsOption) {
+pub(super) fn clients_with(cluster: &Cluster, script: &str) -> (tempfile::TempDir, ClientsOption) {
     let dir = tempfile::tempdir().unwrap();
     for program in ["pg_restore", "pg_dumpall", "psql"] {
         symlink(cluster.clients().join(program), dir.path().join(program)).unwrap();
@@ -60,8 +60,7 @@ async fn all_refusals_are_listed_before_anything_is_copied() {
         ALTER TABLE d ENABLE ROW LEVEL SECURITY;";
     cluster.psql("postgres", sql);
     let text = fails(&options(&cluster, "weak", "postgres")).await;
-    for name in ["user `weak`", "4 relations", "`hidden.a`", "`public.b`", "`public.b_x_seq`", "`public.d` (row-level"]
-    {
+    for name in ["user `weak`", "4 objects", "`hidden.a`", "`public.b`", "`public.b_x_seq`", "`public.d` (row-level"] {
         assert!(text.contains(name), "{name}: {text}");
     }
     assert!(!text.contains("`public.c`"), "{text}");
@@ -186,7 +185,7 @@ async fn a_coordinator_that_was_ended_is_noticed() {
         gate.reached.notified().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-            WHERE application_name = 'backup' AND state = 'idle in transaction' AND query !~ 'COPY'";
+            WHERE application_name ~ '^backup/' AND state = 'idle in transaction' AND query !~ 'COPY'";
         assert_ne!(cluster.psql("postgres", sql), "0");
         gate.open();
     };

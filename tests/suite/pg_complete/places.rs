@@ -29,6 +29,24 @@ fn places(cluster: &Cluster, database: &str) -> String {
     cluster.psql(database, sql)
 }
 
+/// No provider of labels is in any package, so that one is written where the server keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_of_the_database_is_kept_and_told() {
+    let source = Cluster::start();
+    source.psql("postgres", "CREATE DATABASE shop");
+    let label = "SET allow_system_table_mods = on; INSERT INTO pg_shseclabel
+        SELECT oid, 'pg_database'::regclass, 'dummy', 'it''s secret' FROM pg_database WHERE datname = 'shop'";
+    source.psql("postgres", label);
+    source.psql("shop", "CREATE TABLE t AS SELECT 1 AS x");
+    let (fixture, _) = captured(&options(&source, "shop")).await.unwrap_or_else(|e| panic!("{}", chain(&e)));
+    let to = into(&source, Target::Into("back".to_owned()));
+    let planned = plan(&to, &fixture.snapshot(), &fixture).await.unwrap();
+    let told = "the database's own security label is left to you: SECURITY LABEL FOR \"dummy\" ON DATABASE \"back\" IS 'it''s secret'";
+    assert_eq!(planned.notes, [told]);
+    let done = execute(&planned, &to, &fixture.snapshot(), &fixture, &Recorder::default()).await;
+    done.unwrap_or_else(|e| panic!("{}", chain(&e)));
+}
+
 fn place_of(cluster: &Cluster, database: &str) -> String {
     let from = "FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace";
     cluster.psql("postgres", &format!("SELECT spcname {from} WHERE datname = '{database}'"))

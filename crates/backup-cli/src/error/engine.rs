@@ -61,6 +61,28 @@ fn vault(error: &VaultError) -> Advice {
     }
 }
 
+/// What a user lacks who may not read `objects`, and how to give it. That their rows are left out would not help: `pg_dump` locks
+/// every table, which needs the same right.
+fn rights(user: &str, objects: &[String]) -> String {
+    let secured = |object: &String| object.ends_with("(row-level security hides rows)");
+    let large = |object: &String| object.contains("large object");
+    let mut ways = Vec::new();
+    if objects.iter().any(|object| !secured(object) && !large(object)) {
+        ways.push(format!(
+            "grant SELECT to `{user}` (for all: `GRANT pg_read_all_data TO {user}`), as `exclude_data` does not help"
+        ));
+    }
+    if objects.iter().any(secured) {
+        ways.push(format!("let it see all rows (`ALTER ROLE {user} BYPASSRLS`)"));
+    }
+    if objects.iter().any(large) {
+        ways.push(format!(
+            "let it read the large objects (`GRANT SELECT ON LARGE OBJECT 1, 2, 3 TO {user}`, or a superuser)"
+        ));
+    }
+    ways.join("; ")
+}
+
 fn postgres(error: &PostgresError) -> Advice {
     match error {
         PostgresError::Url { .. } => {
@@ -78,11 +100,20 @@ fn postgres(error: &PostgresError) -> Advice {
                 "install the clients of PostgreSQL {server_major} or newer, or name their folder in `clients`"
             )),
         ),
-        PostgresError::NotReadable { user, .. } => (
+        PostgresError::NotReadable { user, objects } => (Exit::Failed, Some(rights(user, objects))),
+        PostgresError::Pooler { .. } => say(
             Exit::Failed,
-            Some(format!(
-                "grant SELECT to `{user}` (for all: `GRANT pg_read_all_data TO {user}`), or exclude the tables"
-            )),
+            "name the server's own host and port in `url`: a capture needs sessions of its own, for its snapshot, its locks and \
+             its settings",
+        ),
+        error if error.is_recovery_conflict() => say(
+            Exit::Failed,
+            "nothing was committed; set `hot_standby_feedback = on` on the standby, or its `max_standby_streaming_delay` to \
+             more than a capture takes; or capture the primary",
+        ),
+        PostgresError::GaveUp { .. } => say(
+            Exit::Failed,
+            "nothing was committed; let what is named above end, or run when no tables are changed, then run again",
         ),
         PostgresError::ClientFailed { .. } => {
             say(Exit::Failed, "read the program's last lines above; nothing was committed, run again")

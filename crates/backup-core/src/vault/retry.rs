@@ -41,6 +41,13 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// 64 KiB/s a connection: 5 GiB a day, under which no backup of use gets done.
     pub const BYTES_PER_SECOND: u64 = 64 << 10;
+
+    /// The usual times for a call that may take `total`: an attempt gets half of that and at most a minute, so that one
+    /// that hangs leaves time for another.
+    pub fn within(total: Duration) -> Self {
+        let usual = Self::default();
+        Self { attempt: usual.attempt.min(total / 2), total, ..usual }
+    }
 }
 
 impl Default for RetryPolicy {
@@ -264,6 +271,14 @@ mod tests {
         assert_eq!(answer, 3);
         let expected = |n: u32| Event::Retry { what: "write `a`".into(), why: format!("busy {n}"), attempt: n };
         assert_eq!(*heard.0.lock().unwrap(), [expected(1), expected(2)]);
+    }
+
+    #[test]
+    fn an_attempt_leaves_time_for_another() {
+        let of = |seconds| RetryPolicy::within(Duration::from_secs(seconds));
+        assert_eq!(of(180), RetryPolicy::default());
+        assert_eq!(of(3600), RetryPolicy { total: Duration::from_hours(1), ..RetryPolicy::default() });
+        assert_eq!((of(10).attempt, of(10).total), (Duration::from_secs(5), Duration::from_secs(10)));
     }
 
     #[tokio::test]

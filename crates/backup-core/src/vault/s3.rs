@@ -22,6 +22,7 @@
 //! batches (some servers answer 200 and delete nothing). All repetition is [`super::retry`]'s; the SDK's own is off.
 //! Requests are signed with the system's time, which is a matter of the wire, not of any decision here.
 
+mod answers;
 mod bodies;
 mod client;
 mod credentials;
@@ -31,6 +32,7 @@ mod lock;
 mod probe;
 mod sending;
 mod shield;
+mod turning;
 mod versions;
 
 use std::fmt;
@@ -54,6 +56,7 @@ pub use self::shield::{LockSeen, Shield};
 
 use self::client::{DateHeader, LastAnswer};
 use self::error::{Kind, Refusal, judge};
+use self::turning::Turns;
 use super::protection::{Lifecycle, LockRule, Older, Retention};
 use super::retry::{Failure, GaveUp, Jitter, Progress, Retry, RetryPolicy};
 use super::store::{Entry, Identity, PutMode, PutOutcome, Store, StoreError, StorePath};
@@ -82,6 +85,8 @@ pub struct S3Options {
     pub connect_timeout: Duration,
     /// Names per page of a listing, 1 to 1000.
     pub page_names: u16,
+    /// Names that a listing may have: of more, it has no end. What is held whole may have a quarter of them.
+    pub most_names: u64,
 }
 
 impl S3Options {
@@ -106,6 +111,8 @@ impl S3Options {
             retry: RetryPolicy::default(),
             connect_timeout: Duration::from_secs(5),
             page_names: 1000,
+            // As many as the largest inventory has. A source has about a million chunks in a generation.
+            most_names: 4_000_000,
         }
     }
 }
@@ -118,6 +125,7 @@ pub struct S3Store {
     prefix: String,
     name: String,
     page_names: u16,
+    most_names: u64,
     retry: Retry,
     readback: bool,
     if_none_match: bool,
@@ -158,6 +166,7 @@ impl S3Store {
             name: name.replace("/ at ", " at "),
             prefix,
             page_names: options.page_names.clamp(1, 1000),
+            most_names: options.most_names,
             retry: Retry::new(options.retry, Jitter::random(), Arc::clone(&monitor)),
             readback: false,
             if_none_match: false,
@@ -301,17 +310,24 @@ impl S3Store {
         &self,
         prefix: Option<&StorePath>,
         delimiter: Option<&str>,
+        most_names: u64,
         mut take: impl FnMut(&str, aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output) + Send,
     ) -> Result<(), StoreError> {
         let below = prefix.map_or_else(|| self.prefix.clone(), |prefix| format!("{}{prefix}/", self.prefix));
         let shown = prefix.map_or(".", StorePath::as_str);
         let mut token: Option<String> = None;
+        let mut turns = Turns::new(most_names, self.page_names);
         loop {
             let page = self
                 .call("list", shown, |_| self.page(&below, delimiter, token.clone(), self.page_names))
                 .await
                 .map_err(|gave_up| self.error("list", shown, gave_up))?;
             let next = page.is_truncated().unwrap_or(false).then(|| page.next_continuation_token().map(str::to_owned));
+            let first = page.contents().first().and_then(|object| object.key());
+            let first = first.or(page.common_prefixes().first().and_then(|folder| folder.prefix()));
+            turns
+                .page(first.map(str::to_owned), page.contents().len() + page.common_prefixes().len())
+                .map_err(|error| self.error("list", shown, GaveUp { attempts: 1, error }))?;
             take(&below, page);
             match next {
                 None => return Ok(()),
@@ -324,7 +340,29 @@ impl S3Store {
             }
         }
     }
+
+    /// [`Store::each`] of at most so many names.
+    async fn each_of(
+        &self,
+        prefix: Option<&StorePath>,
+        most_names: u64,
+        take: &mut (dyn FnMut(Entry) + Send),
+    ) -> Result<(), StoreError> {
+        self.pages(prefix, None, most_names, |_, page| {
+            for object in page.contents() {
+                let path = object.key().and_then(|key| StorePath::new(key.strip_prefix(&self.prefix)?));
+                if let (Some(path), Some(bytes), Some(modified)) = (path, object.size(), object.last_modified()) {
+                    let (modified, identity) = (to_chrono(modified), identity(object.e_tag()));
+                    take(Entry { path, bytes: to_u64(bytes), modified, identity });
+                }
+            }
+        })
+        .await
+    }
 }
+
+/// Of [`S3Options::most_names`], so small a part of them may be held with their paths.
+const HELD: u64 = 4;
 
 /// What the endpoint calls the body. Quoted in one answer and bare in another, and empty where an endpoint has none.
 fn identity(tag: Option<&str>) -> Option<Identity> {
@@ -440,27 +478,18 @@ impl Store for S3Store {
 
     async fn list(&self, prefix: Option<&StorePath>) -> Result<Vec<Entry>, StoreError> {
         let mut entries = Vec::new();
-        self.each(prefix, &mut |entry| entries.push(entry)).await?;
+        self.each_of(prefix, self.most_names / HELD, &mut |entry| entries.push(entry)).await?;
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(entries)
     }
 
     async fn each(&self, prefix: Option<&StorePath>, take: &mut (dyn FnMut(Entry) + Send)) -> Result<(), StoreError> {
-        self.pages(prefix, None, |_, page| {
-            for object in page.contents() {
-                let path = object.key().and_then(|key| StorePath::new(key.strip_prefix(&self.prefix)?));
-                if let (Some(path), Some(bytes), Some(modified)) = (path, object.size(), object.last_modified()) {
-                    let (modified, identity) = (to_chrono(modified), identity(object.e_tag()));
-                    take(Entry { path, bytes: to_u64(bytes), modified, identity });
-                }
-            }
-        })
-        .await
+        self.each_of(prefix, self.most_names, take).await
     }
 
     async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError> {
         let mut names = std::collections::BTreeSet::new();
-        self.pages(prefix, Some("/"), |below, page| {
+        self.pages(prefix, Some("/"), self.most_names / HELD, |below, page| {
             let folders = page.common_prefixes().iter().filter_map(|folder| folder.prefix()?.strip_suffix('/'));
             let bodies = page.contents().iter().filter_map(|object| object.key());
             let known = folders.chain(bodies).filter_map(|key| StorePath::new(key.strip_prefix(below)?));

@@ -1,4 +1,5 @@
-//! Answers that are not what the server said: bodies altered, listings that are short or old, a clock that is wrong.
+//! Faults of single requests: answers that are not what the server said (bodies altered, listings that are short or old, a
+//! clock that is wrong), that never come, break off, trickle or have no end, or that the server never gave.
 //!
 //! Here a connection is read request by request, unlike everywhere else in this proxy, because a listing that lost an entry
 //! must still be a whole answer: its length is set anew, and chunks become one body.
@@ -7,6 +8,10 @@ use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
 
 use super::{Shared, lock};
 
@@ -24,13 +29,40 @@ pub struct Answer {
 /// What is done to answers.
 pub type Lie = Arc<dyn Fn(&mut Answer) + Send + Sync>;
 
-/// A [`Lie`] that can be shown.
+/// What becomes of one request.
 #[derive(Clone)]
-pub(super) struct Rewrite(pub(super) Lie);
+pub enum Act {
+    /// It is passed on, and its answer comes back as it is.
+    Pass,
+    /// It is passed on, and its answer comes back altered, as a whole answer.
+    Lie(Lie),
+    /// It is answered with this status and S3's code for it; the server never sees it.
+    Refuse(u16, &'static str),
+    /// The connection is closed; the server never sees it.
+    Close,
+    /// It is passed on and done, and instead of an answer the connection is closed.
+    Lose,
+    /// It is never answered; the server never sees it.
+    Hang,
+    /// It is passed on, and the connection is reset after half of the answer's body, or of its head where it has no body.
+    Reset,
+    /// It is passed on, and its answer comes back at so many bytes a second.
+    Trickle(u32),
+    /// It is answered with these lines, and with the same bytes again and again until the client goes away; the server
+    /// never sees it.
+    Endless(Vec<String>, Arc<[u8]>),
+}
 
-impl fmt::Debug for Rewrite {
+/// Says what becomes of a request, by its first line.
+pub type Judge = Arc<dyn Fn(&str) -> Act + Send + Sync>;
+
+/// A [`Judge`] that can be shown.
+#[derive(Clone)]
+pub(super) struct Judged(pub(super) Judge);
+
+impl fmt::Debug for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Rewrite")
+        f.write_str("Judged")
     }
 }
 
@@ -76,34 +108,121 @@ fn write(to: &mut TcpStream, head: &[String], body: &[u8]) -> io::Result<()> {
     to.write_all(&[(head.join("\r\n") + "\r\n\r\n").as_bytes(), body].concat())
 }
 
-/// Passes requests on as they are, and answers as `rewrite` leaves them, until one side ends.
-pub(super) fn converse(shared: &Shared, client: &TcpStream, server: SocketAddr, rewrite: &Rewrite) -> io::Result<()> {
-    let upstream = TcpStream::connect(server)?;
-    upstream.set_nodelay(true)?;
-    lock(&shared.open).push(upstream.try_clone()?);
-    let (mut to_client, mut to_server) = (client.try_clone()?, upstream.try_clone()?);
-    let (mut from_client, mut from_server) = (BufReader::new(client.try_clone()?), BufReader::new(upstream));
+/// How a conversation ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Closed,
+    /// The client's socket resets its connection once its last copy is closed.
+    Reset,
+}
+
+/// An answer's head and body; what said how long the body is was taken out of the head, but for a HEAD.
+fn answer_to(request: &str, from: &mut BufReader<TcpStream>) -> io::Result<Answer> {
+    let mut said = head(from)?;
+    if request.starts_with("HEAD ") {
+        return Ok(Answer { request: request.to_owned(), head: said, body: Vec::new() });
+    }
+    let content = body(&said, from)?;
+    said.retain(|line| {
+        let name = line.split(':').next().unwrap_or_default();
+        !["transfer-encoding", "content-length"].iter().any(|own| name.eq_ignore_ascii_case(own))
+    });
+    Ok(Answer { request: request.to_owned(), head: said, body: content })
+}
+
+/// The answer as bytes; where its head ends is the second value.
+fn on_the_wire(mut answer: Answer) -> (Vec<u8>, usize) {
+    if !answer.request.starts_with("HEAD ") {
+        answer.head.push(format!("content-length: {}", answer.body.len()));
+    }
+    let mut bytes = (answer.head.join("\r\n") + "\r\n\r\n").into_bytes();
+    let head_bytes = bytes.len();
+    bytes.extend(answer.body);
+    (bytes, head_bytes)
+}
+
+fn refusal(request: &str, status: u16, code: &str) -> Vec<u8> {
+    let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>the test says so</Message></Error>");
+    let length = body.len();
+    let body = if request.starts_with("HEAD ") { String::new() } else { body };
+    format!("HTTP/1.1 {status} -\r\ncontent-type: application/xml\r\ncontent-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+/// The connection to the server.
+struct Upstream {
+    to: TcpStream,
+    from: BufReader<TcpStream>,
+}
+
+impl Upstream {
+    fn open(shared: &Shared, server: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(server)?;
+        stream.set_nodelay(true)?;
+        lock(&shared.open).push(stream.try_clone()?);
+        Ok(Self { to: stream.try_clone()?, from: BufReader::new(stream) })
+    }
+
+    fn ask(&mut self, head: &[String], body: &[u8], request: &str) -> io::Result<Answer> {
+        write(&mut self.to, head, body)?;
+        answer_to(request, &mut self.from)
+    }
+}
+
+/// Passes requests on and answers back, each as `judge` says, until one side ends.
+pub(super) fn converse(shared: &Shared, client: &TcpStream, server: SocketAddr, judge: &Judged) -> io::Result<End> {
+    let mut upstream = Upstream::open(shared, server)?;
+    let (mut to_client, mut from_client) = (client.try_clone()?, BufReader::new(client.try_clone()?));
     loop {
         let asked = head(&mut from_client)?;
         lock(&shared.heads).push(asked.join("\n"));
         let sent = body(&asked, &mut from_client)?;
-        write(&mut to_server, &asked, &sent)?;
         let request = asked.first().cloned().unwrap_or_default();
-        let mut said = head(&mut from_server)?;
-        if request.starts_with("HEAD ") {
-            let mut answer = Answer { request, head: said, body: Vec::new() };
-            (rewrite.0)(&mut answer);
-            write(&mut to_client, &answer.head, &[])?;
-            continue;
+        let act = (judge.0)(&request);
+        match &act {
+            Act::Close => return Ok(End::Closed),
+            Act::Hang => {
+                // Until the client goes away, or everything ends.
+                let _ = from_client.read(&mut [0]);
+                return Ok(End::Closed);
+            }
+            Act::Refuse(status, code) => {
+                to_client.write_all(&refusal(&request, *status, code))?;
+                continue;
+            }
+            Act::Endless(head, piece) => {
+                write(&mut to_client, head, &[])?;
+                while !shared.stopping.load(Ordering::SeqCst) {
+                    to_client.write_all(piece)?;
+                }
+                return Ok(End::Closed);
+            }
+            _ => {}
         }
-        let content = body(&said, &mut from_server)?;
-        said.retain(|line| {
-            let name = line.split(':').next().unwrap_or_default();
-            !["transfer-encoding", "content-length"].iter().any(|own| name.eq_ignore_ascii_case(own))
-        });
-        let mut answer = Answer { request, head: said, body: content };
-        (rewrite.0)(&mut answer);
-        answer.head.push(format!("content-length: {}", answer.body.len()));
-        write(&mut to_client, &answer.head, &answer.body)?;
+        let mut answer = upstream.ask(&asked, &sent, &request).or_else(|_| {
+            // A server that refused without reading the body has closed its side; a client that sees it opens another one.
+            upstream = Upstream::open(shared, server)?;
+            upstream.ask(&asked, &sent, &request)
+        })?;
+        if let Act::Lie(lie) = &act {
+            lie(&mut answer);
+        }
+        let (bytes, head_bytes) = on_the_wire(answer);
+        match act {
+            Act::Lose => return Ok(End::Closed),
+            Act::Reset => {
+                let half = if bytes.len() > head_bytes { head_bytes.midpoint(bytes.len()) } else { head_bytes / 2 };
+                to_client.write_all(&bytes[..half])?;
+                set_socket_linger(client, Some(Duration::ZERO))?;
+                return Ok(End::Reset);
+            }
+            Act::Trickle(rate) => {
+                for piece in bytes.chunks((rate / 20).max(1) as usize) {
+                    to_client.write_all(piece)?;
+                    std::thread::sleep(Duration::from_secs(1) * u32::try_from(piece.len()).unwrap_or(1) / rate.max(1));
+                }
+            }
+            _ => to_client.write_all(&bytes)?,
+        }
     }
 }

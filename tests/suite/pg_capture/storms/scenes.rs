@@ -303,7 +303,7 @@ async fn a_coordinator_that_is_ended_and_then_a_truncate(major: u32) {
     let end = async {
         gate.reached.notified().await;
         // The one that has most locks; `pg_dump` has ended or is ended with it.
-        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'backup' \
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ '^backup/' \
             AND state = 'idle in transaction' ORDER BY backend_start LIMIT 1";
         tokio::time::sleep(Duration::from_millis(600)).await;
         assert_eq!(cluster.psql("postgres", sql), "t");

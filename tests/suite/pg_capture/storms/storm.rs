@@ -232,22 +232,38 @@ async fn storm(major: u32, room: bool) {
         (0..CLIENTS).map(|n| client(cluster.clone(), seed * 100 + n, done.clone(), pause.clone())).collect();
     let reader = reader(cluster.clone(), seed);
     let mut dice = Dice(seed);
-    let (mut exact, mut restarts, mut gave_up, mut lost) = (0, 0, 0, 0);
+    let (mut exact, mut restarts, mut gave_up, mut lost, mut ended) = (0, 0, 0, 0, 0);
     let mut round = 0;
-    while round < rounds || exact == 0 && round < rounds + 4 {
+    while round < rounds || (exact == 0 || ended == 0) && round < rounds + 6 {
         let wanted = PostgresOptions { workers: 2, attempts: 12, ..options(&cluster, SUPERUSER, "postgres") };
         let sink = MemorySink::default();
-        let ends = round % 7 == 6;
-        let after = Duration::from_millis(dice.below(700));
+        // The second round of seven, so that also a short storm has one; and more where none met anybody.
+        let ends = round % 7 == 1 || round >= rounds && ended == 0;
+        let (after, which) = (Duration::from_millis(dice.below(300)), dice.below(4));
+        let over = AtomicBool::new(false);
         let end = async {
+            // The sessions of an attempt have its name.
+            let ours = "FROM pg_stat_activity WHERE application_name ~ '^backup/'";
+            while ends
+                && !over.load(Ordering::SeqCst)
+                && cluster.psql("template1", &format!("SELECT count(*) {ours}")) == "0"
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             if ends {
                 tokio::time::sleep(after).await;
-                let sql = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity \
-                    WHERE application_name = 'backup' ORDER BY backend_start LIMIT 1) p";
-                cluster.psql("postgres", sql);
+                let sql = format!(
+                    "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid {ours} ORDER BY backend_start OFFSET {which} LIMIT 1) p"
+                );
+                ended += cluster.psql("template1", &sql).parse::<u32>().unwrap();
             }
         };
-        let (outcome, ()) = tokio::join!(run(&wanted, &sink), end);
+        let work = async {
+            let outcome = run(&wanted, &sink).await;
+            over.store(true, Ordering::SeqCst);
+            outcome
+        };
+        let (outcome, ()) = tokio::join!(work, end);
         match outcome {
             Ok((captured, recorder)) => {
                 let retries = recorder.retries();
@@ -277,10 +293,11 @@ async fn storm(major: u32, room: bool) {
     }
     println!(
         "PostgreSQL {major}, {} locks, seed {seed}: {rounds} rounds, {exact} exact, {restarts} restarts, {gave_up} gave up, \
-         {lost} lost a session, {} changes, longest wait of {asked} SELECTs {longest:?}",
+         {ended} sessions ended, {lost} captures lost by it, {} changes, longest wait of {asked} SELECTs {longest:?}",
         if room { "with" } else { "without" },
         done.load(Ordering::SeqCst)
     );
+    assert!(ended > 0, "no session was ended");
     assert!(exact > 0 && done.load(Ordering::SeqCst) > 0 && asked > 0, "the storm proves nothing");
     assert!(longest < LONGEST_WAIT, "a SELECT waited {longest:?}");
 }

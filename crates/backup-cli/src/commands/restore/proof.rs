@@ -60,6 +60,11 @@ impl Proof {
         }
         let how = if proof.tables.iter().all(|one| one.read_back) { "read back and " } else { "" };
         text.push_str(&format!("{} tables, {rows} rows: {how}equal to what was captured\n", proof.tables.len()));
+        if let Some(objects) = proof.large_objects.filter(|objects| objects.count > 0) {
+            let how =
+                if objects.read_back { "read back and equal to what was captured" } else { "as many as captured" };
+            text.push_str(&format!("{} large objects: {how}\n", objects.count));
+        }
         for name in &proof.without_rows {
             text.push_str(&format!("without rows, as captured or chosen: {name}\n"));
         }
@@ -97,7 +102,9 @@ impl Proof {
             .collect();
         let value = json!({
             "source": source, "restored": true, "snapshot": snapshot.doc().id, "database": proof.database,
-            "tables": tables, "without_rows": proof.without_rows, "created_roles": proof.created_roles,
+            "tables": tables, "large_objects": proof.large_objects.map(|objects| {
+                json!({ "count": objects.count, "read_back": objects.read_back })
+            }), "without_rows": proof.without_rows, "created_roles": proof.created_roles,
             "replaced": proof.replaced, "bring_back": proof.bring_back,
             "expect": checks, "expect_not_asked": proof.not_asked, "notes": proof.notes,
         });

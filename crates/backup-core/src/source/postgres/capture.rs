@@ -9,6 +9,9 @@
 //! 5. afterwards the coordinator must still hold its transaction, what prints as it is now must still be what it was
 //!    (`printed`), and the archive's contents must agree with the plan (`reconcile`).
 //!
+//! From the first lock on `waiters` looks who waits because of us, and whatever ends an attempt, its sessions are ended too,
+//! by their name.
+//!
 //! Whatever disturbs this (a lock, a TRUNCATE, a rename) makes it start over from 1, a bounded number of times; streams
 //! of a failed attempt are dropped unfinished and are in no manifest.
 
@@ -26,9 +29,9 @@ use super::printed::Printed;
 use super::rows::RowFormat;
 use super::session::{Session, column};
 use super::shape::Shapes;
-use super::snapshot::{Coordinator, give_way};
+use super::snapshot::{Coordinator, ENDING, give_way};
 use super::workers::{self, Place, Results, Work, parts};
-use super::{archive, copy_out, globals, properties, waiters};
+use super::{archive, copy_out, globals, large_objects, pooler, properties, waiters};
 use crate::clock::Clock;
 use crate::fingerprint::RowSum;
 use crate::manifest::{Part, Property, TableEntry};
@@ -47,9 +50,12 @@ pub async fn capture(
 ) -> Result<Captured, PostgresError> {
     monitor.event(Event::CaptureStarted { source: options.source.clone() });
     let server = Server::ask(options, monitor).await?;
-    let mut attempt = 1;
+    let (run, mut attempt) = (random(), 1);
     loop {
-        match Box::pin(once(options, &server, sink, clock, monitor)).await {
+        // All sessions of an attempt carry its name: so they are found, watched and ended, and no others.
+        let connect = options.connect.named(format!("backup/{run}/{attempt}"));
+        let named = PostgresOptions { connect, ..options.clone() };
+        match Box::pin(once(&named, &server, sink, clock, monitor)).await {
             Err(error @ PostgresError::Disturbed { .. }) if attempt >= options.attempts => {
                 return Err(PostgresError::GaveUp { attempts: attempt, source: Box::new(error) });
             }
@@ -62,6 +68,14 @@ pub async fn capture(
             other => return other,
         }
     }
+}
+
+/// Eight hex digits that no other capture has.
+fn random() -> String {
+    let mut random = std::process::id().to_be_bytes();
+    // Without randomness it is unique on this machine.
+    let _ = getrandom::fill(&mut random);
+    hex::encode(random)
 }
 
 /// Grows with the attempts, and differs between two captures that got into each other's way.
@@ -92,6 +106,7 @@ impl Server {
             current_setting('server_encoding') AS encoding, pg_catalog.pg_is_in_recovery() AS standby";
         let row = session.one(DURING, sql).await?;
         let version: i64 = column(&row, "version", DURING)?;
+        pooler::refuse(&mut session, &options.connect).await?;
         let globals = globals::possible(options.globals, &mut session, monitor).await?;
         session.close().await;
         Ok(Self {
@@ -104,7 +119,36 @@ impl Server {
     }
 }
 
+/// One attempt. Whatever ends it, none of its sessions stays behind, and nobody had to wait for one of its locks.
 async fn once(
+    options: &PostgresOptions,
+    server: &Server,
+    sink: &dyn Sink,
+    clock: &Clock,
+    monitor: &dyn Monitor,
+) -> Result<Captured, PostgresError> {
+    let work = attempt(options, server, sink, clock, monitor);
+    let error = match Box::pin(waiters::unless(&options.connect, monitor, work)).await {
+        Ok(captured) => return Ok(captured),
+        Err(error) => error,
+    };
+    match error {
+        PostgresError::Disturbed { what, blockers: none, source } if none.is_empty() => {
+            let blockers = give_way(&options.connect).await;
+            Err(PostgresError::Disturbed { what, blockers, source })
+        }
+        // They are ended already; there are none; or there is nobody to end them.
+        PostgresError::Disturbed { .. } | PostgresError::NotReadable { .. } | PostgresError::ServerDown { .. } => {
+            Err(error)
+        }
+        error => {
+            let _ = tokio::time::timeout(ENDING, give_way(&options.connect)).await;
+            Err(error)
+        }
+    }
+}
+
+async fn attempt(
     options: &PostgresOptions,
     server: &Server,
     sink: &dyn Sink,
@@ -120,8 +164,7 @@ async fn once(
     let excludes = archive::excludes(&mut coordinator.session, &plan, &server.encoding).await?;
 
     phase("dumping and copying");
-    let (snapshot, instant, pid) = (coordinator.snapshot.clone(), coordinator.instant, coordinator.pid);
-    let kept: Vec<_> = plan.tables.iter().map(|table| table.relation.clone()).collect();
+    let (snapshot, instant) = (coordinator.snapshot.clone(), coordinator.instant);
     let coordinator = Mutex::new(coordinator);
     // `pg_dump` locks while we still look around: each moment between our locks and its own is one in which a queued
     // TRUNCATE makes both wait.
@@ -152,17 +195,16 @@ async fn once(
         Ok((dumped, Printed::now(&options.connect).await?))
     };
     let globals = globals::dump(&server.clients, &options.connect, server.globals, &server.encoding, sink);
-    let work = async { futures::try_join!(dumping, globals, copying) };
-    let dumped = Box::pin(waiters::unless(&options.connect, pid, monitor, work)).await;
-    let (((archive, mut contents, warnings), dumped), globals, (mut details, results)) = match dumped {
-        Ok(dumped) => dumped,
-        Err(PostgresError::Disturbed { what, blockers: none, source }) if none.is_empty() => {
-            let blockers = give_way(&options.connect, &kept.iter().collect::<Vec<_>>(), pid).await;
-            coordinator.into_inner().session.close().await;
-            return Err(PostgresError::Disturbed { what, blockers, source });
-        }
-        Err(error) => return Err(error),
-    };
+    let (((archive, mut contents, warnings), dumped), globals, (mut details, results)) =
+        match futures::try_join!(dumping, globals, copying) {
+            Ok(done) => done,
+            // While the coordinator holds its locks, it can be seen who waits for them.
+            Err(PostgresError::Disturbed { what, blockers: none, source }) if none.is_empty() => {
+                let blockers = give_way(&options.connect).await;
+                return Err(PostgresError::Disturbed { what, blockers, source });
+            }
+            Err(error) => return Err(error),
+        };
 
     phase("checking what was captured");
     let mut coordinator = coordinator.into_inner();
@@ -197,7 +239,8 @@ async fn locked(options: &PostgresOptions, server: &Server) -> Result<Coordinato
     loop {
         let mut session = Session::open(&options.connect).await?;
         let relations = catalog::relations(&mut session).await?;
-        let refused = plan::refusals(&relations);
+        let mut refused = plan::refusals(&relations);
+        refused.extend(large_objects::unreadable(&mut session).await?);
         if !refused.is_empty() {
             return Err(PostgresError::NotReadable { user: options.connect.user().to_owned(), objects: refused });
         }

@@ -300,15 +300,18 @@ fn failed(table: &Table, error: CopyError<PostgresError>) -> PostgresError {
         CopyError::Driver(source) if is_too_large(&source) => {
             PostgresError::TooLarge { table: relation.shown(), format: table.format.word(), source }
         }
-        CopyError::Driver(error) => match sql_state(&error).as_deref() {
-            // Gone or rewritten under our eyes; cannot happen while it is locked.
-            // So is a column that is gone; and a standby ends a query that stands in the way of its recovery.
-            Some("42P01" | "3F000" | "55P03" | "42703" | "40001" | "40P01") => PostgresError::disturbed(
-                format!("table `{}` changed while it was copied", relation.shown()),
-                Some(error),
-            ),
-            _ => PostgresError::during(format!("copying table `{}`", relation.shown()))(error),
-        },
+        CopyError::Driver(error) => ended(relation, "copying", error),
+    }
+}
+
+/// Why a statement on a locked table failed: a disturbance, where the capture had better start over.
+fn ended(relation: &Relation, doing: &str, error: sqlx::Error) -> PostgresError {
+    match sql_state(&error).as_deref() {
+        // Gone or rewritten under our eyes: its schema was renamed, or a column of it. The table itself is locked.
+        Some("42P01" | "3F000" | "55P03" | "42703" | "40P01") => {
+            PostgresError::disturbed(format!("table `{}` changed while it was copied", relation.shown()), Some(error))
+        }
+        _ => PostgresError::during(format!("{doing} table `{}`", relation.shown()))(error),
     }
 }
 
@@ -319,10 +322,10 @@ pub(super) async fn count(session: &mut dyn Reader, table: &Table, encoding: &En
     let name = encoding.qualified(&relation.schema, &relation.name);
     let condition = condition(table, None).unwrap_or_default();
     let answer = session.ask(format!("SELECT count(*) FROM ONLY {name} {condition}")).await;
-    let failed = || PostgresError::during(format!("counting table `{}`", relation.shown()));
-    let answer = answer.map_err(failed())?;
+    let failed = |error| ended(relation, "counting", error);
+    let answer = answer.map_err(failed)?;
     let rows = answer.first().and_then(|row| row.first()).and_then(|value| value.as_deref()?.parse().ok());
-    let rows = rows.ok_or_else(|| failed()(sqlx::Error::RowNotFound))?;
+    let rows = rows.ok_or_else(|| failed(sqlx::Error::RowNotFound))?;
     same_table(session, relation).await?;
     Ok(rows)
 }

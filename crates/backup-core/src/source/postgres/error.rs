@@ -103,12 +103,22 @@ pub enum PostgresError {
         /// The text.
         text: String,
     },
-    /// Relations that may not be read; all of them.
-    #[error("user `{user}` may not read {}: {}", counted(objects.len()), objects.join(", "))]
+    /// What answers is no session of the server's own.
+    #[error(
+        "at `{address}` a connection pooler answers that gives statements to whichever session of the server is free"
+    )]
+    Pooler {
+        /// `host:port`.
+        address: String,
+        /// Its words, where it refused the connection.
+        source: Option<sqlx::Error>,
+    },
+    /// Tables, sequences and large objects that may not be read; all of them.
+    #[error("user `{user}` may not read {}: {}", counted(objects), objects.join(", "))]
     NotReadable {
         /// The user.
         user: String,
-        /// Kind and name of each, such as ``table `public.t` ``.
+        /// Kind and name of each, such as ``table `public.t` `` or `large object 16401`.
         objects: Vec<String>,
     },
     /// Something that the whole server shares is no text in any encoding, and could not be given back.
@@ -202,8 +212,23 @@ impl PostgresError {
             {
                 Self::Connect { address, database, source }
             }
+            // No server refuses the parameters that are sent here.
+            (error, Some("08P01")) if error.to_string().contains("startup parameter") => {
+                Self::Pooler { address, source: Some(source) }
+            }
             (sqlx::Error::Io(_), _) | (_, Some("57P03")) => Self::ServerDown { address, source },
             _ => Self::Connect { address, database, source },
+        }
+    }
+
+    /// Whether a standby ended the capture because it stood in the way of what came from the primary.
+    pub fn is_recovery_conflict(&self) -> bool {
+        match self {
+            Self::GaveUp { source, .. } => source.is_recovery_conflict(),
+            Self::Disturbed { source: Some(error), .. } => sql_state(error).as_deref() == Some("40001"),
+            // `pg_dump`'s words.
+            Self::Disturbed { what, .. } => what.contains("conflict with recovery"),
+            _ => false,
         }
     }
 
@@ -213,13 +238,20 @@ impl PostgresError {
         move |source| match (&source, sql_state(&source).as_deref()) {
             (sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed, _)
             | (_, Some("57P01" | "57P02" | "57P03" | "08006" | "08003")) => Self::Lost { during, source },
+            // Nobody else's serialization is ours: a standby ends whoever stands in the way of its recovery.
+            (_, Some("40001")) => Self::disturbed(format!("{during} was ended by the server"), Some(source)),
             _ => Self::Query { during, source },
         }
     }
 }
 
-fn counted(relations: usize) -> String {
-    if relations == 1 { "1 relation".to_owned() } else { format!("{relations} relations") }
+/// How many `objects` name; the last may be the number of those that are not named.
+fn counted(objects: &[String]) -> String {
+    let unnamed = objects.last().and_then(|last| last.strip_suffix(" more large objects")?.parse::<usize>().ok());
+    match unnamed.map_or(objects.len(), |more| objects.len() - 1 + more) {
+        1 => "1 object".to_owned(),
+        many => format!("{many} objects"),
+    }
 }
 
 /// Whether the server had to make something larger than its 1 GB limit for one piece of memory. It is no lack of memory

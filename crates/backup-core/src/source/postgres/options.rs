@@ -26,6 +26,8 @@ pub struct ConnectOptions {
     /// `sslrootcert`, `sslcert`, `sslkey` as libpq names them, with their values.
     ssl_files: Vec<(String, String)>,
     password: Option<Secret>,
+    /// What the server's list of sessions calls ours and our children's.
+    application: String,
 }
 
 /// libpq's `sslmode`.
@@ -71,6 +73,7 @@ impl ConnectOptions {
             ssl_mode: SslMode::Prefer,
             ssl_files: Vec::new(),
             password,
+            application: "backup".to_owned(),
         };
         for (key, value) in parsed.query_pairs() {
             let value = value.into_owned();
@@ -108,6 +111,16 @@ impl ConnectOptions {
     #[must_use]
     pub fn with_database(&self, name: &str) -> Self {
         Self { database: name.to_owned(), ..self.clone() }
+    }
+
+    /// The same, under another name in the server's list of sessions (`application_name`, 63 bytes of ASCII at most).
+    pub(super) fn named(&self, application: String) -> Self {
+        Self { application, ..self.clone() }
+    }
+
+    /// The name of our sessions and our children's in the server's list.
+    pub(super) fn application(&self) -> &str {
+        &self.application
     }
 
     /// The database.
@@ -166,7 +179,11 @@ impl ConnectOptions {
             ("dbname", self.database.clone()),
             ("sslmode", self.ssl_words().0.to_owned()),
             ("connect_timeout", "15".to_owned()),
-            ("application_name", "backup".to_owned()),
+            // As in `wire`: a firewall that forgot a connection must not leave a run waiting for ever.
+            ("keepalives_idle", "60".to_owned()),
+            ("keepalives_interval", "10".to_owned()),
+            ("keepalives_count", "6".to_owned()),
+            ("application_name", self.application.clone()),
         ];
         pairs.extend(self.ssl_files.iter().map(|(key, value)| (key.as_str(), value.clone())));
         if !settings.is_empty() {
@@ -195,7 +212,7 @@ impl ConnectOptions {
             .username(&self.user)
             .password(self.password.as_ref().map_or("", Secret::reveal))
             .database(&self.database)
-            .application_name("backup")
+            .application_name(&self.application)
             // From the first statement on: a role's own time limit could end the one that would lift it.
             .options([("statement_timeout", "0"), ("lock_timeout", "0"), ("idle_in_transaction_session_timeout", "0")])
             .ssl_mode(self.ssl_words().1)
@@ -321,7 +338,7 @@ mod tests {
         assert_eq!(
             info,
             "host='::1' port='5433' user='b@ck' dbname='my db' sslmode='verify-ca' connect_timeout='15' \
-             application_name='backup' sslrootcert='/ca.pem' options='-c search_path= -c x.y=a\\\\ b\\'c'"
+             keepalives_idle='60' keepalives_interval='10' keepalives_count='6' application_name='backup' sslrootcert='/ca.pem' options='-c search_path= -c x.y=a\\\\ b\\'c'"
         );
         assert!(!format!("{options:?}{info}").contains("canary"));
     }

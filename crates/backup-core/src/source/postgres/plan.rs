@@ -133,8 +133,8 @@ fn is_system(schema: &str) -> bool {
     schema == "information_schema" || schema.starts_with("pg_")
 }
 
-/// Relations that `pg_dump` and we must be able to read, and are not, each with the reason; all of them at once, so
-/// that one round of GRANTs is enough.
+/// Relations that `pg_dump` and we must be able to read, and are not, each with the reason; all of them at once, with the
+/// large objects, so that one round of GRANTs is enough.
 pub(super) fn refusals(relations: &[Relation]) -> Vec<String> {
     let wanted = relations.iter().filter(|r| {
         matches!(r.kind, 'r' | 'p' | 'S')

@@ -5,7 +5,7 @@ use super::clients::Clients;
 use super::error::PostgresError;
 use super::options::PostgresOptions;
 use super::session::{Session, column};
-use super::{catalog, plan};
+use super::{catalog, large_objects, plan, pooler};
 
 /// What was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,10 +27,13 @@ pub async fn preflight(options: &PostgresOptions) -> Result<Preflight, PostgresE
     let row = session.one(DURING, sql).await?;
     let number: i64 = column(&row, "number", DURING)?;
     let server = column(&row, "version", DURING)?;
+    pooler::refuse(&mut session, &options.connect).await?;
     let relations = catalog::relations(&mut session).await?;
+    let objects = large_objects::unreadable(&mut session).await?;
     session.close().await;
     let clients = Clients::find(&options.clients, u32::try_from(number / 10_000).unwrap_or(0)).await?;
-    let refused = plan::refusals(&relations);
+    let mut refused = plan::refusals(&relations);
+    refused.extend(objects);
     if !refused.is_empty() {
         return Err(PostgresError::NotReadable { user: options.connect.user().to_owned(), objects: refused });
     }

@@ -4,40 +4,11 @@
 
 use serde_json::{Value, json};
 
-use super::copy_out::Reader;
 use super::error::PostgresError;
+use super::large_objects::LargeObjects;
 use super::names;
 use super::session::{Session, column};
-use super::wire::Answer;
 use crate::manifest::Property;
-
-/// Large objects in the snapshot; bytes are unknown when `pg_largeobject` may not be read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct LargeObjects {
-    count: i64,
-    bytes: Option<i64>,
-}
-
-/// Counts the large objects and their bytes.
-pub(super) async fn large_objects(session: &mut dyn Reader) -> Result<LargeObjects, PostgresError> {
-    let counted = "SELECT count(*), pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT') \
-        FROM pg_catalog.pg_largeobject_metadata";
-    let summed = "SELECT coalesce(sum(octet_length(data)), 0)::int8 FROM pg_catalog.pg_largeobject";
-    let failed = || PostgresError::during("counting the large objects");
-    let answer = session.ask(counted.to_owned()).await.map_err(failed())?;
-    let count = number(&answer, 0).ok_or_else(|| failed()(sqlx::Error::RowNotFound))?;
-    let may = answer.first().and_then(|row| row.get(1)).is_some_and(|value| value.as_deref() == Some("t"));
-    let bytes = match (count, may) {
-        (0, _) => Some(0),
-        (_, false) => None,
-        (_, true) => number(&session.ask(summed.to_owned()).await.map_err(failed())?, 0),
-    };
-    Ok(LargeObjects { count, bytes })
-}
-
-fn number(answer: &Answer, column: usize) -> Option<i64> {
-    answer.first()?.get(column)?.as_deref()?.parse().ok()
-}
 
 /// Reads everything but the large objects, as (name, value) in manifest order.
 pub(super) async fn read(session: &mut Session) -> Result<Vec<Property>, PostgresError> {
@@ -58,6 +29,9 @@ pub(super) async fn read(session: &mut Session) -> Result<Vec<Property>, Postgre
         'database.is_template', d.datistemplate, \
         'database.icu_rules', pg_catalog.to_jsonb(d) ->> 'daticurules', \
         'database.comment', pg_catalog.shobj_description(d.oid, 'pg_database'), \
+        'database.security_labels', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object( \
+            'provider', s.provider, 'label', s.label) ORDER BY s.provider), '[]') FROM pg_catalog.pg_shseclabel s \
+            WHERE s.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass AND s.objoid = d.oid), \
         'database.tablespace', (SELECT spcname FROM pg_catalog.pg_tablespace t WHERE t.oid = d.dattablespace), \
         'tablespaces', (SELECT coalesce(pg_catalog.json_agg(spcname ORDER BY spcname), '[]') FROM pg_catalog.pg_tablespace t \
             WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.reltablespace = t.oid AND NOT c.relisshared)), \
@@ -102,8 +76,5 @@ pub(super) fn foreign(tables: &[(String, String)]) -> Option<Property> {
 
 /// The properties that are known only at the end.
 pub(super) fn late(large: LargeObjects, client_version: &str) -> [Property; 2] {
-    [
-        Property { name: "large_objects".to_owned(), value: json!({"count": large.count, "bytes": large.bytes}) },
-        Property { name: "client.version".to_owned(), value: json!(client_version) },
-    ]
+    [large.property(), Property { name: "client.version".to_owned(), value: json!(client_version) }]
 }

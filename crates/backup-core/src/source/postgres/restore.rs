@@ -50,10 +50,11 @@ pub use self::error::RestoreError;
 pub use self::expect::{Answer, ExpectProof, Expectation, Expectations};
 use self::load::{Loaded, Loader};
 pub use self::plan::RestorePlan;
-pub use self::proof::{RestoreProof, TableProof};
+pub use self::proof::{LargeObjectsProof, RestoreProof, TableProof};
 use self::sql::{ident, qualified};
 use super::clients::ClientsOption;
 use super::error::PostgresError;
+use super::large_objects::LargeObjects;
 use super::options::ConnectOptions;
 use super::wire::Wire;
 use crate::fingerprint::RowSum;
@@ -253,10 +254,11 @@ impl Restore<'_> {
         if tables.iter().any(|table| !table.ok()) {
             return Err(RestoreError::Differs { proofs: tables });
         }
+        let whole = options.only == Selection::All;
+        let large_objects = if whole { self.compare_large_objects(&to).await? } else { None };
         if let Some(extension) = timescale {
             timescale::after(&to, extension).await?;
         }
-        let whole = options.only == Selection::All;
         let expected = if whole {
             self.phase("checks");
             expect::ask(&to, &options.expect).await?
@@ -269,6 +271,7 @@ impl Restore<'_> {
             database: plan.database.clone(),
             replaced: plan.kept_as.clone(),
             tables,
+            large_objects,
             without_rows: without_rows.map(|(_, entry)| format!("{}.{}", entry.schema, entry.name)).collect(),
             created_roles: plan.create_roles.clone(),
             expected,
@@ -404,6 +407,20 @@ impl Restore<'_> {
             read_back: read,
             differing,
         })
+    }
+
+    /// Large objects came with the archive, which says nothing of how many: they are counted here, and their bytes read back
+    /// where contents are compared.
+    async fn compare_large_objects(&self, to: &ConnectOptions) -> Result<Option<LargeObjectsProof>, RestoreError> {
+        let Some(captured) = LargeObjects::captured(self.snapshot.properties) else { return Ok(None) };
+        let mut session = session::open_wire(to).await?;
+        let contents = captured.contents.is_some() && self.options.verify == Verify::Content;
+        let found = LargeObjects::read(&mut session, contents).await?;
+        session.close().await;
+        match captured.difference(&found) {
+            Some(difference) => Err(RestoreError::LargeObjects { difference }),
+            None => Ok(Some(LargeObjectsProof { count: found.count, read_back: contents })),
+        }
     }
 
     /// Rows may have moved between the leaves of a tree: the tree as a whole must hold what its leaves held.

@@ -140,6 +140,11 @@ impl Session {
         self.wire.any_bytes()
     }
 
+    /// Process id of the server's end, as whoever let us in announced it.
+    pub(super) fn announced(&self) -> Option<i64> {
+        self.wire.announced().map(i64::from)
+    }
+
     /// For COPY.
     pub(super) fn wire(&mut self) -> &mut Wire {
         &mut self.wire

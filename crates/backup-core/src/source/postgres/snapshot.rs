@@ -9,13 +9,15 @@
 //! workers lock table by table and the comparison of file nodes around each COPY decides.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use super::catalog::{self, Relation};
 use super::error::{PostgresError, sql_state};
 use super::formats;
-use super::names::Encoding;
+use super::names::{Encoding, literal, shown};
 use super::options::ConnectOptions;
 use super::plan::{self, Plan, Table};
 use super::rows::RowFormat;
@@ -33,8 +35,6 @@ pub(super) struct Coordinator {
     pub(super) instant: DateTime<Utc>,
     /// Whether every table is locked here.
     pub(super) locked: bool,
-    /// Process id of the server's end.
-    pub(super) pid: i64,
 }
 
 /// Milliseconds to wait for one lock. Short: whoever comes after a waiting lock request waits as well.
@@ -69,7 +69,7 @@ impl Coordinator {
                     }
                     Some("55P03" | "40P01" | "57014") => {
                         let _ = session.attempt("ROLLBACK").await;
-                        let blockers = blockers(&mut session, &wanted).await;
+                        let blockers = blockers(&mut session).await;
                         let what = "a table could not be locked in time".to_owned();
                         return Err(PostgresError::Disturbed { what, blockers, source: Some(error) });
                     }
@@ -82,12 +82,11 @@ impl Coordinator {
         }
         // The first statement that needs a snapshot: from here on the data stands still. `statement_timestamp` was
         // taken just before it, so nothing committed before that instant is missing.
-        let sql = "SELECT pg_catalog.pg_export_snapshot() AS id, pg_catalog.pg_backend_pid()::int8 AS pid, \
+        let sql = "SELECT pg_catalog.pg_export_snapshot() AS id, \
             (extract(epoch FROM pg_catalog.statement_timestamp()) * 1000000)::int8 AS micros";
         let row = session.one(EXPORTING, sql).await?;
         let instant = DateTime::from_timestamp_micros(column(&row, "micros", EXPORTING)?).unwrap_or_default();
-        let (snapshot, pid) = (column(&row, "id", EXPORTING)?, column(&row, "pid", EXPORTING)?);
-        Ok(Self { session, snapshot, instant, locked, pid })
+        Ok(Self { session, snapshot: column(&row, "id", EXPORTING)?, instant, locked })
     }
 
     /// Lists again inside the snapshot, takes in what came between listing and locking, and gives the plan.
@@ -221,34 +220,51 @@ fn as_disturbance(error: PostgresError) -> PostgresError {
     }
 }
 
-/// Ends the session with process id `pid`, which holds the locks, whatever it is in the middle of: asked to end by itself it
-/// would send the rest of its table first. Gives the [`blockers`] of before.
-pub(super) async fn give_way(to: &ConnectOptions, tables: &[&Relation], pid: i64) -> Vec<String> {
+/// Time for the server to end our sessions.
+pub(super) const ENDING: Duration = Duration::from_secs(10);
+
+/// Ends what the server still has of an attempt, by the name of its sessions, and waits until it is gone: locks are held by
+/// sessions, and one of them may be in the middle of a query that nobody reads any more, or be a client program's that runs
+/// in a container and has not noticed that we are gone. Gives the [`blockers`] of before.
+pub(super) async fn give_way(to: &ConnectOptions) -> Vec<String> {
     let Ok(mut session) = Session::open(to).await else { return Vec::new() };
-    let met = blockers(&mut session, tables).await;
-    // It ends with its connection, at the latest.
-    let _ = session.attempt(format!("SELECT pg_catalog.pg_terminate_backend({pid}::int4)")).await;
+    let met = blockers(&mut session).await;
+    let sql = format!(
+        "SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(pid)) AS ended FROM pg_catalog.pg_stat_activity \
+         WHERE application_name = {} AND usename = session_user AND pid <> pg_catalog.pg_backend_pid()",
+        literal(to.application())
+    );
+    let until = Instant::now() + ENDING;
+    while Instant::now() < until {
+        match session.attempt(sql.as_str()).await {
+            Ok(rows) if rows.first().and_then(|row| column::<i64>(row, "ended", "").ok()).is_some_and(|n| n > 0) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // They end with their connections, at the latest.
+            _ => break,
+        }
+    }
     session.close().await;
     met
 }
 
-/// Who holds or waits for an exclusive lock on one of `tables` now: for the message only, so failures give nothing.
-async fn blockers(session: &mut Session, tables: &[&Relation]) -> Vec<String> {
-    let sql = "SELECT relation::int8 AS oid, granted, coalesce(pg_catalog.string_agg(DISTINCT pid::text, ', '), '') AS pids \
-        FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' \
-        GROUP BY relation, granted";
+/// Who holds or waits for an exclusive lock on a table now: for the message only, so failures give nothing.
+async fn blockers(session: &mut Session) -> Vec<String> {
+    let sql = "SELECT n.nspname::text AS schema, c.relname::text AS name, l.granted, \
+        coalesce(pg_catalog.string_agg(DISTINCT l.pid::text, ', '), '') AS pids \
+        FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation \
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND c.oid >= 16384 AND c.relpersistence <> 't' \
+        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+        AND c.relkind IN ('r', 'p', 'm', 'v', 'S') GROUP BY 1, 2, 3";
     let rows = session.attempt(sql).await.unwrap_or_default();
-    let mut out = Vec::new();
-    for row in &rows {
-        let oid: Result<i64, _> = column(row, "oid", "");
-        let table = tables.iter().find(|r| oid.as_ref().is_ok_and(|oid| *oid == r.oid));
-        if let (Some(table), Ok(granted), Ok(pids)) =
-            (table, column::<bool>(row, "granted", ""), column::<String>(row, "pids", ""))
-        {
-            let how = if granted { "held" } else { "awaited" };
-            out.push(format!("`{}` is {how} exclusively by process {pids}", table.shown()));
-        }
-    }
+    let text = |row: &_, name| column::<String>(row, name, "").unwrap_or_default();
+    let one = |row| {
+        let how = if column(row, "granted", "").unwrap_or(false) { "held" } else { "awaited" };
+        let table = shown(&text(row, "schema"), &text(row, "name"));
+        format!("`{table}` is {how} exclusively by process {}", text(row, "pids"))
+    };
+    let mut out: Vec<String> = rows.iter().map(one).collect();
     out.sort();
     out
 }

@@ -105,6 +105,8 @@ pub(super) struct Wire {
     /// Bytes of the longest message that is read whole.
     limit: usize,
     broken: bool,
+    /// Process id of the session's backend, as it was announced: a pooler announces one of its own making.
+    announced: Option<i32>,
     /// The database has no encoding (`SQL_ASCII`): text is any bytes, and stands here as `names::from_bytes` says.
     any_bytes: bool,
 }
@@ -118,7 +120,8 @@ impl std::fmt::Debug for Wire {
 impl Wire {
     fn new(stream: Box<dyn Stream>) -> Self {
         let inbox = BytesMut::with_capacity(INBOX_BYTES);
-        Self { stream, inbox, outbox: BytesMut::new(), limit: STRANGER_BYTES, broken: false, any_bytes: false }
+        let limit = STRANGER_BYTES;
+        Self { stream, inbox, outbox: BytesMut::new(), limit, broken: false, announced: None, any_bytes: false }
     }
 
     /// Runs statements and gives the rows of all of them. After the server's error the session goes on.
@@ -239,6 +242,11 @@ impl Wire {
         self.any_bytes
     }
 
+    /// Process id of the server's end, as whoever let us in announced it.
+    pub(super) fn announced(&self) -> Option<i32> {
+        self.announced
+    }
+
     /// Says goodbye, so that the session's locks are gone soon.
     pub(super) async fn close(mut self) {
         frontend::terminate(&mut self.outbox);
@@ -267,7 +275,19 @@ impl Wire {
         } else {
             frontend::query(sql, &mut self.outbox)?;
         }
-        Ok(self.send().await?)
+        let Err(error) = self.send().await else { return Ok(()) };
+        // Who closed the session said why first.
+        let said = tokio::time::timeout(FAREWELL, self.last_words()).await.ok().flatten();
+        Err(said.unwrap_or_else(|| error.into()))
+    }
+
+    /// Why a session was closed that takes nothing more.
+    async fn last_words(&mut self) -> Option<sqlx::Error> {
+        loop {
+            if let Message::ErrorResponse(body) = self.message().await.ok()? {
+                return server_error(&body).ok();
+            }
+        }
     }
 
     async fn send(&mut self) -> io::Result<()> {

@@ -11,10 +11,10 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::copy_out::{self, Blocks, Copied, Ended, MEMBER_BYTES, Output, Reader, load_statement};
 use super::error::PostgresError;
+use super::large_objects::LargeObjects;
 use super::names::Encoding;
 use super::options::{ConnectOptions, CountCheck};
 use super::plan::Table;
-use super::properties::{self, LargeObjects};
 use super::session::open_wire;
 use super::shape::Shapes;
 use super::snapshot::Coordinator;
@@ -198,7 +198,7 @@ impl Work<'_> {
                         results.lock().await.tar = tar.finish().await?;
                     }
                     Job::LargeObjects => {
-                        results.lock().await.large_objects = properties::large_objects(&mut wire).await?;
+                        results.lock().await.large_objects = LargeObjects::read(&mut wire, true).await?;
                     }
                 }
             }

@@ -22,6 +22,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use url::Url;
 
+use super::answers::Bounded;
 use super::{S3Credentials, S3Options};
 
 /// Why options cannot be used. Nothing was asked over the network.
@@ -100,6 +101,7 @@ pub(super) async fn build(options: &S3Options, answered: LastAnswer) -> Result<C
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(options.connect_timeout).build())
         .interceptor(answered)
+        .interceptor(Bounded)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         // We give the checksum of each body. What is read is judged by its hash or signature, where damage has a name;
         // here it would be a read that fails, tried again until the deadline.

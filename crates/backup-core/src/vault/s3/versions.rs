@@ -9,6 +9,7 @@ use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 
 use super::error::{Refusal, judge};
 use super::probe::Versioning;
+use super::turning::Turns;
 use super::{S3Store, to_chrono, to_u64};
 use crate::vault::protection::{Hidden, Older};
 use crate::vault::retry::GaveUp;
@@ -130,6 +131,8 @@ impl S3Store {
         mut take: impl FnMut(&ListObjectVersionsOutput) -> bool + Send,
     ) -> Result<(), StoreError> {
         let (mut key, mut version): (Option<String>, Option<String>) = (None, None);
+        // Versions are counted or picked, not held, so only their pages have an end.
+        let mut turns = Turns::new(self.most_names, self.page_names);
         loop {
             let page = self
                 .call("list", shown, async |_| {
@@ -147,6 +150,7 @@ impl S3Store {
                 })
                 .await
                 .map_err(|gave_up| self.error("list", shown, gave_up))?;
+            turns.page(first_of(&page), 0).map_err(|error| self.error("list", shown, GaveUp { attempts: 1, error }))?;
             let more = take(&page);
             if !more || !page.is_truncated().unwrap_or(false) {
                 return Ok(());
@@ -159,4 +163,13 @@ impl S3Store {
             (key, version) = next;
         }
     }
+}
+
+/// What a page of versions begins with: names no two pages share, whatever else is on them.
+fn first_of(page: &ListObjectVersionsOutput) -> Option<String> {
+    let name = |key: Option<&str>, version: Option<&str>| Some(format!("{} {}", key?, version.unwrap_or_default()));
+    let version = page.versions().first().and_then(|one| name(one.key(), one.version_id()));
+    let marker = || page.delete_markers().first().and_then(|one| name(one.key(), one.version_id()));
+    let folder = || page.common_prefixes().first().and_then(|folder| folder.prefix()).map(str::to_owned);
+    version.or_else(marker).or_else(folder)
 }

@@ -211,6 +211,7 @@ pub async fn execute(
         database: plan.database.clone(),
         replaced: None,
         tables,
+        large_objects: None,
         without_rows: without_rows.collect(),
         created_roles: Vec::new(),
         expected: Vec::new(),

@@ -81,6 +81,12 @@ pub enum RestoreError {
         /// Every table, also those that agree.
         proofs: Vec<TableProof>,
     },
+    /// The large objects were compared with the manifest and differ.
+    #[error("the large objects differ from the capture: {difference}")]
+    LargeObjects {
+        /// How.
+        difference: String,
+    },
     /// Every row is as captured, but the database is not what its checks expect.
     #[error("the restored database is not as expected: {}", answers(.proofs))]
     Unexpected {
@@ -137,10 +143,12 @@ impl RestoreError {
 
 impl RestoreError {
     /// The server could not read what it was sent as rows or as their values (SQLSTATE 22P02, 22P03, 22P04, 22007, 22021): these
-    /// are not the bytes of a COPY of these columns.
+    /// are not the bytes of a COPY of these columns. Or the archive made no such schema, table or column (3F000, 42P01, 42703):
+    /// then these are not the rows that belong to it.
     pub fn is_malformed(&self) -> bool {
+        const STATES: [&str; 8] = ["22P02", "22P03", "22P04", "22007", "22021", "3F000", "42P01", "42703"];
         let Self::Load { source, .. } = self else { return false };
-        sql_state(source).is_some_and(|state| matches!(state.as_str(), "22P02" | "22P03" | "22P04" | "22007" | "22021"))
+        sql_state(source).is_some_and(|state| STATES.contains(&state.as_str()))
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Facts {
     pub(super) acl: Option<Vec<String>>,
     /// Role (absent: all roles) with `name=value` texts.
     pub(super) settings: Vec<(Option<String>, Vec<String>)>,
+    /// Provider and label.
+    pub(super) security_labels: Vec<(String, String)>,
     pub(super) extensions: Vec<Extension>,
     /// Major version of the captured server, such as 15.
     pub(super) server_major: u32,
@@ -81,6 +83,10 @@ impl Facts {
                 None => Vec::new(),
                 Some(list) => settings(list).ok_or_else(|| bad("database.settings"))?,
             },
+            security_labels: match get("database.security_labels") {
+                None => Vec::new(),
+                Some(list) => labels(list).ok_or_else(|| bad("database.security_labels"))?,
+            },
             extensions: match get("extensions") {
                 None => Vec::new(),
                 Some(list) => extensions::read(list).ok_or_else(|| bad("extensions"))?,
@@ -98,6 +104,12 @@ fn major(version: &str) -> Option<u32> {
 
 fn texts(list: &Value) -> Option<Vec<String>> {
     list.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+fn labels(list: &Value) -> Option<Vec<(String, String)>> {
+    let one =
+        |item: &Value| Some((item.get("provider")?.as_str()?.to_owned(), item.get("label")?.as_str()?.to_owned()));
+    list.as_array()?.iter().map(one).collect()
 }
 
 fn settings(list: &Value) -> Option<Vec<(Option<String>, Vec<String>)>> {

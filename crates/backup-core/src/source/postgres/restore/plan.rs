@@ -10,7 +10,7 @@ use super::facts::{AclItem, Facts};
 use super::globals::{self, Globals, MissingRoles};
 use super::imported::{self, Imported};
 use super::rows::Numbered;
-use super::sql::ident;
+use super::sql::{ident, literal};
 use super::{RestoreOptions, Selection, Snapshot, Target, database, session};
 use crate::fingerprint::RowSum;
 use crate::manifest::{Kept, StreamKind, TableEntry};
@@ -189,6 +189,13 @@ impl RestorePlan {
         if !self.missing_tablespaces.is_empty() {
             let names = self.missing_tablespaces.join("`, `");
             self.notes.push(format!("no tablespace is used, because the server has no `{names}`"));
+        }
+        // Whether its provider is there, a server says only by refusing; those of tables come with the archive.
+        for (provider, label) in &self.facts.security_labels {
+            let (provider, label, name) = (ident(provider), literal(label), ident(&self.database));
+            self.notes.push(format!(
+                "the database's own security label is left to you: SECURITY LABEL FOR {provider} ON DATABASE {name} IS {label}"
+            ));
         }
         for (role, member) in &self.roles.0.not_granted {
             self.notes

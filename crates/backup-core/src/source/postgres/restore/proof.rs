@@ -30,6 +30,15 @@ impl TableProof {
     }
 }
 
+/// Large objects, compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LargeObjectsProof {
+    /// How many.
+    pub count: u64,
+    /// Their bytes were read back and are those of the capture. Otherwise their number, owners, privileges and comments are.
+    pub read_back: bool,
+}
+
 /// A restored database. There is no such value for one that differs: that is an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreProof {
@@ -39,6 +48,9 @@ pub struct RestoreProof {
     pub replaced: Option<String>,
     /// Every table with rows to compare, in the manifest's order.
     pub tables: Vec<TableProof>,
+    /// How many large objects came back, equal to what was captured; `None` where the manifest says nothing of them or only a
+    /// part came back.
+    pub large_objects: Option<LargeObjectsProof>,
     /// Tables that came back without rows because the capture or the selection left these out, as `schema.name`.
     pub without_rows: Vec<String>,
     /// Roles that were created.

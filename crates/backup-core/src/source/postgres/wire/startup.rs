@@ -40,7 +40,7 @@ impl Wire {
             ("user", to.user()),
             ("database", to.database()),
             ("client_encoding", "UTF8"),
-            ("application_name", "backup"),
+            ("application_name", to.application()),
             // From the first statement on: a role's own time limit could end the one that would lift it.
             ("options", "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"),
         ];
@@ -51,6 +51,7 @@ impl Wire {
         loop {
             match wire.message().await? {
                 Message::ReadyForQuery(_) => break,
+                Message::BackendKeyData(body) => wire.announced = Some(body.process_id()),
                 Message::ErrorResponse(body) => return Err(server_error(&body)?),
                 _ => {}
             }
@@ -113,13 +114,7 @@ async fn stream(to: &ConnectOptions) -> Result<Box<dyn Stream>, sqlx::Error> {
         let path = format!("{}/.s.PGSQL.{}", directory.trim_end_matches('/'), to.port());
         return Ok(Box::new(UnixStream::connect(path).await?));
     }
-    let mut tcp = TcpStream::connect((to.host(), to.port())).await?;
-    tcp.set_nodelay(true)?;
-    let (idle, interval, count) = KEEPALIVE;
-    sockopt::set_socket_keepalive(&tcp, true).map_err(io::Error::from)?;
-    sockopt::set_tcp_keepidle(&tcp, idle).map_err(io::Error::from)?;
-    sockopt::set_tcp_keepintvl(&tcp, interval).map_err(io::Error::from)?;
-    sockopt::set_tcp_keepcnt(&tcp, count).map_err(io::Error::from)?;
+    let mut tcp = tcp(to).await?;
     if matches!(to.ssl_mode(), SslMode::Disable | SslMode::Allow) {
         return Ok(Box::new(tcp));
     }
@@ -133,6 +128,18 @@ async fn stream(to: &ConnectOptions) -> Result<Box<dyn Stream>, sqlx::Error> {
         (b'N', _) => Err(sqlx::Error::Tls("the server offers no TLS, and `sslmode` demands it".into())),
         _ => Err(unexpected("an answer to the request for TLS that is not known")),
     }
+}
+
+/// The network's part of a connection.
+async fn tcp(to: &ConnectOptions) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect((to.host(), to.port())).await?;
+    tcp.set_nodelay(true)?;
+    let (idle, interval, count) = KEEPALIVE;
+    sockopt::set_socket_keepalive(&tcp, true)?;
+    sockopt::set_tcp_keepidle(&tcp, idle)?;
+    sockopt::set_tcp_keepintvl(&tcp, interval)?;
+    sockopt::set_tcp_keepcnt(&tcp, count)?;
+    Ok(tcp)
 }
 
 #[cfg(test)]
@@ -187,6 +194,15 @@ mod tests {
             let error = Wire::open(&server(demand, without_tls).await).await.unwrap_err();
             assert!(matches!(error, sqlx::Error::Tls(_)), "{demand}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_forgotten_is_noticed_within_two_minutes() {
+        let tcp = tcp(&server("sslmode=disable", without_tls).await).await.unwrap();
+        assert!(sockopt::socket_keepalive(&tcp).unwrap() && tcp.nodelay().unwrap());
+        let times = (sockopt::tcp_keepidle(&tcp).unwrap(), sockopt::tcp_keepintvl(&tcp).unwrap());
+        let silence = times.0 + times.1 * sockopt::tcp_keepcnt(&tcp).unwrap();
+        assert_eq!(silence, Duration::from_mins(2));
     }
 
     #[tokio::test]

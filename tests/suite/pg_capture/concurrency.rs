@@ -333,7 +333,6 @@ async fn what_does_not_notice_is_ended(major: u32) {
     let sink = MemorySink::default();
     let (outcome, waited) = tokio::join!(run(&wanted, &sink), meddle);
     let (captured, recorder) = outcome.unwrap();
-    println!("on {major} a SELECT waited {waited:?}");
     assert!(waited < Duration::from_secs(20), "a SELECT waited {waited:?}");
     let why = recorder.retries();
     assert!(why.iter().any(|why| why.contains("waits behind somebody") && why.contains("`public.second`")), "{why:?}");

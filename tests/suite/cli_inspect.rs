@@ -424,3 +424,32 @@ async fn runs_are_listed_and_one_is_shown() {
     assert_eq!(host.run(&["runs", "x"]).code, 2);
     assert!(host.run(&["status"]).out.contains("last run: interrupted or running (r-killed"), "by start, then id");
 }
+
+#[tokio::test]
+async fn a_source_that_promised_nothing_is_late_when_its_runs_have_died() {
+    let unpromised = async || {
+        let host = Host::pinned().await;
+        let config = fs::read_to_string(host.path("backup.toml")).unwrap();
+        let config = config.replacen("objective = { rpo = \"24h\", rto = \"1h\" }\n", "", 1);
+        fs::write(host.path("backup.toml"), config.split("[service.web]").next().unwrap()).unwrap();
+        host
+    };
+    let host = unpromised().await;
+    // Fails (0) where only an objective can be breached.
+    assert_eq!(host.verdict(), (5, "missing".to_owned()));
+    for hours in [120, 96, 72] {
+        host.capture(TimeDelta::hours(hours)).await;
+    }
+    assert_eq!(host.verdict(), (5, "late".to_owned()));
+    let told = host.run(&["status"]);
+    assert!(told.err.contains("without an `objective` 2d is the most") && told.err.contains("cron(8)"), "{}", told.err);
+    host.capture(TimeDelta::hours(40)).await;
+    assert_eq!(host.verdict(), (0, "ok".to_owned()));
+
+    // What is captured each week is not late after three days.
+    let host = unpromised().await;
+    for days in [17, 10, 3] {
+        host.capture(TimeDelta::days(days)).await;
+    }
+    assert_eq!(host.verdict(), (0, "ok".to_owned()));
+}

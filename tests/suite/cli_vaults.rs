@@ -108,7 +108,9 @@ fn verify_ends_like_restore_where_the_signer_is_unknown() {
     host.good(&["run"]);
     let other = Host::new();
     fs::copy(other.path("signers"), host.path("signers")).unwrap();
-    assert_eq!(host.run(&["verify"]).code, 12);
+    for verb in ["verify", "status"] {
+        assert_eq!(host.run(&[verb]).code, 12, "{verb}");
+    }
     assert_eq!(host.run(&["restore", "--latest", "--into-dir", "out", "--identity", "ops.txt"]).code, 12);
 }
 
@@ -214,4 +216,100 @@ fn a_pin_that_did_not_reach_the_other_vault_protects_there() {
         assert!(decision.contains("pinned"), "{plan:#}");
     }
     assert!(ending(&host, "offsite", ".pin.json").is_empty());
+}
+
+/// Takes the pinned id of a vault out of the configuration.
+fn unpin(host: &Host, vault: &str) {
+    let text = fs::read_to_string(host.path("backup.toml")).unwrap();
+    let heading = format!("[vault.{vault}]\nid = \"");
+    let (before, after) = text.split_once(&heading).unwrap();
+    let rest = after.split_once('\n').unwrap().1;
+    fs::write(host.path("backup.toml"), format!("{before}[vault.{vault}]\n{rest}")).unwrap();
+}
+
+#[test]
+fn a_vault_json_that_is_gone_leads_round_in_no_circle() {
+    let host = host(SOURCE);
+    host.good(&["run"]);
+    fs::remove_file(host.path("local/vault.json")).unwrap();
+    // Fails where any of them sends to `init`, or `init --adopt` back to `init`.
+    for args in [&["list", "--vault", "local"][..], &["init"], &["init", "--adopt", "local"], &["verify"], &["run"]] {
+        let told = host.run(args);
+        let text = format!("{}{}", told.out, told.err);
+        assert!(told.code != 0 && text.contains("take the `id` out of `[vault.local]`"), "{args:?}: {told:?}");
+        assert!(!text.contains("make it with") && !text.contains("makes a new vault"), "{args:?}: {told:?}");
+    }
+    // As told.
+    unpin(&host, "local");
+    let made = host.good(&["init"]);
+    assert!(made.err.contains("holds snapshots of `docs` from before"), "{made:?}");
+    host.good(&["replicate"]);
+    host.good(&["verify"]);
+    host.good(&["restore", "--latest", "--vault", "local", "--into-dir", "out", "--identity", "ops.txt"]);
+}
+
+#[test]
+fn who_mistypes_an_address_is_not_led_to_make_a_vault_there() {
+    let host = host(SOURCE);
+    host.good(&["run"]);
+    fs::create_dir(host.path("locla")).unwrap();
+    let signer = host_key(&host).fingerprint();
+    let address = host.path("locla");
+    let bare = Host::new();
+    let identity = host.path("ops.txt");
+    let told = bare.run(&[
+        "restore",
+        "--latest",
+        "--vault",
+        address.to_str().unwrap(),
+        "--stack",
+        "s",
+        "--signer",
+        &signer,
+        "--identity",
+        identity.to_str().unwrap(),
+    ]);
+    assert!(told.code == 10 && told.err.contains("against the recovery sheet"), "{told:?}");
+    assert!(!told.err.contains("backup init"), "{told:?}");
+}
+
+#[test]
+fn with_every_vault_away_each_is_named_and_nothing_is_made_up() {
+    let host = host(SOURCE);
+    host.good(&["run"]);
+    let newest = host.good(&["list", "--json"]).json()["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    for vault in ["local", "offsite"] {
+        fs::rename(host.path(vault), host.path(&format!("{vault}-away"))).unwrap();
+    }
+    let status = host.run(&["status"]);
+    // Fails where what was seen is matched with what is listed now, which is nothing.
+    let short = newest.rsplit('-').next().unwrap();
+    assert_eq!(status.out.matches(&format!("ago: newest {short}\n")).count(), 2, "{status:?}");
+    assert!(status.code == 3 && status.out.contains("not known: no vault answers"), "{status:?}");
+    assert!(!status.out.contains("no snapshot") && !status.out.contains("empty"), "{status:?}");
+    let lag = host.run(&["status", "--json"]).json()["sources"][0]["vaults"][0].clone();
+    assert_eq!((&lag["newest"], &lag["missing"]), (&newest.as_str().into(), &serde_json::Value::Null), "{lag:#}");
+    let restore = ["restore", "--latest", "--into-dir", "out", "--identity", "ops.txt"];
+    for args in [&["list"][..], &["verify"], &["audit"], &["prune"], &["replicate"], &["run"], &restore] {
+        let told = host.run(args);
+        // Fails where the first one's error ends the verb.
+        assert!(
+            told.code == 10 && told.err.contains("`local`: ") && told.err.contains("`offsite`: "),
+            "{args:?}: {told:?}"
+        );
+    }
+}
+
+#[test]
+fn the_state_is_its_owners_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let host = host(SOURCE);
+    fs::remove_dir(host.path("state")).unwrap();
+    host.good(&["run"]);
+    let mode = |name: &str| fs::metadata(host.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("state"), mode("state/state.sqlite")), (0o700, 0o600));
+    // One that an earlier version made.
+    fs::set_permissions(host.path("state/state.sqlite"), fs::Permissions::from_mode(0o644)).unwrap();
+    host.good(&["run"]);
+    assert_eq!(mode("state/state.sqlite"), 0o600);
 }

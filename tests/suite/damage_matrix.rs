@@ -41,7 +41,7 @@ is in the newest snapshot (`ID`) or beside it. Written and compared by `tests/su
 
 *Old* is a validly signed file of before, with its signature: an older snapshot under the newest one's name, an earlier generation's document under this one's, an
 earlier recovery page, and marks, grants, receipts and announcements that were taken back or have done their work. It was not altered by anybody, so it is believed
-where it says the truth about where it lies. Objects and inventories have no such form: a name or a signed document says which bytes they have.
+where it says the truth about where it lies; an earlier recovery page restores as it did then, and `init` puts this program's in its place. Objects and inventories have no such form: a name or a signed document says which bytes they have.
 `run` and `replicate` also fill the first vault from the second one, which is how files come back. `restore` is asked for `ID`, once as configured and once from
 the first vault alone. A grant that nobody signed says itself whether it holds the key, to who has an identity: `verify --identity` tells of it.
 

@@ -130,7 +130,7 @@ async fn what_a_prune_removed_was_not_hidden_by_somebody() {
     delete(&moto, &format!("/snapshots/{}", both[0]));
     let hidden = async || {
         let found = hidden::snapshots(&vault, &signers, (&stack, &source)).await.unwrap();
-        found.into_iter().map(|one| one.id.to_string()).collect::<Vec<_>>()
+        found.snapshots.into_iter().map(|one| one.id.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(hidden().await, &both[..1]);
     let receipt = |signer: &HostKey, reason: Option<&str>, named: &[String]| ReceiptDoc {

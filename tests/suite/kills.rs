@@ -75,7 +75,7 @@ fn ended(cluster: &Cluster, condition: &str) -> bool {
     let sql = format!(
         "DO $$ BEGIN FOR i IN 1..1000 LOOP PERFORM pg_stat_clear_snapshot();
             PERFORM pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity
-                WHERE application_name ~ '^backup/' AND {condition} LIMIT 1) one;
+                WHERE application_name ~ '^backup/' AND {condition} ORDER BY backend_start LIMIT 1) one;
             IF FOUND THEN RETURN; END IF;
             PERFORM pg_sleep(0.002); END LOOP; RAISE 'nobody was there'; END $$"
     );
@@ -105,13 +105,8 @@ fn kill(victim: Victim, run: &mut Child, cluster: &Cluster) -> bool {
             std::thread::sleep(Duration::from_millis(1));
         },
         Victim::Worker => ended(cluster, "state = 'active' AND query ~ '^COPY' AND query ~ '_side'"),
-        // Between two statements, in its transaction, with the snapshot that it exported.
-        Victim::Coordinator => ended(
-            cluster,
-            "pid = (SELECT pid FROM pg_locks l WHERE relation IS NOT NULL AND mode = 'AccessShareLock' \
-            AND pid IN (SELECT pid FROM pg_stat_activity WHERE application_name ~ '^backup/' AND query !~ 'LOCK TABLE|COPY') \
-            GROUP BY pid HAVING count(*) > 1 LIMIT 1)",
-        ),
+        // Between two statements: the first session of an attempt that has a transaction.
+        Victim::Coordinator => ended(cluster, "state = 'idle in transaction'"),
         Victim::Server => {
             cluster.kill9();
             cluster.start_again();

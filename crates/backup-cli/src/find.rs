@@ -22,6 +22,10 @@ use crate::words;
 /// So many candidates are named when an id is ambiguous.
 const NAMED: usize = 6;
 
+/// What to do where it could not be looked whether documents were deleted.
+pub(crate) const UNSEEN_ADVICE: &str = "look with a key that may read a bucket's versioning, list its versions and read them \
+                                        (`s3:GetBucketVersioning`, `s3:ListBucketVersions`, `s3:GetObjectVersion`)";
+
 /// What the vaults list.
 pub(crate) struct Found {
     /// Vaults that answered to the end.
@@ -30,6 +34,8 @@ pub(crate) struct Found {
     pub(crate) silent: Vec<(String, CliError)>,
     /// The sources that were asked for: configured ones, and those that are in a vault.
     pub(crate) sources: Vec<SourceName>,
+    /// No source was asked for by name.
+    pub(crate) all: bool,
     /// Snapshots with their sources: by source, oldest first.
     pub(crate) listed: Vec<(SourceName, Listed)>,
 }
@@ -90,6 +96,12 @@ pub(crate) async fn in_vaults(
             Err(error) => silent.push((vault.name().to_owned(), error.into())),
         }
     }
+    if only.iter().any(|name| !sources.contains(name)) {
+        // One of which every file was deleted is in no listing, and a bucket with versions remembers it.
+        for vault in &vaults {
+            sources.extend(vault.sources_ever(stack).await.unwrap_or_default());
+        }
+    }
     // With no vault to ask, nobody knows what there is: `require_one` tells that.
     let asked = vaults.iter().any(|vault| !is_silent(&silent, vault));
     if let Some(name) = only.iter().find(|name| asked && !sources.contains(name)) {
@@ -106,7 +118,7 @@ pub(crate) async fn in_vaults(
         silent.extend(failed.into_iter().map(|(name, error)| (name, error.into())));
     }
     vaults.retain(|vault| !is_silent(&silent, vault));
-    Ok(Found { vaults, silent, sources: sources.into_iter().collect(), listed })
+    Ok(Found { vaults, silent, sources: sources.into_iter().collect(), all: only.is_empty(), listed })
 }
 
 /// A snapshot whose own document was deleted in a vault, and lies there in an older version.
@@ -121,13 +133,22 @@ pub(crate) struct Deleted {
 pub(crate) async fn deleted(found: &Found, signers: &Signers, stack: &StackName, printer: &Printer) -> Vec<Deleted> {
     let mut all = Vec::new();
     for vault in &found.vaults {
-        for source in &found.sources {
+        let mut sources: BTreeSet<SourceName> = found.sources.iter().cloned().collect();
+        if found.all {
+            // Of a source of which every file was deleted no listing has a name.
+            sources.extend(vault.sources_ever(stack).await.unwrap_or_default());
+        }
+        let mut unseen = BTreeSet::new();
+        for source in &sources {
             match hidden::snapshots(vault, signers, (stack, source)).await {
-                Ok(some) => all.extend(some.into_iter().map(|hidden| Deleted {
-                    vault: vault.clone(),
-                    source: source.clone(),
-                    hidden,
-                })),
+                Ok(some) => {
+                    unseen.extend(some.unseen);
+                    all.extend(some.snapshots.into_iter().map(|hidden| Deleted {
+                        vault: vault.clone(),
+                        source: source.clone(),
+                        hidden,
+                    }));
+                }
                 Err(error) => {
                     let error = CliError::from(error);
                     let text =
@@ -136,6 +157,9 @@ pub(crate) async fn deleted(found: &Found, signers: &Signers, stack: &StackName,
                     break;
                 }
             }
+        }
+        for text in unseen {
+            printer.detail(&format!("vault `{}`: {text}", vault.name()));
         }
     }
     let mut by_vault: BTreeMap<&str, Vec<&SnapshotId>> = BTreeMap::new();
@@ -170,6 +194,10 @@ impl Found {
         for Deleted { vault, source, hidden } in deleted {
             let (dir, id) = (hidden.dir, hidden.id);
             let same = |(_, one): &&mut (SourceName, Listed)| one.id == id && one.dir == dir;
+            if !self.sources.contains(&source) {
+                self.sources.push(source.clone());
+                self.sources.sort();
+            }
             match self.listed.iter_mut().find(same) {
                 Some((_, listed)) => listed.vaults.push(vault),
                 None => self.listed.push((source, Listed { dir, id, vaults: vec![vault] })),

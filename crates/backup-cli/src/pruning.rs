@@ -12,11 +12,11 @@ use backup_core::prune::history::{self, Memory, Reading};
 use backup_core::prune::{self, Action, Done, PrunePlan, PruneRequest, Waiver, Witness, elsewhere};
 use backup_core::signature::{HostKey, Signers};
 use backup_core::state::{State, StateError};
-use backup_core::vault::layout::GenerationDir;
+use backup_core::vault::layout::{GenerationDir, GenerationId, SnapshotId};
 use backup_core::vault::{Vault, VaultError};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use retention::{History, Policy, Span};
+use retention::{Freeze, History, Policy, Span};
 use serde_json::{Value, json};
 
 use crate::commands::silent;
@@ -173,7 +173,7 @@ pub(crate) async fn prune_as_if(
     }
     let none = BTreeSet::new();
     let damaged = |vault: &Vault| known.get(vault.name()).unwrap_or(&none);
-    let eyes = Eyes { session, vaults, signers: &signers, damaged: &damaged, also };
+    let eyes = Eyes { session, vaults, signers: &signers, damaged: &damaged, also, state: state.as_ref() };
     let mut all = Vec::new();
     for source in sources {
         let mut round = eyes.look(source, state.as_ref(), None).await;
@@ -206,9 +206,15 @@ pub(crate) async fn prune_as_if(
                     beside.map(|other| Witness { vault: other, damaged: damaged(other) }).collect();
                 match plan {
                     Ok(plan) => {
+                        if also.is_empty() {
+                            eyes.note_frozen(vault, source, &plan, key.is_some()).await;
+                        }
                         if let Some(key) = key {
                             match prune::apply_beside(vault, key, &plan, &witnesses).await {
-                                Ok(done) => pruning.done = done,
+                                Ok(done) => {
+                                    eyes.forget(vault, &done).await;
+                                    pruning.done = done;
+                                }
                                 Err(error) => pruning.error = Some(error.into()),
                             }
                             round.is_old = true;
@@ -231,6 +237,8 @@ struct Eyes<'a> {
     signers: &'a Signers,
     damaged: &'a (dyn Fn(&Vault) -> &'a BTreeSet<(GenerationDir, String)> + Sync),
     also: &'a BTreeSet<history::Fact>,
+    /// What this host committed, and what it was told.
+    state: Option<&'a State>,
 }
 
 /// When a vault was read: by the store's clock and by this host's. A plan compares the two, so both are of one instant.
@@ -295,6 +303,50 @@ impl<'a> Eyes<'a> {
         Ok((at, reading))
     }
 
+    /// What this host committed into a vault, and what any vault shows.
+    async fn known(
+        &self,
+        round: &Round<'_>,
+        vault: &Vault,
+        source: &config::Source,
+    ) -> BTreeSet<(GenerationId, SnapshotId)> {
+        let stamps = round.seen.values().flat_map(|history| &history.stamps);
+        let mut known: BTreeSet<(GenerationId, SnapshotId)> =
+            stamps.filter_map(|stamp| Some((stamp.generation.parse().ok()?, stamp.id.parse().ok()?))).collect();
+        if let Some(state) = self.state {
+            // A memory that fails is one that was lost.
+            match state.commits(vault.id(), &source.name).await {
+                Ok(commits) => known.extend(commits),
+                Err(error) => self.forgets(&error),
+            }
+        }
+        known
+    }
+
+    /// What was committed into generations that are gone need not be asked for again.
+    async fn forget(&self, vault: &Vault, done: &[Done]) {
+        let gone = |done: &&Done| matches!(done.action, Action::Delete | Action::Hurry { .. } | Action::Resume);
+        for done in done.iter().filter(gone) {
+            if let Some(state) = self.state {
+                let _ = state.forget_commits(vault.id(), &done.dir).await.inspect_err(|error| self.forgets(error));
+            }
+        }
+    }
+
+    /// For `status`. That there is no snapshot it sees by itself. A plan that is only shown tells nobody of a freeze, and that none is
+    /// left.
+    async fn note_frozen(&self, vault: &Vault, source: &config::Source, plan: &PrunePlan, acts: bool) {
+        let Some(state) = self.state else { return };
+        let frozen = plan.frozen.iter().filter(|freeze| !matches!(freeze, Freeze::NoSnapshot));
+        let reasons: Vec<String> = frozen.map(ToString::to_string).collect();
+        if !acts && !reasons.is_empty() {
+            return;
+        }
+        let now = self.session.cx.clock.now();
+        let noted = state.set_frozen(vault.id(), &source.name, &reasons, now).await;
+        let _ = noted.inspect_err(|error| self.forgets(error));
+    }
+
     fn forgets(&self, error: &StateError) {
         let error = CliError::caused(Exit::Failed, "what was read of a vault is not remembered", error);
         self.session.cx.printer.detail(error.message());
@@ -320,6 +372,7 @@ impl<'a> Eyes<'a> {
             host_now: round.readings.get(vault.name()).map_or(now, |(at, _)| at.host),
             promised_elsewhere: promised(others, source, &round.seen, now, config.timezone),
             marks: round.marks.clone(),
+            known: self.known(round, vault, source).await,
             damaged: (self.damaged)(vault).clone(),
             tool: TOOL.to_owned(),
         };

@@ -165,6 +165,8 @@ kinds! {
     Accepted "accepted" Note,
     /// A suspect snapshot that nobody accepted.
     Suspect "suspect" Note,
+    /// Whether documents were deleted in a bucket that may keep versions could not be looked at.
+    Unseen "unseen" Note,
     /// Something lies there that this program did not make, or that no snapshot needs.
     Stranger "stranger" Note,
     /// A signature lies there without its document.

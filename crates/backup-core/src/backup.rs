@@ -521,6 +521,7 @@ async fn commit(
     if let Some(reason) = host.signers.ended(&doc.signer, doc.finished) {
         return Err(BackupError::Ended { signer: doc.signer, reason });
     }
+    host.state.note_commit(vault.id(), &dir, &doc.id).await?;
     Ok(Committed { snapshot: vault.put_signed(&doc, host.key).await?, suspect, unlisted: None })
 }
 

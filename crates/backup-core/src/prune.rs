@@ -16,7 +16,7 @@
 //! pin, believed or not: it may be an operator's whose signature was damaged, and whoever can plant one can as well fill the
 //! vault. It is named, and `unpin` takes it away. Until `deleting.json` is written, [`undo`] takes it all back.
 
-mod announced;
+pub(crate) mod announced;
 mod apply;
 mod delete;
 pub mod elsewhere;
@@ -26,6 +26,8 @@ mod holder;
 pub(crate) mod locked;
 pub(crate) mod notice;
 pub mod purge;
+mod settle;
+pub(crate) mod unlisted;
 
 use std::collections::BTreeSet;
 
@@ -35,8 +37,8 @@ use retention::{Clocks, Freeze, Policy, Reason};
 
 use crate::id::{SourceName, StackName, VaultId};
 use crate::signature::Signers;
-use crate::vault::document::{ExpiredDoc, Grounds};
-use crate::vault::layout::{GenerationDir, SnapshotId};
+use crate::vault::document::{ExpiredDoc, Grounds, ReceiptDoc};
+use crate::vault::layout::{GenerationDir, GenerationId, SnapshotId};
 use crate::vault::{Vault, VaultError};
 use crate::words::plain;
 use announced::Announced;
@@ -66,6 +68,9 @@ pub struct PruneRequest {
     pub promised_elsewhere: BTreeSet<String>,
     /// What pinned signers marked in any vault: a pin that did not reach this one yet protects here too.
     pub marks: BTreeSet<Fact>,
+    /// Snapshots of the source that this host committed into the vault, or that any vault shows: one that this vault's listing
+    /// does not show is asked for by name before its generation goes.
+    pub known: BTreeSet<(GenerationId, SnapshotId)>,
     /// What a verification found damaged in this vault: objects and snapshots, by name. It takes nobody's place.
     pub damaged: BTreeSet<(GenerationDir, String)>,
     /// Name and version of this program.
@@ -95,8 +100,8 @@ pub enum Action {
         /// In words.
         reason: String,
     },
-    /// It was announced, but the plan no longer wants it gone, or not the same, or what lies there was put back: the
-    /// announcement is taken back.
+    /// It was announced, but the plan no longer wants it gone, or not the same, or what lies there was put back; or a receipt tells of
+    /// a deletion that was taken back: both are taken back.
     Withdraw,
     /// Delete it now.
     Delete,
@@ -127,6 +132,8 @@ pub struct Step {
     /// Its snapshots, each with the decision on it in words.
     pub snapshots: Vec<(SnapshotId, String)>,
     begun: Option<Begun>,
+    /// Receipts that say of what is there that it was removed, and what of it is there: to be set right when it is taken back.
+    untrue: (Vec<ReceiptDoc>, BTreeSet<SnapshotId>),
 }
 
 /// A deletion that was interrupted.
@@ -144,7 +151,8 @@ pub struct PrunePlan {
     pub frozen: Vec<Freeze>,
     /// Each generation, oldest first.
     pub steps: Vec<Step>,
-    /// What lies where an announcement belongs and is not believed, in words: it is not obeyed.
+    /// What lies where an announcement belongs and is not believed (it is not obeyed), and snapshots that a listing should show and
+    /// does not, in words.
     pub foreign: Vec<String>,
     /// What a lock or a legal hold still keeps from being deleted, in words.
     pub locked: Vec<String>,
@@ -207,12 +215,19 @@ pub async fn plan_of(
         let snapshots = plan.snapshots.iter().filter(|snapshot| snapshot.generation == dir.id.as_str());
         let found = announced::judge(dir, &folder.notices, &folder.files, now);
         foreign.extend(found.foreign.iter().cloned());
+        let delete = decision.is_some_and(|decision| decision.delete);
+        let unlisted = if delete { unlisted(vault, folder, &request.known).await? } else { BTreeSet::new() };
+        foreign.extend(unlisted.iter().map(unlisted::text));
+        // One that is being deleted has lost nothing of what is still named: names go first.
+        let whole = if found.deleting.is_some() { folder.believed() } else { folder.whole() };
+        let untrue = (settle::untrue(&reading.receipts, dir, &whole), whole);
         let scene = Scene {
-            delete: decision.is_some_and(|decision| decision.delete),
+            // Nothing is known of it but that it is there.
+            delete: delete && unlisted.is_empty(),
+            listed: folder.listed.iter().chain(&unlisted).cloned().collect(),
             snapshots: snapshots.filter_map(|one| Some((one.id.parse().ok()?, one.text()))).collect(),
-            receipted: |doc: &ExpiredDoc| {
-                reading.receipts.iter().any(|one| one.generation == dir.id && one.at >= doc.at)
-            },
+            receipted: |doc: &ExpiredDoc| reading.receipts.iter().any(|one| settle::belongs(one, doc)),
+            untrue: !untrue.0.is_empty(),
             folder,
             here: vault.id(),
             newest: reading.newest(),
@@ -238,9 +253,12 @@ pub async fn plan_of(
             }
             other => other,
         };
-        let reason =
-            decision.map_or_else(|| "keep: it is not understood".to_owned(), retention::GenerationDecision::text);
-        steps.push(Step { dir: dir.clone(), action, reason, snapshots, begun });
+        let reason = match (unlisted.first(), decision) {
+            (Some(id), _) => format!("keep: `{id}` lies there, and the store's listing does not show it"),
+            (None, Some(decision)) => decision.text(),
+            (None, None) => "keep: it is not understood".to_owned(),
+        };
+        steps.push(Step { dir: dir.clone(), action, reason, snapshots, begun, untrue });
     }
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
     let (request, waiver, signers) = (request.clone(), waiver.clone(), signers.clone());
@@ -256,8 +274,12 @@ struct Scene<'a, R: Fn(&ExpiredDoc) -> bool> {
     snapshots: Vec<(SnapshotId, String)>,
     /// Whether a deletion got so far that its receipt was put.
     receipted: R,
+    /// A receipt says that something was removed that is there.
+    untrue: bool,
     /// What lies there.
     folder: &'a Folder,
+    /// Every snapshot that lies there, listed or not.
+    listed: Vec<SnapshotId>,
     /// The vault.
     here: &'a VaultId,
     newest: Option<&'a SnapshotId>,
@@ -277,7 +299,7 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
             return (Action::Wait { reason }, None, self.snapshots);
         }
         let announced = found.expired.as_ref();
-        let Folder { dir, files, objects, listed, .. } = self.folder;
+        let (Folder { dir, files, objects, .. }, listed) = (self.folder, &self.listed);
         let action = match found.deleting {
             Some(begun) => {
                 // Snapshots go before their objects: one that is still listed is whole, and may have become wanted (a pin,
@@ -298,7 +320,7 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
                 }
             }
             None if objects.count == 0 && delete::is_swept(dir, files) => Action::Sweep,
-            None if found.replayed => Action::Withdraw,
+            None if found.replayed || self.untrue => Action::Withdraw,
             // Objects without a snapshot may be those of a replicator that is still at work.
             None if self.snapshots.is_empty() && self.delete && is_fresh(self.folder, self.now) => Action::Keep,
             None => self.action(announced),
@@ -316,7 +338,9 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
             let flags: Vec<String> = lacking.iter().map(|name| format!("--without-replica {}", plain(name))).collect();
             let flags = flags.join(" ");
             return Action::Wait {
-                reason: format!("announced with {flags}: repeat it with that, or take it back with --undo"),
+                reason: format!(
+                    "announced with {flags}: repeat `backup prune --apply {flags}`, or take it back with `backup prune --undo`"
+                ),
             };
         }
         if !self.delete || announced.names() != found {
@@ -339,6 +363,16 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
         }
         Action::Delete
     }
+}
+
+/// Snapshots of a generation that are known from elsewhere, are not among what was read of it, and lie there.
+async fn unlisted(
+    vault: &Vault,
+    folder: &Folder,
+    known: &BTreeSet<(GenerationId, SnapshotId)>,
+) -> Result<BTreeSet<SnapshotId>, VaultError> {
+    let of_it = known.iter().filter(|(id, snapshot)| *id == folder.dir.id && !folder.listed.contains(snapshot));
+    unlisted::there(vault, &folder.dir, of_it.map(|(_, snapshot)| snapshot.clone())).await
 }
 
 /// Whether anything in a generation is younger than three days.

@@ -5,6 +5,8 @@
 //! many rows the tables of the last snapshots held (`held`; lost: the next capture is compared by its totals only).
 //! Nothing here is a secret, and nothing here is needed for a restore.
 
+mod commits;
+mod freezes;
 pub mod held;
 mod readings;
 mod reads;

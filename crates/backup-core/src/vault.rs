@@ -363,6 +363,11 @@ impl Vault {
         matches!(self.read_vault_doc().await, Ok(Some(doc)) if doc.id == self.id)
     }
 
+    /// Size and time of what lies at a path; `None` where nothing does.
+    pub(crate) async fn entry(&self, path: &StorePath) -> Result<Option<Entry>, VaultError> {
+        self.store.stat(path).await.map_err(|e| self.failed(e))
+    }
+
     /// Whether a path exists.
     pub async fn exists(&self, path: &StorePath) -> Result<bool, VaultError> {
         Ok(self.store.stat(path).await.map_err(|e| self.failed(e))?.is_some())

@@ -14,20 +14,19 @@ mod cost;
 mod deleted;
 mod grants;
 mod lone;
+mod objects;
 mod pace;
+mod remember;
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use futures::{StreamExt, stream};
 
 use crate::hidden::{self, Hidden};
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
-use crate::seal::key::{Identities, IdentityError};
+use crate::seal::key::Identities;
 use crate::signature::{SignatureError, Signers};
-use crate::snapshot::{OpenSnapshot, SnapshotError};
-use crate::source::Streams;
-use crate::state::{State, StateError};
 use crate::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, MarkKind, PruneStage, ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::{StoreError, StorePath};
@@ -36,9 +35,7 @@ use crate::vault::{Signed, Vault, VaultError};
 pub(crate) use chain::{Accounted, Chains, Link, chains, links};
 pub use chain::{Fork, Open, forks_of, holes_of};
 pub use pace::{Bad, Coverage, Pace, Reads};
-
-/// Objects that are read and hashed at once: 4 MiB each.
-const READS: usize = 6;
+pub use remember::remember;
 
 /// A fraction of all objects: those whose name falls into part `part` of `of`, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +141,8 @@ pub struct Verified {
     pub alone: Vec<String>,
     /// Documents other than snapshots' whose signer is not pinned, in words: no damage, and no proof either.
     pub foreign: Vec<String>,
+    /// What could not be looked at where a bucket keeps versions, in words: no damage, and no proof that nothing was deleted.
+    pub unseen: Vec<String>,
     /// What a good copy of another vault would mend, and what is wrong there.
     pub places: BTreeMap<Place, String>,
     /// What cannot be restored from this vault, by snapshot: tables, files, or what else its damaged streams hold. Known
@@ -221,6 +220,7 @@ impl Verified {
         self.coverage = self.coverage.and(other.coverage);
         self.good.extend(other.good);
         self.deleted.extend(other.deleted);
+        self.unseen.extend(other.unseen);
     }
 
     /// Judges a mark, a receipt or a document of a prune; `place`: where another vault's copy may mend it.
@@ -306,7 +306,8 @@ pub async fn verify_at(
     let mut verified = Verified::default();
     let mut documents: Vec<(GenerationDir, Signed<SnapshotDoc>)> = Vec::new();
     let mut generations = vault.generations(stack, source).await?;
-    let mut hidden = hidden::snapshots(vault, signers, (stack, source)).await?;
+    let hidden::Found { snapshots: mut hidden, unseen } = hidden::snapshots(vault, signers, (stack, source)).await?;
+    verified.unseen = unseen;
     hidden.retain(|one| only.is_none_or(|only| *only == one.id));
     for one in &hidden {
         if !generations.contains(&one.dir) {
@@ -403,11 +404,11 @@ async fn generation(
     }
     // A stream's reader stops at its first bad object; with identities each object is hashed as well.
     let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
-    let bad = hash_objects(vault, dir, &objects, (read, pace), &mut verified).await?;
+    let bad = objects::hash(vault, dir, &objects, (read, pace), &mut verified).await?;
     verified.objects.extend(bad.iter().map(|(name, text)| ((dir.clone(), *name), text.clone())));
     let ids = ids.into_iter().filter(|id| only.is_none_or(|only| only == id)).map(|id| (id, None));
     for (id, hidden) in ids.chain(gone.into_iter().map(|one| (one.id.clone(), Some(one)))) {
-        let (verdict, looked) = verify_snapshot((vault, signers), dir, (id, hidden), (&objects, &bad), depth).await?;
+        let (verdict, looked) = snapshot::look((vault, signers), dir, (id, hidden), (&objects, &bad), depth).await?;
         let signed = looked.signed;
         for name in &verdict.objects {
             let text = bad.get(name).cloned().unwrap_or_else(|| format!("object `{name}` is missing or damaged"));
@@ -459,276 +460,6 @@ pub async fn judge_recover(
         Finding::Damage(text) => (text, false),
         Finding::Foreign(text) => (text, true),
     }))
-}
-
-/// Writes down what was found of a source in a vault. Damaged objects are not built upon again: their chunks will be sealed
-/// anew by the next run. And a vault does not hold what is damaged there: a prune of another vault must know. What was damaged
-/// is forgotten when its generation is gone, or when it is good again as deep as it was found: what has the bytes of its
-/// name and did not open, only after every snapshot of its generation was checked. `whole`: no snapshot was left out.
-pub async fn remember(
-    state: &State,
-    vault: &Vault,
-    (stack, source): (&StackName, &SourceName),
-    verified: &Verified,
-    depth: Depth<'_>,
-    whole: bool,
-) -> Result<(), StateError> {
-    for at in verified.objects.keys() {
-        let (dir, object) = at;
-        state.forget(dir, object).await?;
-        state.set_damaged(vault.id(), dir, &object.to_string(), verified.unopened.contains(at)).await?;
-    }
-    // What is wrong and in no object shows only when everything is decrypted; a prune sees the rest by itself.
-    for verdict in verified.snapshots.iter().filter(|_| depth.identities.is_some()) {
-        if !verdict.damage.is_empty() && verdict.objects.is_empty() {
-            state.set_damaged(vault.id(), &verdict.dir, verdict.id.as_str(), true).await?;
-        } else if verdict.checked {
-            state.set_good(vault.id(), &verdict.dir, verdict.id.as_str()).await?;
-        }
-    }
-    let generations = vault.generations(stack, source).await.ok();
-    for ((dir, item), deep) in state.damage(vault.id()).await? {
-        // Nothing was looked at in other sources.
-        if dir.source != *source {
-            continue;
-        }
-        let gone = generations.as_ref().is_some_and(|there| !there.contains(&dir));
-        if gone || is_good_again(vault, verified, &dir, &item, deep, whole).await {
-            state.set_good(vault.id(), &dir, &item).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn is_good_again(
-    vault: &Vault,
-    verified: &Verified,
-    dir: &GenerationDir,
-    item: &str,
-    deep: bool,
-    whole: bool,
-) -> bool {
-    let Ok(object) = item.parse::<ObjectName>() else { return false };
-    let mut snapshots = verified.snapshots.iter().filter(|verdict| verdict.dir == *dir).peekable();
-    let checked = whole && snapshots.peek().is_some() && snapshots.all(|verdict| verdict.checked);
-    !verified.objects.contains_key(&(dir.clone(), object))
-        && (checked || !deep)
-        && vault.get_object(dir, &object).await.is_ok()
-}
-
-/// Hashes the chosen fraction of a generation's objects, as long as the pace allows, and gives the bad ones with what is
-/// wrong.
-async fn hash_objects(
-    vault: &Vault,
-    dir: &GenerationDir,
-    objects: &HashMap<ObjectName, u64>,
-    (fraction, pace): (Option<Fraction>, &Pace<'_>),
-    verified: &mut Verified,
-) -> Result<BTreeMap<ObjectName, String>, VaultError> {
-    let mut bad = BTreeMap::new();
-    let names = fraction.map(|fraction| pace.order(dir, objects.keys().filter(|name| fraction.holds(name))));
-    let mut read: HashMap<ObjectName, bool> = HashMap::new();
-    let mut going = stream::iter(names.iter().flatten().copied())
-        .take_while(|_| std::future::ready(!pace.is_over()))
-        .map(|name| async move { (name, vault.get_object(dir, &name).await) })
-        .buffered(READS);
-    while let Some((name, found)) = going.next().await {
-        verified.objects_read += 1;
-        read.insert(name, found.is_ok());
-        match found {
-            Ok(bytes) => verified.bytes_read += bytes.len() as u64,
-            Err(error) => {
-                bad.insert(name, damage_or(vault, error).await?);
-            }
-        }
-    }
-    // Time that is up must not make anything good again.
-    let before = pace.bad.into_iter().flatten().filter(|((at, _), _)| at == dir);
-    for ((_, name), text) in before.filter(|((_, name), _)| objects.contains_key(name) && !read.contains_key(name)) {
-        bad.insert(*name, text.clone());
-    }
-    let left = names.iter().flatten().filter(|name| !read.contains_key(*name));
-    verified.coverage.left_bytes += left.filter_map(|name| objects.get(name)).sum::<u64>();
-    read.retain(|_, good| *good);
-    verified.coverage.count(pace, dir, objects, &read);
-    if !read.is_empty() {
-        verified.good.entry(dir.clone()).or_default().extend(read.into_keys());
-    }
-    Ok(bad)
-}
-
-/// What was learnt of a snapshot besides the verdict.
-#[derive(Default)]
-struct Looked {
-    signed: Option<Signed<SnapshotDoc>>,
-    places: Vec<(Place, String)>,
-    costs: Vec<String>,
-}
-
-/// What a snapshot is told of whose document was deleted.
-const DELETED: &str = "its document was deleted (a delete marker lies over it), and an older version of it is good: `restore` reads \
-                       that, `verify --repair` puts it back";
-
-/// `hidden`: found in an older version, because no listing shows it.
-async fn verify_snapshot(
-    (vault, signers): (&Vault, &Signers),
-    dir: &GenerationDir,
-    (id, hidden): (SnapshotId, Option<&Hidden>),
-    (objects, bad): (&HashMap<ObjectName, u64>, &BTreeMap<ObjectName, String>),
-    depth: Depth<'_>,
-) -> Result<(Verdict, Looked), VaultError> {
-    let path = dir.snapshot(&id, ".json");
-    let mut verdict = Verdict {
-        id,
-        dir: dir.clone(),
-        checked: false,
-        document: None,
-        damage: Vec::new(),
-        foreign: None,
-        objects: BTreeSet::new(),
-        unproved: None,
-        locked: None,
-    };
-    let mut looked = Looked::default();
-    let read = match hidden {
-        Some(hidden) => Ok(hidden.signed.clone()),
-        None => vault.get_signed::<SnapshotDoc>(&path, signers).await,
-    };
-    let signed = match read {
-        Ok(signed) => signed,
-        Err(error) => {
-            verdict.unproved = unproved(vault, &path, &error).await;
-            let found = finding(vault, error).await?;
-            let (Finding::Damage(text) | Finding::Foreign(text)) = &found;
-            looked.places.push((Place::Snapshot(dir.clone(), verdict.id.clone()), text.clone()));
-            match found {
-                Finding::Damage(text) => verdict.damage.push(text),
-                Finding::Foreign(text) => verdict.foreign = Some(text),
-            }
-            return Ok((verdict, looked));
-        }
-    };
-    if hidden.is_some() {
-        looked.places.push((Place::Snapshot(dir.clone(), verdict.id.clone()), DELETED.to_owned()));
-        verdict.damage.push(DELETED.to_owned());
-    } else {
-        verdict.document = Some(signed.hash());
-    }
-    match vault.get_inventory(&signed.doc).await {
-        Ok((lines, _)) => {
-            for line in lines {
-                let wrong = match objects.get(&line.name) {
-                    None => Some(format!("object `{}` is missing", line.name)),
-                    Some(bytes) if *bytes != line.bytes => {
-                        Some(format!("object `{}` has {bytes} bytes, not {}", line.name, line.bytes))
-                    }
-                    Some(_) => bad.get(&line.name).cloned(),
-                };
-                if let Some(wrong) = wrong {
-                    verdict.damage.push(wrong);
-                    verdict.objects.insert(line.name);
-                }
-            }
-        }
-        Err(error) => {
-            let text = damage_or(vault, error).await?;
-            looked.places.push((Place::Inventory(dir.clone(), verdict.id.clone()), text.clone()));
-            verdict.damage.push(text);
-        }
-    }
-    if let Some(identities) = depth.identities {
-        match check_streams(vault, &signed, identities).await {
-            Ok((damage, costs)) => {
-                looked.costs = costs;
-                verdict.checked = damage.is_empty() && verdict.damage.is_empty();
-                for (text, object) in damage {
-                    verdict.damage.push(text);
-                    verdict.objects.extend(object);
-                }
-            }
-            Err(error @ SnapshotError::Key { .. }) if !is_damaged_key(&error) => {
-                verdict.locked = Some(chain_text(&error));
-            }
-            Err(error) => {
-                verdict.objects.extend(object_of(&error));
-                verdict.damage.push(match error {
-                    SnapshotError::Vault(error) => damage_or(vault, error).await?,
-                    error => chain_text(&error),
-                });
-                looked.costs = vec![cost::EVERYTHING.to_owned()];
-            }
-        }
-    }
-    looked.signed = Some(signed);
-    Ok((verdict, looked))
-}
-
-/// SHA-256 of a document that is in order but for its signer not being pinned. One that somebody else signed than it names
-/// is not in order.
-async fn unproved(vault: &Vault, path: &StorePath, error: &VaultError) -> Option<Hash256> {
-    let VaultError::Signature { source: SignatureError::UnknownSigner { fingerprint }, .. } = error else {
-        return None;
-    };
-    let signed = vault.get_signed::<SnapshotDoc>(path, &Signers::pin_fingerprint(fingerprint)).await.ok()?;
-    (signed.doc.signer == *fingerprint).then(|| signed.hash())
-}
-
-/// Whether a wrapped key itself is broken, and not merely closed to these identities.
-fn is_damaged_key(error: &SnapshotError) -> bool {
-    matches!(error, SnapshotError::Key { source: IdentityError::Damaged(_), .. })
-}
-
-/// The object that an error is about.
-fn object_of(error: &SnapshotError) -> Option<ObjectName> {
-    match error {
-        SnapshotError::Object { name, .. } => Some(*name),
-        SnapshotError::Vault(
-            VaultError::Damaged { path, .. }
-            | VaultError::Store {
-                source:
-                    StoreError::NotFound { path, .. }
-                    | StoreError::TooLarge { path, .. }
-                    | StoreError::Unusable { path, .. }
-                    | StoreError::Denied { action: "read", path, .. },
-                ..
-            },
-        ) => path.rsplit('/').next()?.parse().ok(),
-        _ => None,
-    }
-}
-
-/// Reads every stream to its end. A vault that fails ends it; damage is collected, with the object that is damaged, and what
-/// the damaged streams hold.
-async fn check_streams(
-    vault: &Vault,
-    signed: &Signed<SnapshotDoc>,
-    identities: &Identities,
-) -> Result<(Vec<(String, Option<ObjectName>)>, Vec<String>), SnapshotError> {
-    let snapshot = OpenSnapshot::open(vault, signed, identities).await?;
-    let (mut damage, mut bad) = (Vec::new(), BTreeSet::new());
-    for number in 1..=u32::try_from(snapshot.manifest().streams.len()).unwrap_or(u32::MAX) {
-        let read = async {
-            let mut reader = Streams::open(&snapshot, number).await?;
-            while reader.next().await?.is_some() {}
-            Ok::<(), crate::source::StreamError>(())
-        };
-        if let Err(error) = read.await {
-            bad.insert(number);
-            let text = chain_text(&error);
-            match error.0.downcast::<SnapshotError>().map(|error| *error) {
-                // A vault that failed says nothing about the stream.
-                Ok(error) => {
-                    let object = object_of(&error);
-                    if let SnapshotError::Vault(error) = error {
-                        damage_or(vault, error).await?;
-                    }
-                    damage.push((text, object));
-                }
-                Err(_) => damage.push((text, None)),
-            }
-        }
-    }
-    Ok((damage, cost::of(snapshot.manifest(), &bad)))
 }
 
 /// Damage as text; anything that is a failure to look is an error. What lies in a file's place and can be read by nobody is

@@ -121,7 +121,7 @@ async fn every_damage_to_an_object_is_noticed() {
             // Fails without the comparison with the name in `Vault::get_object` (`hashed`); the reader has a second one in
             // `Opener::open`.
             assert!(noticed.reader.is_some() && noticed.hashed && noticed.deep, "{harm:?} {path}: {noticed:?}");
-            // Sizes and presence show in a listing: fails without the `match` on `objects.get` in `verify_snapshot`.
+            // Sizes and presence show in a listing: fails without the `match` on `objects.get` in `verify::snapshot::look`.
             assert_eq!(noticed.listing, harm != Harm::Flip, "{harm:?} {path}: {noticed:?}");
         }
     }

@@ -56,9 +56,19 @@ async fn campaign(seeds: u64, length: usize, attacked: bool) {
     let only = number("BACKUP_HISTORY_SEED");
     let seeds = number("BACKUP_HISTORY_SEEDS").unwrap_or(seeds);
     let length = number("BACKUP_HISTORY_STEPS").map_or(length, |steps| usize::try_from(steps).unwrap());
+    let tally = all(only.map_or(1..=seeds, |seed| seed..=seed), length, |seed| generate(seed, length, attacked)).await;
+    println!("{seeds} histories of {length} steps: {tally:?}");
+    if only.is_none() {
+        assert!(tally.removed > 5 && tally.crashes > 5, "hardly anything happened: {tally:?}");
+        assert!(!attacked || tally.attacks > 20, "hardly anything happened: {tally:?}");
+    }
+}
+
+/// Each of these seeds, until one fails: that one is printed as it is asked for again, with the shortest history that fails.
+async fn all(seeds: std::ops::RangeInclusive<u64>, length: usize, steps: impl Fn(u64) -> Vec<Step>) -> Tally {
     let mut tally = Tally::default();
-    for seed in only.map_or(1..=seeds, |seed| seed..=seed) {
-        let steps = generate(seed, length, attacked);
+    for seed in seeds {
+        let steps = steps(seed);
         match ended(&steps, seed, true).await {
             Ok(more) => {
                 println!("seed {seed} holds, {} steps", more.steps);
@@ -71,11 +81,7 @@ async fn campaign(seeds: u64, length: usize, attacked: bool) {
             }
         }
     }
-    println!("{seeds} histories of {length} steps: {tally:?}");
-    if only.is_none() {
-        assert!(tally.removed > 5 && tally.crashes > 5, "hardly anything happened: {tally:?}");
-        assert!(!attacked || tally.attacks > 20, "hardly anything happened: {tally:?}");
-    }
+    tally
 }
 
 #[tokio::test]
@@ -105,6 +111,44 @@ fn everything_that_can_happen_happens() {
     }
     assert!(steps.iter().any(|step| matches!(step, Step::Run { host: 1, .. })), "the second host");
     assert!(steps.iter().any(|step| matches!(step, Step::LongRun { days, .. } if *days > 1)), "longer than a period");
+    // Everything that happens in between is a day at a time.
+    let away = |at: usize, step: &Step| {
+        let Step::Away { vault } = step else { return false };
+        let until = steps[at..].iter().take_while(|step| **step != Step::Back);
+        let mut days = 0;
+        for step in until {
+            days += i64::from(matches!(step, Step::Pass { hours: 24 }));
+        }
+        days >= 8 && *vault < 2
+    };
+    assert!(steps.iter().enumerate().any(|(at, step)| away(at, step)), "a vault is down for longer than any window");
+    let mut attacks = std::collections::BTreeSet::new();
+    for step in &steps {
+        if let Step::Attack(attack) = step {
+            attacks.insert(format!("{attack:?}").split('(').next().unwrap().to_owned());
+        }
+    }
+    let all = "Announce Flip Generation Huge Mark Remove Replay ReplayPair Snapshot Swap Truncate";
+    assert_eq!(attacks.iter().map(String::as_str).collect::<Vec<_>>(), all.split_whitespace().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_seed_that_fails_is_printed_as_it_is_asked_for_again() {
+    use futures::FutureExt as _;
+    let steps = |seed| {
+        let mut steps = generate(seed, 10, true);
+        if seed == 2 {
+            steps.insert(4, Step::Fails);
+        }
+        steps
+    };
+    assert_eq!((steps(1), generate(2, 10, true)), (steps(1), generate(2, 10, true)), "a seed is a history");
+    assert_ne!(generate(1, 10, true), generate(2, 10, true));
+    let told = std::panic::AssertUnwindSafe(all(1..=3, 10, steps)).catch_unwind().await.unwrap_err();
+    let told = told.downcast_ref::<String>().unwrap();
+    let first =
+        "BACKUP_HISTORY_SEED=2 BACKUP_HISTORY_STEPS=10: step 0, Fails: the test says so\nafter [\n    Fails,\n]";
+    assert_eq!(told, first);
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ pub(crate) fn request(world: &World) -> PruneRequest {
         host_now: world.host.now(),
         promised_elsewhere: BTreeSet::new(),
         marks: BTreeSet::new(),
+        known: BTreeSet::new(),
         damaged: BTreeSet::new(),
         tool: "backup 0".to_owned(),
     }

@@ -284,7 +284,8 @@ impl Site {
 
     pub(crate) async fn undo(&self, vault: usize) -> Result<Vec<GenerationDir>, VaultError> {
         let place = &self.places[vault];
-        Ok(prune::undo(&place.vault, &self.signers, &self.request.stack, &self.request.source).await?.made)
+        let mut undone = prune::undo(&place.vault, &self.signers, &self.request.stack, &self.request.source).await?;
+        undone.failed.pop().map_or(Ok(undone.made), |(_, error)| Err(error))
     }
 
     /// Fills `to` from `from` with what its policy would keep; then the marks.

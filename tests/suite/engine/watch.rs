@@ -45,6 +45,9 @@ struct Unsynced {
 
 type Hook = Box<dyn Fn(&str) + Send + Sync>;
 
+/// Says of a path whether listings leave it out.
+type Hides = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 #[derive(Default)]
 struct Seen {
     calls: Vec<(&'static str, String)>,
@@ -62,6 +65,7 @@ struct Seen {
     hook: Option<Arc<Hook>>,
     /// Called before a `get` and before a `delete`, with the path.
     other_hook: Option<Arc<Hook>>,
+    hides: Option<Hides>,
 }
 
 /// A watched [`MemoryStore`].
@@ -164,6 +168,16 @@ impl Watch {
 
     pub(crate) fn before_get_or_delete(&self, hook: impl Fn(&str) + Send + Sync + 'static) {
         self.seen.lock().unwrap().other_hook = Some(Arc::new(Box::new(hook)));
+    }
+
+    /// Listings leave out the paths of which `hides` says so; whoever asks for one gets it. `None`: they show everything again.
+    pub(crate) fn hide(&self, hides: Option<Hides>) {
+        self.seen.lock().unwrap().hides = hides;
+    }
+
+    fn is_hidden(&self, path: &str) -> bool {
+        let hides = self.seen.lock().unwrap().hides.clone();
+        hides.is_some_and(|hides| hides(path))
     }
 
     /// Everything below `path` keeps its older versions.
@@ -301,14 +315,20 @@ impl Store for Watch {
 
     async fn list(&self, prefix: Option<&StorePath>) -> Result<Vec<Entry>, StoreError> {
         let lost = self.call("list", prefix.map_or("", StorePath::as_str))?;
-        let found = self.memory.list(prefix).await?;
+        let mut found = self.memory.list(prefix).await?;
+        found.retain(|entry| !self.is_hidden(entry.path.as_str()));
         self.touches(found.iter().map(|entry| &entry.path));
         answer(lost, found)
     }
 
     async fn children(&self, prefix: Option<&StorePath>) -> Result<Vec<String>, StoreError> {
         let lost = self.call("children", prefix.map_or("", StorePath::as_str))?;
-        answer(lost, self.memory.children(prefix).await?)
+        let mut found = self.memory.children(prefix).await?;
+        found.retain(|name| {
+            let path = prefix.map_or_else(|| name.clone(), |prefix| format!("{prefix}/{name}"));
+            !self.is_hidden(&path)
+        });
+        answer(lost, found)
     }
 
     async fn delete(&self, path: &StorePath) -> Result<(), StoreError> {

@@ -61,6 +61,8 @@ impl Liar {
                     return;
                 }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else { continue };
+                // Small messages one by one: without this each would wait for the answer to the one before.
+                client.set_nodelay(true).and(server.set_nodelay(true)).unwrap();
                 let (asks, answers) = (client.try_clone().unwrap(), server.try_clone().unwrap());
                 std::thread::spawn(move || {
                     let (mut from, mut to) = (asks, &server);
@@ -124,11 +126,14 @@ fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag][..], &length.to_be_bytes(), body].concat()
 }
 
+/// A lie, the error that it must end with, and its words.
+type Told = (Lie, Option<fn(&PostgresError) -> bool>, &'static str);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_lie_about_rows_is_noticed_and_named() {
     let cluster = Cluster::start();
     cluster.psql("postgres", TABLE);
-    let lies: [(Lie, Option<fn(&PostgresError) -> bool>, &str); 6] = [
+    let lies: [Told; 6] = [
         (Lie::None, None, ""),
         (Lie::OtherPid, None, ""),
         (

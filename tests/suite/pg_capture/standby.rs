@@ -67,5 +67,4 @@ async fn a_replay_that_is_always_in_the_way_is_the_reason_to_give_up() {
     let error = outcome.map(|(captured, _)| captured.tables).unwrap_err();
     let text = chain(&error);
     assert!(matches!(error, PostgresError::GaveUp { .. }) && error.is_recovery_conflict(), "{text}");
-    assert!(text.contains("conflict with recovery"), "{text}");
 }

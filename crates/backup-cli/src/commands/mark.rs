@@ -158,7 +158,9 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
         );
     }
     let still = match wish {
-        Wish::Accept => Some(Still::look(&session, &found, &signers, (source, &listed.id, fact)).await?),
+        Wish::Accept => {
+            Some(Still::look(&session, &found, &signers, (source, &listed.id, fact.filter(|_| args.dry_run))).await?)
+        }
         Wish::Pin | Wish::Unpin => None,
     };
     let word = |change: &Change| if *change == Change::Made { "made" } else { "none" };

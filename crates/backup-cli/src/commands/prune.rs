@@ -85,13 +85,42 @@ async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result
             match backup_core::prune::undo(vault, &signers, session.stack(), &source).await {
                 Ok(found) => {
                     undone.extend(found.made.into_iter().map(|dir| (vault.name().to_owned(), dir)));
+                    for dir in found.purged {
+                        let text = format!(
+                            "vault `{}`: generation {} of `{source}` is being purged, which this does not take back",
+                            vault.name(),
+                            dir.id
+                        );
+                        let hint = format!("take it back with `backup purge {} --source {source} --undo`", dir.id);
+                        cx.printer.warn(&text, &hint);
+                    }
+                    for (dir, error) in found.failed {
+                        let error = CliError::from(error);
+                        let text = format!(
+                            "vault `{}`: generation {} of `{source}` may still be announced: {}",
+                            vault.name(),
+                            dir.id,
+                            error.message()
+                        );
+                        let again =
+                            format!("repeat `backup prune --undo --vault {}` before the next prune", vault.name());
+                        let hint =
+                            error.advice().map_or_else(|| again.clone(), |advice| format!("{advice}; then {again}"));
+                        cx.printer.warn(&text, &hint);
+                        end = end.worse(error.as_part());
+                    }
                     for dir in found.too_late {
                         let text = format!(
                             "vault `{}`: generation {} of `{source}`: too late, its deletion has begun",
                             vault.name(),
                             dir.id
                         );
-                        cx.printer.warn(&text, "another vault may still hold it: see `backup list`");
+                        let hint = format!(
+                            "what is left of it goes with the next `backup prune --apply --vault {}`; see with `backup list` \
+                             whether another vault holds it",
+                            vault.name()
+                        );
+                        cx.printer.warn(&text, &hint);
                         end = end.worse(Exit::Partial);
                         late.push((vault.name().to_owned(), dir));
                     }
@@ -114,6 +143,11 @@ async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result
         let mut text: String = lines.collect();
         if undone.is_empty() && late.is_empty() {
             text.push_str("nothing is announced; nothing to take back\n");
+        }
+        if !undone.is_empty() {
+            text.push_str(
+                "the next `backup prune --apply` announces what has expired again: keep it with `backup pin ID`, or by a longer `keep`\n",
+            );
         }
         text
     })?;

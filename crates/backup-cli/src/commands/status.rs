@@ -63,7 +63,7 @@ struct Standing<'a> {
     pending: Vec<Pending>,
     /// What keeps everything older from expiring until somebody looks.
     frozen: Option<Frozen>,
-    /// What else kept anything from expiring when a run last pruned it.
+    /// What else kept anything from expiring when it was last planned.
     told: Option<Told>,
     /// Where the chain of the newest snapshots goes on twice.
     forks: Vec<Fork>,
@@ -237,7 +237,7 @@ async fn standing<'a>(
         failed(found, &name, error, damage);
     }
     let frozen = Frozen::of(unaccepted.found, runs);
-    let told = Told::of(runs, &source.name);
+    let told = Told::of(session, source).await;
     let jobs = session.config.jobs.iter().filter(|job| job.sources.contains(&source.name));
     let schedules: Vec<(Crontab, Tz)> =
         jobs.filter_map(|job| Some((Crontab::parse(job.cron.as_deref()?).ok()?, job.timezone))).collect();

@@ -316,9 +316,13 @@ impl Look<'_> {
         };
         let now = self.session.cx.clock.now();
         // Who remembers goes on with the next part, however often it is asked; a single snapshot turns nothing.
+        let mut turned = None;
         if let (Some(state), Some(share), None) = (&state, self.asked, only) {
             match state.read_turn(vault.id(), &source.name, share.parts, day_of(now)).await {
-                Ok(turn) => depth.read = Some(share_of_turn(share, turn)),
+                Ok(turn) => {
+                    depth.read = Some(share_of_turn(share, turn));
+                    turned = Some((state, share.parts, turn));
+                }
                 Err(error) => report.errors.push(error.into()),
             }
         }
@@ -335,6 +339,11 @@ impl Look<'_> {
         };
         match found.await {
             Ok((verified, mends, errors)) => {
+                // Only now: what a call that died has not read is read by the next one.
+                if let Some((state, parts, turn)) = turned {
+                    let set = state.set_read_turn(vault.id(), &source.name, parts, (day_of(now), turn)).await;
+                    report.errors.extend(set.err().map(CliError::from));
+                }
                 report.mends = mends;
                 report.errors.extend(errors);
                 let mut search = Search::new(vault, self.vaults, self.signers);

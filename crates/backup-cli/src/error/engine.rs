@@ -216,9 +216,10 @@ fn backup(error: &BackupError) -> Advice {
         BackupError::PastDeadline { .. } => {
             say(Exit::Failed, "check the clocks of this host and of the vault, then run again")
         }
-        BackupError::Pruned { .. } => {
-            say(Exit::Failed, "take the deletion back with `backup prune --undo`, then run again")
-        }
+        BackupError::Pruned { .. } => say(
+            Exit::Failed,
+            "take the deletion back with `backup prune --undo`, then run again; if that says that it has begun, end it first with `backup prune --apply`",
+        ),
         BackupError::Purged { .. } => say(Exit::Failed, "run again: the next run opens a new generation"),
     }
 }

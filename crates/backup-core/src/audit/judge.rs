@@ -145,6 +145,7 @@ fn proofs(verified: &Verified) -> Vec<Finding> {
     all.extend(each(Kind::Document, &verified.unbelieved));
     all.extend(each(Kind::Foreign, &verified.foreign));
     all.extend(each(Kind::Alone, &verified.alone));
+    all.extend(each(Kind::Unseen, &verified.unseen));
     all
 }
 

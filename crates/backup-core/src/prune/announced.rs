@@ -20,7 +20,7 @@ use crate::vault::store::Entry;
 use crate::vault::{Vault, VaultError};
 
 /// A document is put within seconds of the instant that it states; a store's retries take some minutes.
-const LATE: TimeDelta = TimeDelta::hours(1);
+pub(crate) const LATE: TimeDelta = TimeDelta::hours(1);
 
 /// What is announced of one generation.
 #[derive(Debug, Default)]
@@ -54,6 +54,32 @@ pub(super) async fn find(
     let expired = notice::read(vault, signers, dir, PruneStage::Expired).await?;
     let deleting = notice::read(vault, signers, dir, PruneStage::Deleting).await?;
     Ok(judge(dir, &[expired, deleting], files, now))
+}
+
+/// Since when documents that may be acted upon have stood at a generation, and the snapshots that each names; found by name, without a
+/// listing of the generation.
+pub(crate) async fn standing(
+    vault: &Vault,
+    signers: &Signers,
+    dir: &GenerationDir,
+) -> Result<Vec<(DateTime<Utc>, BTreeSet<SnapshotId>)>, VaultError> {
+    let mut files = Vec::new();
+    for stage in [PruneStage::Expired, PruneStage::Deleting] {
+        let path = dir.file(stage.file());
+        for path in [layout::signature_of(&path), path] {
+            match vault.entry(&path).await {
+                Ok(entry) => files.extend(entry),
+                Err(error) if notice::is_foreign(vault, &error).await => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = find(vault, signers, dir, &files, vault.now().await?).await?;
+    let docs = found.expired.map(|announced| announced.doc).into_iter().chain(found.deleting);
+    Ok(docs.map(|doc| (doc.at, doc.snapshots.into_iter().map(|(id, _)| id).collect())).collect())
 }
 
 /// Judges both documents, `expired.json` first. `files` is a listing of the generation.

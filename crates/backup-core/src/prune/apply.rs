@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use chrono::TimeDelta;
+
 use super::delete::{Removed, delete, sweep, withdraw};
 use super::history::{believed, receipts_of};
 use super::holder::{self, Witness};
 use super::notice::{self, Notice};
-use super::{Action, PrunePlan, PruneRequest, Step, plan_waiving};
+use super::settle::{self, settle};
+use super::{Action, PrunePlan, PruneRequest, Step, plan_waiving, unlisted};
 use crate::id::{SourceName, StackName};
 use crate::signature::{HostKey, Signers};
 use crate::vault::document::{
@@ -16,6 +19,9 @@ use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::{Signed, Vault, VaultError};
 use crate::verify::chain_text;
 use crate::words::plain;
+
+/// So many seconds on, at most, a receipt gets one of its own.
+const SECONDS: usize = 60;
 
 /// What was done with one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +72,11 @@ pub async fn apply_beside(
                 let Some(doc) = work.document(step, PruneStage::Expired, work.grounds(None)).await? else { continue };
                 vault.put_signed(&doc, key).await?;
             }
-            Action::Withdraw => withdraw(vault, &step.dir).await?,
+            Action::Withdraw => {
+                withdraw(vault, &step.dir).await?;
+                let (receipts, there) = &step.untrue;
+                settle(vault, &plan.signers, Some(key), receipts, there).await?;
+            }
             Action::Sweep => match sweep(vault, &step.dir).await? {
                 Some(removed) => result.removed(removed),
                 None => continue,
@@ -106,7 +116,8 @@ pub async fn apply_beside(
                         continue;
                     }
                 }
-                result.removed(delete(vault, &step.dir).await?);
+                let named = step.snapshots.iter().map(|(id, _)| id.clone()).collect();
+                result.removed(delete(vault, &step.dir, &named).await?);
             }
         }
         done.push(result);
@@ -166,7 +177,7 @@ impl Work<'_> {
         let grounds = self.grounds(result.holder.clone());
         let Some(doc) = self.document(step, PruneStage::Deleting, grounds.clone()).await? else { return Ok(false) };
         self.vault.put_signed(&doc, self.key).await?;
-        let listed: BTreeSet<SnapshotId> = self.vault.snapshots(&step.dir).await?.into_iter().collect();
+        let listed = unlisted::every(self.vault, &step.dir).await?;
         let planned: BTreeSet<SnapshotId> = step.snapshots.iter().map(|(id, _)| id.clone()).collect();
         let held = match holder {
             // Two prunes that rely on each other's vault: at least one of them sees the other's document.
@@ -184,7 +195,7 @@ impl Work<'_> {
         if listed == planned && held && announced && !is_pinned(self.vault, &step.dir, &planned).await? {
             let receipt = self.put_receipt(step, grounds).await?;
             if is_still_deleting(self.vault, &self.plan.signers, &step.dir, |there| *there == doc, &receipt).await? {
-                result.removed(delete(self.vault, &step.dir).await?);
+                result.removed(delete(self.vault, &step.dir, &planned).await?);
             } else {
                 result.action = Action::Withdraw;
             }
@@ -254,13 +265,22 @@ pub(super) async fn put_receipt(
         let read = vault.get_signed::<SnapshotDoc>(&dir.snapshot(id, ".json"), signers).await;
         documents.extend(believed(vault, read).await?.map(|signed| signed.hash()));
     }
+    // A second of its own: what another deletion of the generation wrote down stays.
+    let mut at = vault.now().await?;
+    for _ in 0..SECONDS {
+        match vault.exists(&layout::receipt(dir, at)).await {
+            Ok(false) => break,
+            Err(error) if !notice::is_foreign(vault, &error).await => return Err(error),
+            Ok(true) | Err(_) => at += TimeDelta::seconds(1),
+        }
+    }
     let receipt = ReceiptDoc {
         format: FORMAT,
         stack: dir.stack.clone(),
         source: dir.source.clone(),
         vault: Some(vault.id().clone()),
         generation: dir.id.clone(),
-        at: vault.now().await?,
+        at,
         snapshots: snapshots.to_vec(),
         documents,
         objects: objects.len() as u64,
@@ -291,25 +311,27 @@ pub(super) async fn is_still_deleting(
     let path = receipt.doc.path();
     let there = vault.get_signed::<ReceiptDoc>(&path, signers).await;
     if there.is_ok_and(|there| there.hash() == receipt.hash()) {
-        vault.delete(&path).await?;
-        vault.sync().await?;
-        vault.delete(&layout::signature_of(&path)).await?;
-        vault.sync().await?;
+        settle::remove(vault, &path).await?;
     }
     Ok(false)
 }
 
 /// What became of taking announcements back.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Undone {
     /// Generations that stay.
     pub made: Vec<GenerationDir>,
     /// Generations whose deletion has begun.
     pub too_late: Vec<GenerationDir>,
+    /// Generations that are being purged, which this does not take back.
+    pub purged: Vec<GenerationDir>,
+    /// Generations at which the store failed, and why: what was announced there may stand.
+    pub failed: Vec<(GenerationDir, VaultError)>,
 }
 
 /// Takes back every announcement of a source that has not become a deletion, also what is not believed; never a purge, which
-/// has its own [`super::purge::undo`].
+/// has its own [`super::purge::undo`]. A store that fails at one generation is asked for the others all the same. Errors: it does not
+/// list its generations.
 pub async fn undo(
     vault: &Vault,
     signers: &Signers,
@@ -318,20 +340,40 @@ pub async fn undo(
 ) -> Result<Undone, VaultError> {
     let mut undone = Undone::default();
     for dir in vault.generations(stack, source).await? {
-        if notice::standing(vault, signers, &dir).await?.purged.is_some() {
-            continue;
-        }
-        let deleting = notice::read(vault, signers, &dir, PruneStage::Deleting).await?;
-        let expired = vault.exists(&dir.file(PruneStage::Expired.file())).await?;
-        if matches!(deleting, Notice::Foreign(_)) || (expired && matches!(deleting, Notice::None)) {
-            let before = receipts_of(vault, signers, &dir).await?.len();
-            withdraw(vault, &dir).await?;
-            // A deletion that put its receipt before it could see this goes on, or has ended.
-            let gone = receipts_of(vault, signers, &dir).await?.len() > before;
-            if gone { &mut undone.too_late } else { &mut undone.made }.push(dir);
-        } else if matches!(deleting, Notice::Signed(_)) {
-            undone.too_late.push(dir);
+        match take_back(vault, signers, &dir).await {
+            Ok(Back::Made) => undone.made.push(dir),
+            Ok(Back::TooLate) => undone.too_late.push(dir),
+            Ok(Back::Purged) => undone.purged.push(dir),
+            Ok(Back::Nothing) => {}
+            Err(error) => undone.failed.push((dir, error)),
         }
     }
     Ok(undone)
+}
+
+/// What became of one generation.
+enum Back {
+    Nothing,
+    Made,
+    TooLate,
+    Purged,
+}
+
+async fn take_back(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Result<Back, VaultError> {
+    if notice::standing(vault, signers, dir).await?.purged.is_some() {
+        return Ok(Back::Purged);
+    }
+    let deleting = notice::read(vault, signers, dir, PruneStage::Deleting).await?;
+    let expired = vault.exists(&dir.file(PruneStage::Expired.file())).await?;
+    match deleting {
+        Notice::Signed(_) => Ok(Back::TooLate),
+        Notice::None if !expired => Ok(Back::Nothing),
+        Notice::Foreign(_) | Notice::None => {
+            let before = receipts_of(vault, signers, dir).await?.len();
+            withdraw(vault, dir).await?;
+            // A deletion that put its receipt before it could see this goes on, or has ended.
+            let gone = receipts_of(vault, signers, dir).await?.len() > before;
+            Ok(if gone { Back::TooLate } else { Back::Made })
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::notice;
 use crate::vault::document::PruneStage;
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::{Entry, StorePath};
@@ -84,9 +85,15 @@ pub(super) async fn sweep(vault: &Vault, dir: &GenerationDir) -> Result<Option<R
     Ok(Some(Removed { files: 1, bytes: entry.bytes, strangers: files.len() as u64 - 1 }))
 }
 
-/// Deletes everything that this program made in a generation.
-pub(super) async fn delete(vault: &Vault, dir: &GenerationDir) -> Result<Removed, VaultError> {
+/// Deletes everything that this program made in a generation. Of the snapshots that are `named` to go, and of those that the listing
+/// betrays, the document goes also where the listing does not show it: one that came to light later would have lost its objects.
+pub(super) async fn delete(
+    vault: &Vault,
+    dir: &GenerationDir,
+    named: &BTreeSet<SnapshotId>,
+) -> Result<Removed, VaultError> {
     let mut files = vault.list(&dir.dir()).await?;
+    files.extend(hidden(vault, dir, &files, named).await?);
     let rank = |path: &str| rank(dir, path);
     let strangers = files.iter().filter(|entry| rank(entry.path.as_str()).is_none()).count() as u64;
     let mut removed = Removed { strangers, ..Removed::default() };
@@ -107,6 +114,33 @@ pub(super) async fn delete(vault: &Vault, dir: &GenerationDir) -> Result<Removed
     Ok(removed)
 }
 
+/// Documents of a generation that a listing of it does not show, and that lie there: of a signature that it shows, of the snapshots that
+/// are `named` and of those that an inventory betrays.
+async fn hidden(
+    vault: &Vault,
+    dir: &GenerationDir,
+    files: &[Entry],
+    named: &BTreeSet<SnapshotId>,
+) -> Result<Vec<Entry>, VaultError> {
+    let shown: BTreeSet<&StorePath> = files.iter().map(|entry| &entry.path).collect();
+    let signed = files.iter().filter_map(|entry| StorePath::new(entry.path.as_str().strip_suffix(".sig")?));
+    let inventories = files.iter().filter_map(|entry| entry.path.as_str().strip_suffix(".inventory.zst"));
+    let inventories = inventories.filter_map(|path| StorePath::new(format!("{path}.json")));
+    let named = named.iter().map(|id| dir.snapshot(id, ".json"));
+    let mut asked: BTreeSet<StorePath> = signed.chain(inventories).chain(named).collect();
+    asked.retain(|path| !shown.contains(path) && rank(dir, path.as_str()).is_some());
+    let mut hidden = Vec::new();
+    for path in asked {
+        match vault.entry(&path).await {
+            Ok(entry) => hidden.extend(entry),
+            // A link or a pipe is nothing that this program made.
+            Err(error) if notice::is_foreign(vault, &error).await => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(hidden)
+}
+
 /// What repairs moved aside of a generation: damaged, and leaked all the same.
 pub(super) async fn aside(vault: &Vault, dir: &GenerationDir) -> Result<Vec<Entry>, VaultError> {
     let Some(root) = StorePath::new(layout::DAMAGED) else { return Ok(Vec::new()) };
@@ -121,7 +155,11 @@ pub(super) async fn aside(vault: &Vault, dir: &GenerationDir) -> Result<Vec<Entr
 
 /// Deletes everything that this program made in a generation and what repairs moved aside of it, and says whether the store still has
 /// older versions.
-pub(super) async fn purge(vault: &Vault, dir: &GenerationDir) -> Result<(Removed, bool), VaultError> {
+pub(super) async fn purge(
+    vault: &Vault,
+    dir: &GenerationDir,
+    named: &BTreeSet<SnapshotId>,
+) -> Result<(Removed, bool), VaultError> {
     // First, so that `deleting.json` is there until the last of them has gone.
     let aside = aside(vault, dir).await?;
     for entry in &aside {
@@ -132,7 +170,7 @@ pub(super) async fn purge(vault: &Vault, dir: &GenerationDir) -> Result<(Removed
     let mut asked: Vec<&Entry> = files.iter().filter(|entry| is_ours(dir, entry)).collect();
     // An object of the generation, if one is left: those are what an interrupted call deleted first.
     asked.sort_by_key(|entry| rank(dir, entry.path.as_str()) != Some(2));
-    let mut removed = delete(vault, dir).await?;
+    let mut removed = delete(vault, dir, named).await?;
     let mut older = false;
     for entry in asked.first().copied().into_iter().chain(aside.first()) {
         // A store that does not say is one that may keep them.

@@ -19,7 +19,7 @@ use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::StorePath;
 use crate::vault::{Signed, Vault, VaultError};
 
-use super::notice;
+use super::{notice, unlisted};
 
 pub use memory::{Memory, Noted, Proved};
 pub(super) use reading::{Folder, Objects};
@@ -101,8 +101,7 @@ async fn read_receipts(
     wanted: &(dyn Fn(&str) -> bool + Sync),
 ) -> Result<Vec<ReceiptDoc>, VaultError> {
     let listed = vault.list(&layout::receipts(stack, source)).await?;
-    let paths = listed.into_iter().map(|entry| entry.path);
-    let paths = paths.filter(|path| path.as_str().ends_with(".json") && wanted(path.as_str()));
+    let paths = unlisted::documents(listed).into_iter().filter(|path| wanted(path.as_str()));
     let read = stream::iter(paths)
         .map(async |path| believed(vault, vault.get_signed::<ReceiptDoc>(&path, signers).await).await)
         .buffered(RECEIPTS);

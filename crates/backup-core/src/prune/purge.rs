@@ -21,6 +21,8 @@ use super::delete::{self, Removed, remove_document, withdraw};
 use super::history;
 use super::locked;
 use super::notice::{self, Notice};
+use super::settle::{belongs, settle};
+use super::unlisted;
 use crate::replicate::marks_of;
 use crate::signature::{HostKey, Signers};
 use crate::vault::document::{ExpiredDoc, FORMAT, Grounds, MarkKind, PruneStage, ReceiptDoc, SnapshotDoc};
@@ -155,7 +157,9 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PurgeRequest) -> R
     let files = vault.list(&dir.dir()).await?;
     let found = announced::find(vault, signers, dir, &files, now).await?;
     let receipts = history::receipts_of(vault, signers, dir).await?;
-    let snapshots = delete::snapshots(dir, &files);
+    let mut snapshots = delete::snapshots(dir, &files);
+    snapshots.extend(unlisted::snapshots(vault, dir, &files).await?);
+    snapshots.sort();
     let (objects, bytes) = delete::objects(dir, &files);
     let aside = delete::aside(vault, dir).await?;
     let bytes = bytes + aside.iter().map(|entry| entry.bytes).sum::<u64>();
@@ -203,7 +207,7 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PurgeRequest) -> R
     let names = |doc: &ExpiredDoc| doc.snapshots.iter().map(|(id, _)| id.clone()).collect::<BTreeSet<_>>();
     let listed: BTreeSet<SnapshotId> = plan.snapshots.iter().cloned().collect();
     if let Some(begun) = &found.deleting {
-        plan.receipted = receipts.iter().any(|receipt| receipt.at >= begun.at);
+        plan.receipted = receipts.iter().any(|receipt| belongs(receipt, begun));
         if begun.grounds.purge.is_none() && plan.receipted {
             plan.action = PurgeAction::Refuse(Refusal::Pruning);
             return Ok(plan);
@@ -282,7 +286,7 @@ impl Newest {
 }
 
 async fn newest(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Result<Newest, VaultError> {
-    let history = vault.history(&dir.stack, &dir.source).await?;
+    let history = unlisted::history(vault, &dir.stack, &dir.source).await?;
     let alone = history.iter().all(|(other, _)| other == dir);
     for (at, id) in history.iter().rev().filter(|(_, id)| !id.is_imported()) {
         match vault.get_signed::<SnapshotDoc>(&at.snapshot(id, ".json"), signers).await {
@@ -301,9 +305,10 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PurgePlan) -> Result<Pur
     let reason = plan.announced.clone().unwrap_or_else(|| plan.request.reason.clone());
     let named: Vec<(SnapshotId, String)> = plan.snapshots.iter().map(|id| (id.clone(), DECISION.to_owned())).collect();
     let grounds = Grounds { purge: Some(reason), ..Grounds::default() };
+    let going: BTreeSet<SnapshotId> = plan.snapshots.iter().cloned().collect();
     // What is under way needs no document any more.
     if plan.action == PurgeAction::Resume {
-        return Ok(PurgeEnd::Deleted(delete::purge(vault, dir).await?.into()));
+        return Ok(PurgeEnd::Deleted(delete::purge(vault, dir, &going).await?.into()));
     }
     let Some(newest) = &plan.newest else { return Ok(PurgeEnd::Nothing) };
     let document = async |stage| -> Result<ExpiredDoc, VaultError> {
@@ -342,7 +347,7 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PurgePlan) -> Result<Pur
         PurgeAction::Delete => {
             let deleting = document(PruneStage::Deleting).await?;
             vault.put_signed(&deleting, key).await?;
-            let listed: BTreeSet<SnapshotId> = vault.snapshots(dir).await?.into_iter().collect();
+            let listed = unlisted::every(vault, dir).await?;
             // Taken back meanwhile: see `Work::remove`.
             let announced = matches!(
                 notice::read(vault, &plan.signers, dir, PruneStage::Expired).await?,
@@ -359,7 +364,7 @@ pub async fn apply(vault: &Vault, key: &HostKey, plan: &PurgePlan) -> Result<Pur
             if !is_still_deleting(vault, &plan.signers, dir, |there| *there == deleting, &receipt).await? {
                 return Ok(PurgeEnd::Changed);
             }
-            Ok(PurgeEnd::Deleted(delete::purge(vault, dir).await?.into()))
+            Ok(PurgeEnd::Deleted(delete::purge(vault, dir, &going).await?.into()))
         }
     }
 }
@@ -382,14 +387,19 @@ pub async fn undo(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Resu
     }
     let before = history::receipts_of(vault, signers, dir).await?;
     if let Notice::Signed(begun) = notice::read(vault, signers, dir, PruneStage::Deleting).await?
-        && before.iter().any(|receipt| receipt.at >= begun.at)
+        && before.iter().any(|receipt| belongs(receipt, &begun))
     {
         return Ok(Undone::TooLate);
     }
     withdraw(vault, dir).await?;
     // A deletion looks for its document after its receipt: one whose receipt came meanwhile may not have seen this.
     let came = history::receipts_of(vault, signers, dir).await?.iter().any(|receipt| !before.contains(receipt));
-    Ok(if came { Undone::TooLate } else { Undone::Made })
+    if came {
+        return Ok(Undone::TooLate);
+    }
+    // One of a deletion that was taken back before anything went must not keep the generation out of other vaults.
+    settle(vault, signers, None, &before, &unlisted::every(vault, dir).await?).await?;
+    Ok(Undone::Made)
 }
 
 /// Why a generation is not to be copied into or out of a vault: the reason of its purge, announced there or done.

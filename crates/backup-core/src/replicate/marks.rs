@@ -12,7 +12,7 @@ use super::ReplicateError;
 use crate::id::{SourceName, StackName};
 use crate::mark::hold;
 use crate::monitor::{Event, Monitor};
-use crate::prune::notice;
+use crate::prune::{notice, unlisted};
 use crate::signature::Signers;
 use crate::vault::document::{MarkDoc, MarkKind};
 use crate::vault::layout::{self, SnapshotId};
@@ -66,25 +66,29 @@ async fn read(
     of: &(dyn Fn(&SnapshotId) -> bool + Sync),
 ) -> Result<Marks, VaultError> {
     let mut marks = Marks::default();
-    let paths = vault.marks(stack, source).await?;
+    let Some(folder) = StorePath::new(format!("{}/marks", layout::source_dir(stack, source))) else { return Ok(marks) };
+    let paths = unlisted::documents(vault.list(&folder).await?);
     let asked = paths.into_iter().filter_map(|path| Some((marked(stack, source, &path).filter(of)?, path)));
     let asked: Vec<(SnapshotId, StorePath)> = asked.collect();
     let mut read = stream::iter(asked)
         .map(async |(id, path)| {
             let read = match vault.get_signed_within::<MarkDoc>(&path, signers, MAX_MARK_BYTES).await {
-                Ok(mark) => Ok(mark),
+                Ok(mark) => Some(Ok(mark)),
+                // A signature whose document was taken back, or never came.
+                Err(VaultError::MissingDocument { path: missing, .. }) if missing == path.as_str() => None,
                 Err(error) if notice::is_foreign(vault, &error).await => {
-                    Err(format!("snapshot `{id}`: {}", plain(&chain_text(&error))))
+                    Some(Err(format!("snapshot `{id}`: {}", plain(&chain_text(&error)))))
                 }
                 Err(error) => return Err(error),
             };
-            Ok((path, read))
+            Ok(read.map(|read| (path, read)))
         })
         .buffered(AT_ONCE);
     while let Some(one) = read.next().await {
         match one? {
-            (path, Ok(mark)) => drop(marks.signed.insert(path, mark)),
-            (path, Err(why)) => drop(marks.foreign.insert(path, why)),
+            Some((path, Ok(mark))) => drop(marks.signed.insert(path, mark)),
+            Some((path, Err(why))) => drop(marks.foreign.insert(path, why)),
+            None => {}
         }
     }
     Ok(marks)

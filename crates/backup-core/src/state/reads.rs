@@ -50,7 +50,8 @@ impl State {
     }
 
     /// Whose turn it is on `day` (its number) where a share of `parts` is read of a source in a vault: the same all day, and the
-    /// next one on the next day that asks, however many days lie between. The first is the day's number itself.
+    /// one after the last that was read ([`State::set_read_turn`]) on the next day that asks, however many days lie between. The first is the
+    /// day's number itself.
     pub async fn read_turn(
         &self,
         vault: &VaultId,
@@ -60,18 +61,39 @@ impl State {
     ) -> Result<i64, StateError> {
         self.read_tables().await?;
         let row = sqlx::query(
-            "INSERT INTO read_turn VALUES (?1, ?2, ?3, ?4, ?5, ?5)
-             ON CONFLICT DO UPDATE SET turn = turn + (day <> excluded.day), day = excluded.day RETURNING turn",
+            "SELECT turn + (day <> ?5) FROM read_turn WHERE vault = ?1 AND stack = ?2 AND source = ?3 AND parts = ?4",
         )
         .bind(vault.to_string())
         .bind(self.stack.as_str())
         .bind(source.as_str())
         .bind(i64::from(parts))
         .bind(day)
-        .fetch_one(&self.pool)
+        .fetch_optional(&self.pool)
         .await
         .map_err(|e| self.failed(e))?;
-        Ok(row.get(0))
+        Ok(row.map_or(day, |row| row.get(0)))
+    }
+
+    /// Remembers that this turn was read to its end on `day`: a reading that died before is done again.
+    pub async fn set_read_turn(
+        &self,
+        vault: &VaultId,
+        source: &SourceName,
+        parts: u32,
+        (day, turn): (i64, i64),
+    ) -> Result<(), StateError> {
+        self.read_tables().await?;
+        sqlx::query("INSERT OR REPLACE INTO read_turn VALUES (?, ?, ?, ?, ?, ?)")
+            .bind(vault.to_string())
+            .bind(self.stack.as_str())
+            .bind(source.as_str())
+            .bind(i64::from(parts))
+            .bind(day)
+            .bind(turn)
+            .execute(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(())
     }
 
     async fn read_places(&self, vault: &VaultId, source: &SourceName) -> Result<Vec<(i64, GenerationDir)>, StateError> {

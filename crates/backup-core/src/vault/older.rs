@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::document::{FORMAT, PruneStage, PublicDocument, VaultDoc};
 use super::layout::{GenerationDir, GenerationId, SnapshotId};
-use super::protection::Older;
+use super::protection::{Gone, Older, Remembered};
 use super::store::{Store, StoreError, StorePath};
 use super::{MAX_DOCUMENT_BYTES, MAX_SIGNATURE_BYTES, Signed, Vault, VaultError, layout};
 use crate::id::{Hash256, ObjectName, SourceName, StackName, VaultId};
@@ -90,11 +90,15 @@ impl Vault {
 
     /// Snapshots of a generation whose document was deleted and lies in an older version, by name; nothing is opened or
     /// believed. What a prune removed is among them.
-    pub(crate) async fn deleted_snapshots(&self, dir: &GenerationDir) -> Result<Vec<SnapshotId>, VaultError> {
-        let paths = self.store.deleted(&dir.snapshots()).await.map_err(|error| self.failed(error))?;
-        let name = |path: &StorePath| path.as_str().rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
-        let found = paths.iter().filter_map(|path| Some((path, name(path)?)));
-        Ok(found.filter(|(path, id)| dir.snapshot(id, ".json") == **path).map(|(_, id)| id).collect())
+    pub(crate) async fn deleted_snapshots(
+        &self,
+        dir: &GenerationDir,
+    ) -> Result<Remembered<(SnapshotId, Gone)>, VaultError> {
+        let Remembered { found, is_cut } = self.store.deleted(&dir.snapshots()).await.map_err(|e| self.failed(e))?;
+        let name = |gone: &Gone| gone.path.as_str().rsplit('/').next()?.strip_suffix(".json")?.parse().ok();
+        let found = found.into_iter().filter_map(|gone| Some((name(&gone)?, gone)));
+        let found = found.filter(|(id, gone)| dir.snapshot(id, ".json") == gone.path).collect();
+        Ok(Remembered { found, is_cut })
     }
 
     /// Generations of a source of which the store remembers anything, also those of which every file was deleted; none where
@@ -103,11 +107,30 @@ impl Vault {
         &self,
         stack: &StackName,
         source: &SourceName,
-    ) -> Result<Vec<GenerationDir>, VaultError> {
+    ) -> Result<Remembered<GenerationDir>, VaultError> {
         let names = self.store.folders_ever(&layout::source_dir(stack, source)).await;
-        let ids = names.map_err(|error| self.failed(error))?;
-        let ids = ids.iter().filter_map(|name| name.parse().ok());
-        Ok(ids.map(|id| GenerationDir { stack: stack.clone(), source: source.clone(), id }).collect())
+        let Remembered { found, is_cut } = names.map_err(|error| self.failed(error))?;
+        let ids = found.iter().filter_map(|name| name.parse().ok());
+        let dir = |id| GenerationDir { stack: stack.clone(), source: source.clone(), id };
+        Ok(Remembered { found: ids.map(dir).collect(), is_cut })
+    }
+
+    /// Sources of a stack of which the store remembers anything, also those of which every file was deleted; none where it keeps
+    /// no versions.
+    pub async fn sources_ever(&self, stack: &StackName) -> Result<Vec<SourceName>, VaultError> {
+        let names = self.store.folders_ever(&layout::stack_dir(stack)).await.map_err(|error| self.failed(error))?;
+        Ok(names.found.iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// Whether older versions of what lies, or lay, at a path can be read with these credentials: the error with which they are
+    /// refused, where they are.
+    pub(crate) async fn may_read_older(&self, path: &StorePath) -> Result<(), VaultError> {
+        let older = self.store.older(path).await.map_err(|error| self.failed(error))?;
+        let Some(version) = older.last() else { return Ok(()) };
+        match self.store.get_older(version, MAX_DOCUMENT_BYTES).await {
+            Err(error @ StoreError::Denied { .. }) => Err(self.failed(error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn note(&self, path: &StorePath) {

@@ -102,6 +102,32 @@ pub struct Older {
     pub modified: DateTime<Utc>,
 }
 
+/// A path whose body was deleted, and of which the store has an older version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// The path.
+    pub path: StorePath,
+    /// When the store got the oldest body that it still has, by its own clock.
+    pub first: DateTime<Utc>,
+    /// When it got the newest.
+    pub last: DateTime<Utc>,
+}
+
+/// What a store remembers of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered<T> {
+    /// What was found.
+    pub found: Vec<T>,
+    /// The folder has more than anybody looks through: somebody filled it.
+    pub is_cut: bool,
+}
+
+impl<T> Default for Remembered<T> {
+    fn default() -> Self {
+        Self { found: Vec::new(), is_cut: false }
+    }
+}
+
 /// What lies behind the current bodies of a vault, without what probes left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Hidden {

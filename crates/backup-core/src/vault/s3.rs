@@ -57,7 +57,7 @@ pub use self::shield::{LockSeen, Shield};
 use self::client::{DateHeader, LastAnswer};
 use self::error::{Kind, Refusal, judge};
 use self::turning::Turns;
-use super::protection::{Lifecycle, LockRule, Older, Retention};
+use super::protection::{Gone, Lifecycle, LockRule, Older, Remembered, Retention};
 use super::retry::{Failure, GaveUp, Jitter, Progress, Retry, RetryPolicy};
 use super::store::{Entry, Identity, PutMode, PutOutcome, Store, StoreError, StorePath};
 use crate::monitor::Monitor;
@@ -137,7 +137,7 @@ pub struct S3Store {
     /// When the endpoint answered last, by its own clock.
     answered: LastAnswer,
     /// Whether the bucket keeps versions, once it was asked.
-    versioned: OnceCell<bool>,
+    versioned: OnceCell<versions::Kept>,
     monitor: Arc<dyn Monitor>,
 }
 
@@ -547,15 +547,15 @@ impl Store for S3Store {
     }
 
     async fn older(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
-        if self.is_versioned().await { self.older_versions(path).await } else { Ok(Vec::new()) }
+        if self.keeps_versions(path).await? { self.older_versions(path).await } else { Ok(Vec::new()) }
     }
 
-    async fn deleted(&self, folder: &StorePath) -> Result<Vec<StorePath>, StoreError> {
-        if self.is_versioned().await { self.deleted_below(folder).await } else { Ok(Vec::new()) }
+    async fn deleted(&self, folder: &StorePath) -> Result<Remembered<Gone>, StoreError> {
+        if self.keeps_versions(folder).await? { self.deleted_below(folder).await } else { Ok(Remembered::default()) }
     }
 
-    async fn folders_ever(&self, folder: &StorePath) -> Result<Vec<String>, StoreError> {
-        if self.is_versioned().await { self.version_folders(folder).await } else { Ok(Vec::new()) }
+    async fn folders_ever(&self, folder: &StorePath) -> Result<Remembered<String>, StoreError> {
+        if self.keeps_versions(folder).await? { self.version_folders(folder).await } else { Ok(Remembered::default()) }
     }
 
     async fn get_older(&self, older: &Older, limit_bytes: u64) -> Result<Bytes, StoreError> {

@@ -31,7 +31,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::protection::{Lifecycle, Older, Retention};
+use super::protection::{Gone, Lifecycle, Older, Remembered, Retention};
 use crate::id::Hash256;
 
 /// Largest body that [`Store::set_aside`] takes through this process.
@@ -300,17 +300,18 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
 
     /// Paths below `folder` whose body was deleted and of which an older version is left, sorted; none where the store was not
-    /// seen to keep versions. Of a folder that somebody filled with a hundred thousand versions the first are given.
-    async fn deleted(&self, folder: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+    /// seen to keep versions. Of a folder that somebody filled with a hundred thousand versions the first are given, and that
+    /// it is not all. Where nobody may ask whether it keeps versions, [`StoreError::Denied`].
+    async fn deleted(&self, folder: &StorePath) -> Result<Remembered<Gone>, StoreError> {
         let _ = folder;
-        Ok(Vec::new())
+        Ok(Remembered::default())
     }
 
-    /// Names of the folders directly below `folder` in which anything lies or has lain, as far as the store remembers; none
-    /// where it was not seen to keep versions.
-    async fn folders_ever(&self, folder: &StorePath) -> Result<Vec<String>, StoreError> {
+    /// Names of the folders directly below `folder` in which anything lies or has lain, sorted, as far as the store remembers;
+    /// otherwise as [`Store::deleted`].
+    async fn folders_ever(&self, folder: &StorePath) -> Result<Remembered<String>, StoreError> {
         let _ = folder;
-        Ok(Vec::new())
+        Ok(Remembered::default())
     }
 
     /// The bytes of one of [`Store::older`], refused when it has more than `limit_bytes`.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::sync::Mutex;
 
-use super::protection::{Lifecycle, Older, Retention};
+use super::protection::{Gone, Lifecycle, Older, Remembered, Retention};
 use super::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 
 /// Limits the bytes per second that are put.
@@ -99,11 +99,11 @@ impl<S: Store> Store for Throttled<S> {
         self.inner.older(path).await
     }
 
-    async fn deleted(&self, folder: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+    async fn deleted(&self, folder: &StorePath) -> Result<Remembered<Gone>, StoreError> {
         self.inner.deleted(folder).await
     }
 
-    async fn folders_ever(&self, folder: &StorePath) -> Result<Vec<String>, StoreError> {
+    async fn folders_ever(&self, folder: &StorePath) -> Result<Remembered<String>, StoreError> {
         self.inner.folders_ever(folder).await
     }
 

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::{Depth, Found, Pace, generation};
-use crate::hidden::Hidden;
+use crate::hidden::{self, Hidden};
 use crate::prune::history;
 use crate::signature::Signers;
 use crate::vault::layout::{GenerationDir, SnapshotId};
@@ -31,22 +31,29 @@ pub(super) async fn look(
     vault: &Vault,
     signers: &Signers,
     dir: &GenerationDir,
-    which: (Option<&SnapshotId>, &[Hidden]),
+    (only, hidden): (Option<&SnapshotId>, &[Hidden]),
     (mut depth, pace): (Depth<'_>, &Pace<'_>),
 ) -> Result<Found, VaultError> {
-    let mut found = generation(vault, signers, dir, which, (depth, pace)).await?;
-    let mut went = false;
+    let mut found = generation(vault, signers, dir, (only, hidden), (depth, pace)).await?;
+    let (mut went, mut hidden) = (false, hidden.to_vec());
+    hidden.retain(|one| one.dir == *dir);
     for _ in 1..LOOKS {
         if is_good(&found) {
             break;
         }
-        let seen = found.verified.snapshots.iter().map(|verdict| verdict.id.clone()).collect();
+        // What no listing showed in the first place went by nobody's deletion since.
+        let seen = found.verified.snapshots.iter().map(|verdict| &verdict.id);
+        let seen = seen.filter(|id| !hidden.iter().any(|one| one.id == **id)).cloned().collect();
         match gone(vault, signers, dir, seen).await? {
             None => break,
             Some(Left::Some) => {}
             Some(Left::None) => depth = Depth { read: None, identities: None },
         }
-        found = generation(vault, signers, dir, which, (depth, pace)).await?;
+        if !hidden.is_empty() {
+            hidden = hidden::of_generation(vault, signers, dir).await?;
+            hidden.retain(|one| only.is_none_or(|only| *only == one.id));
+        }
+        found = generation(vault, signers, dir, (only, &hidden), (depth, pace)).await?;
         went = true;
     }
     if went && is_good(&found) {

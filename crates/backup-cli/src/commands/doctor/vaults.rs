@@ -1,5 +1,7 @@
 //! What can be seen of the vaults: identity, clock, what the endpoint really does, room.
 
+use std::collections::BTreeSet;
+
 use backup_core::config::{self, Place};
 use backup_core::hidden;
 use backup_core::vault::Vault;
@@ -13,6 +15,7 @@ use super::protection::{self, Protection};
 use super::{Checks, Level};
 use crate::endpoint::{self, Clocks};
 use crate::error::CliError;
+use crate::find::UNSEEN_ADVICE;
 use crate::session::Session;
 use crate::{find, locks, words};
 
@@ -84,11 +87,24 @@ async fn deleted(session: &Session<'_>, about: &str, vault: &Vault, checks: &mut
     // That nobody is pinned is told of already.
     let Ok(signers) = session.signers() else { return };
     let mut ids: Vec<SnapshotId> = Vec::new();
+    let (mut unseen, mut failed) = (BTreeSet::new(), BTreeSet::new());
     for source in &session.config.sources {
         match hidden::snapshots(vault, &signers, (session.stack(), &source.name)).await {
-            Ok(found) => ids.extend(found.into_iter().map(|one| one.id)),
-            Err(error) => return checks.fail(about, &error.into()),
+            Ok(found) => {
+                ids.extend(found.snapshots.into_iter().map(|one| one.id));
+                unseen.extend(found.unseen);
+            }
+            // The others are looked at all the same.
+            Err(error) => {
+                let error = CliError::from(error);
+                if failed.insert(error.message().to_owned()) {
+                    checks.fail(about, &error);
+                }
+            }
         }
+    }
+    for text in unseen {
+        checks.warn(about, text, UNSEEN_ADVICE);
     }
     if !ids.is_empty() {
         let (text, hint) = find::deleted_text(vault.name(), &ids.iter().collect::<Vec<_>>());
@@ -148,6 +164,7 @@ fn answers(about: &str, probe: &Probe, checks: &mut Checks) {
         Versioning::Off => "off".to_owned(),
         Versioning::Enabled => "on".to_owned(),
         Versioning::Suspended => "suspended".to_owned(),
+        Versioning::Denied(why) => format!("not told to these credentials ({why})"),
         Versioning::Unknown(why) => format!("unknown ({why})"),
     };
     checks.good(about, format!("the endpoint {conditional} If-None-Match; versioning is {versioning}"));

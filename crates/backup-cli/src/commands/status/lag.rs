@@ -37,8 +37,10 @@ pub(super) struct Lag {
     missing: usize,
     /// Stored bytes that the newest [`ADDED_UP`] of these added; `None`: not all could be read.
     bytes: Option<u64>,
-    /// How much older its newest is than the newest of all; `None`: it has none, and others have.
+    /// How much older its newest is than the newest of all; `None`: it has none.
     behind: Option<TimeDelta>,
+    /// No vault has a capture that is believed: there is nothing that anybody could be behind.
+    never: bool,
     /// Whence this is known.
     word: Word,
     /// Whether any vault answers: otherwise nobody knows what is missing where.
@@ -98,9 +100,9 @@ pub(super) async fn of(
             bytes = bytes.zip(size).map(|(sum, size)| sum + size);
         }
         let none = TimeDelta::zero();
-        let behind = head.map_or(Some(none), |head| newest.as_ref().map(|newest| (head - newest.instant()).max(none)));
-        let compared = !found.vaults.is_empty();
-        lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, word, compared }));
+        let behind = head.and_then(|head| newest.as_ref().map(|newest| (head - newest.instant()).max(none)));
+        let (never, compared) = (head.is_none(), !found.vaults.is_empty());
+        lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, never, word, compared }));
     }
     lags
 }
@@ -136,7 +138,8 @@ async fn added(one: &Listed, signers: &Signers) -> Option<u64> {
 impl Lag {
     /// For people.
     pub(super) fn text(&self, now: DateTime<Utc>) -> String {
-        let newest = self.newest.as_ref().map_or_else(|| "empty".to_owned(), |id| format!("newest {}", id.short()));
+        let none = if self.never { "never: no capture that is believed" } else { "empty" };
+        let newest = self.newest.as_ref().map_or_else(|| none.to_owned(), |id| format!("newest {}", id.short()));
         let mut behind = match self.missing {
             0 => {
                 if self.newest.is_some() {
@@ -188,6 +191,7 @@ mod tests {
             missing: 0,
             bytes: Some(0),
             behind: Some(TimeDelta::zero()),
+            never: false,
             word: Word::Its,
             compared: true,
         };
@@ -205,5 +209,8 @@ mod tests {
         let empty = Lag { newest: None, missing: 2, bytes: None, behind: None, ..good };
         assert_eq!(empty.text(now), "empty, 2 missing");
         assert_eq!(empty.to_json("v")["behind_seconds"], Value::Null, "an empty vault is not up to date");
+        let never = Lag { missing: 0, bytes: Some(0), never: true, ..empty };
+        assert_eq!(never.text(now), "never: no capture that is believed");
+        assert_eq!(never.to_json("v")["behind_seconds"], Value::Null);
     }
 }

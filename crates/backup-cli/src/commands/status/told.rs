@@ -1,55 +1,52 @@
-//! What the last prune of a run said that keeps anything from expiring: a gap, clocks apart, a chain that does not close.
+//! What the last plan of each vault said that keeps anything from expiring: a gap, clocks apart, a chain that does not close.
 //!
-//! To find it out anew, every document of every vault would have to be read, and `status` is to be quick. Reports of runs are
-//! read anyway; so it is told as it was then, with the time. A `backup prune` outside of a run leaves no report.
+//! To find it out anew, every document of every vault would have to be read, and `status` is to be quick. What the last prune was
+//! told is remembered in this host's state; so it is told as it was then, with the time. A plan that failed replaces nothing: what
+//! kept everything yesterday keeps it still, as far as anybody knows. One that is only shown (`backup prune`) takes away what is
+//! no longer so.
 
-use backup_core::config::Step;
-use backup_core::id::SourceName;
-use backup_core::state::RunRecord;
+use backup_core::config::Source;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
+use crate::session::Session;
 use crate::words;
 
-/// What was frozen of one source when a run pruned it.
+/// Why nothing expires in one vault.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    run: String,
+struct Freeze {
+    vault: String,
+    reason: String,
+    /// When it was planned.
     at: DateTime<Utc>,
-    /// Vault, and why nothing expires there.
-    freezes: Vec<(String, String)>,
 }
 
+/// What was frozen of one source when it was last planned.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told(Vec<Freeze>);
+
 impl Told {
-    /// By the newest of `runs` (which come newest first) that pruned the source; `None` where that one told of nothing.
-    pub(super) fn of(runs: &[RunRecord], source: &SourceName) -> Option<Self> {
-        let pruned = runs.iter().find_map(|run| {
-            let report: Value = serde_json::from_str(run.report.as_deref()?).ok()?;
-            let step = Step::Prune.to_string();
-            let mut steps = report["steps"].as_array()?.iter().filter(|one| one["step"] == *step);
-            let plans: Vec<Value> = steps.find_map(|step| {
-                let plans = step["found"].as_array()?.iter().filter(|plan| plan["source"] == *source.as_str());
-                let plans: Vec<Value> = plans.cloned().collect();
-                (!plans.is_empty()).then_some(plans)
-            })?;
-            Some((run, plans))
-        });
-        let (run, plans) = pruned?;
+    /// By what is remembered of the configured vaults; `None` where that is nothing.
+    pub(super) async fn of(session: &Session<'_>, source: &Source) -> Option<Self> {
+        let state = session.remembered().await?;
         let mut freezes = Vec::new();
-        for plan in &plans {
-            let vault = plan["vault"].as_str().unwrap_or_default();
-            let texts = plan["frozen"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            freezes.extend(texts.map(|text| (vault.to_owned(), text.to_owned())));
+        for vault in &session.config.vaults {
+            // Without a `keep` nothing is promised to expire.
+            let Some(id) = vault.id.as_ref().filter(|_| vault.keep.is_some()) else { continue };
+            let Ok(Some((reasons, at))) = state.frozen(id, &source.name).await else { continue };
+            freezes.extend(reasons.into_iter().map(|reason| Freeze { vault: vault.name.clone(), reason, at }));
         }
-        (!freezes.is_empty()).then(|| Self { run: run.id.clone(), at: run.finished.unwrap_or(run.started), freezes })
+        (!freezes.is_empty()).then_some(Self(freezes))
     }
 
     /// The warning.
     pub(super) fn warning(&self, source: &str, timezone: Tz) -> String {
-        let at = words::local(self.at, timezone);
-        let each: Vec<String> = self.freezes.iter().map(|(vault, why)| format!("vault `{vault}`: {why}")).collect();
-        format!("nothing of `{source}` expired when it was last pruned ({at}): {}", each.join("; "))
+        let one = |Freeze { vault, reason, at }: &Freeze| {
+            format!("vault `{vault}` ({}): {reason}", words::local(*at, timezone))
+        };
+        let each: Vec<String> = self.0.iter().map(one).collect();
+        format!("nothing of `{source}` expired when it was last planned: {}", each.join("; "))
     }
 
     /// What to do about it.
@@ -58,16 +55,17 @@ impl Told {
 
     /// Lines of the source's block.
     pub(super) fn lines(&self, timezone: Tz) -> Vec<String> {
-        let at = words::local(self.at, timezone);
-        self.freezes.iter().map(|(vault, why)| format!("  frozen    {vault}, as pruned {at}: {why}")).collect()
+        let line = |Freeze { vault, reason, at }: &Freeze| {
+            format!("  frozen    {vault}, as planned {}: {reason}", words::local(*at, timezone))
+        };
+        self.0.iter().map(line).collect()
     }
 
     /// For programs.
     pub(super) fn to_json(&self) -> Value {
-        let one = |(vault, why): &(String, String)| json!({ "vault": vault, "reason": why });
-        json!({
-            "run": self.run, "at": words::utc(self.at), "freezes": self.freezes.iter().map(one).collect::<Vec<_>>(),
-        })
+        let one =
+            |Freeze { vault, reason, at }: &Freeze| json!({ "vault": vault, "reason": reason, "at": words::utc(*at) });
+        json!({ "at": self.0.iter().map(|freeze| freeze.at).max().map(words::utc), "freezes": self.0.iter().map(one).collect::<Vec<_>>() })
     }
 }
 
@@ -76,30 +74,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_run_that_pruned_the_source_tells() {
-        let run = |id: &str, steps: Value| RunRecord {
-            id: id.to_owned(),
-            job: None,
-            started: DateTime::UNIX_EPOCH,
-            finished: None,
-            outcome: None,
-            report: Some(json!({ "steps": steps }).to_string()),
+    fn each_vault_is_told_with_its_own_time() {
+        let freeze = |vault: &str, reason: &str, seconds| Freeze {
+            vault: vault.to_owned(),
+            reason: reason.to_owned(),
+            at: DateTime::from_timestamp(seconds, 0).unwrap(),
         };
-        let plan = |source: &str, frozen: &[&str]| json!({ "vault": "local", "source": source, "frozen": frozen });
-        let pruned = |id: &str, plans: &[Value]| {
-            run(id, json!([{ "step": "replicate", "found": [] }, { "step": "prune", "found": plans }]))
-        };
-        let source: SourceName = "db".parse().unwrap();
-        let bare = RunRecord { report: None, ..run("bare", json!([])) };
-        let old = pruned("old", &[plan("db", &["the chain does not close"])]);
-        let other = pruned("other", &[plan("files", &["x"])]);
-        let failed = run("failed", json!([{ "step": "prune", "found": null }]));
-        let told = Told::of(&[bare, other, failed, old], &source).unwrap();
-        assert_eq!((told.run.as_str(), told.freezes.len()), ("old", 1));
-        assert_eq!(told.lines(Tz::UTC), ["  frozen    local, as pruned 1970-01-01 00:00: the chain does not close"]);
-        // Fails where an older run is believed although a newer one found nothing frozen.
-        let old = pruned("old", &[plan("db", &["a gap"])]);
-        assert_eq!(Told::of(&[pruned("new", &[plan("db", &[])]), old], &source), None);
-        assert_eq!(Told::of(&[], &source), None);
+        let told = Told(vec![freeze("local", "a gap", 0), freeze("offsite", "clocks", 86_400)]);
+        assert_eq!(
+            told.lines(Tz::UTC),
+            [
+                "  frozen    local, as planned 1970-01-01 00:00: a gap",
+                "  frozen    offsite, as planned 1970-01-02 00:00: clocks"
+            ]
+        );
+        assert_eq!(told.to_json()["at"], "1970-01-02T00:00:00Z");
+        assert!(told.warning("db", Tz::UTC).ends_with(
+            "last planned: vault `local` (1970-01-01 00:00): a gap; vault `offsite` (1970-01-02 00:00): clocks"
+        ));
     }
 }

@@ -1,7 +1,8 @@
 //! Who else has what is damaged in one vault.
 //!
-//! A copy is good when its bytes were read and hashed. In each other vault so many objects are read for a source, each once; of
-//! what is beyond it is said only that it is listed there with the size that it should have. Where every file has the
+//! A copy is good when the bytes that are damaged here were read and hashed there, and everything else of the snapshot is listed there
+//! with its size. In each other vault so many objects are read for a source, each once; of what is beyond it is said only that it
+//! is listed. Where no object is damaged here (but the document, or the inventory), none is read there, and that is said. Where every file has the
 //! bytes of its name and what is inside does not open or is not what the manifest says, it was stored so: another vault's copy
 //! has the same bytes, and is not offered.
 
@@ -35,6 +36,10 @@ pub(super) struct Other {
     pub(super) vault: String,
     /// Whether the snapshot's document and inventory are good there.
     pub(super) documents: bool,
+    /// Objects of the snapshot, by the inventory there.
+    pub(super) objects: usize,
+    /// Of these, those that are not listed there with their size.
+    pub(super) lacking: usize,
     /// Objects that are damaged here.
     pub(super) of: usize,
     /// Of these, those that were read there and are good.
@@ -46,9 +51,9 @@ pub(super) struct Other {
 /// How good a copy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Worth {
-    /// Everything that is damaged here was read there and is good.
+    /// Every object that is damaged here was read there and is good, and the rest is listed.
     Whole,
-    /// What was read is good, and the rest is listed.
+    /// What was read is good, if anything was, and the rest is listed.
     Likely,
     /// Some of it is there.
     Partly,
@@ -59,12 +64,13 @@ pub(super) enum Worth {
 impl Other {
     /// How good the copy is.
     pub(super) fn worth(&self) -> Worth {
-        let Self { documents, of, good, listed, .. } = self;
-        if *documents && good == of {
+        let Self { documents, objects, lacking, of, good, listed, .. } = self;
+        let whole = *documents && *lacking == 0 && good + listed == *of;
+        if whole && *of > 0 && good == of {
             Worth::Whole
-        } else if *documents && good + listed == *of {
+        } else if whole {
             Worth::Likely
-        } else if good + listed > 0 {
+        } else if good + listed > 0 || (*documents && lacking < objects) {
             Worth::Partly
         } else {
             Worth::None
@@ -104,17 +110,19 @@ impl<'a> Search<'a> {
             let inventory = other.get_inventory(&signed.doc).await.ok();
             let sizes: HashMap<ObjectName, u64> =
                 inventory.iter().flat_map(|(lines, _)| lines).map(|line| (line.name, line.bytes)).collect();
+            let there = self.there(other, &verdict.dir).await;
+            let lacking = sizes.iter().filter(|(name, bytes)| there.get(*name) != Some(*bytes)).count();
             let (mut good, mut listed) = (0, 0);
             for name in &verdict.objects {
                 if let Some(is_good) = self.is_good(other, &verdict.dir, name).await {
                     good += usize::from(is_good);
                 } else {
-                    let there = self.there(other, &verdict.dir).await;
                     listed += usize::from(sizes.get(name).is_some_and(|bytes| there.get(name) == Some(bytes)));
                 }
             }
             let (vault, documents, of) = (other.name().to_owned(), inventory.is_some(), verdict.objects.len());
-            elsewhere.others.push(Other { vault, documents, of, good, listed });
+            let objects = sizes.len();
+            elsewhere.others.push(Other { vault, documents, objects, lacking, of, good, listed });
         }
         elsewhere
     }
@@ -165,14 +173,25 @@ mod tests {
 
     #[test]
     fn a_copy_is_good_as_far_as_it_was_read_and_no_further() {
-        let other = |documents, of, good, listed| Other { vault: "v".into(), documents, of, good, listed }.worth();
+        let all = |documents, lacking, of, good, listed| {
+            Other { vault: "v".into(), documents, objects: 400, lacking, of, good, listed }.worth()
+        };
+        let other = |documents, of, good, listed| all(documents, 0, of, good, listed);
         assert_eq!(other(true, 300, 300, 0), Worth::Whole);
-        assert_eq!(other(true, 0, 0, 0), Worth::Whole, "the document or the inventory is what is damaged here");
+        assert_eq!(
+            other(true, 0, 0, 0),
+            Worth::Likely,
+            "the document or the inventory is damaged here, and nothing was read"
+        );
+        assert_eq!(all(true, 1, 0, 0, 0), Worth::Partly, "one of its objects is not there");
+        assert_eq!(all(true, 400, 0, 0, 0), Worth::None, "none of them is");
+        assert_eq!(all(true, 1, 300, 300, 0), Worth::Partly, "what is good here is not there");
         assert_eq!(other(true, 300, 64, 236), Worth::Likely);
         assert_eq!(other(true, 300, 64, 235), Worth::Partly);
         assert_eq!(other(true, 300, 63, 236), Worth::Partly, "one that was read is bad");
         assert_eq!(other(false, 300, 300, 0), Worth::Partly, "no inventory");
-        assert_eq!(other(true, 300, 0, 0), Worth::None);
+        assert_eq!(all(true, 400, 300, 0, 0), Worth::None);
+        assert_eq!(other(false, 0, 0, 0), Worth::None);
     }
 
     #[test]

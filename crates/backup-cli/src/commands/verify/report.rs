@@ -12,6 +12,7 @@ use super::elsewhere::{Elsewhere, Worth};
 use super::mend::{self, Recover};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::find::UNSEEN_ADVICE;
 use crate::heads;
 use crate::report::told;
 use crate::table::Table;
@@ -113,6 +114,7 @@ impl Report {
             "unsigned": self.verified.unsigned, "alone": self.verified.alone, "documents": self.verified.documents, "good_in_older_versions": self.verified.older, "unbelieved": self.verified.unbelieved, "foreign": self.verified.foreign, "objects_listed": self.verified.objects_listed,
             "objects_read": self.verified.objects_read, "bytes_read": self.verified.bytes_read,
             "coverage": coverage_json(&self.verified.coverage),
+            "unseen": self.verified.unseen,
             "deleted_meanwhile": self.verified.deleted.iter().map(|dir| &dir.id).collect::<Vec<_>>(),
             "repairs": self.mends.iter().map(mend::to_json).collect::<Vec<_>>(),
             "errors": self.errors.iter().map(CliError::to_json).collect::<Vec<_>>(),
@@ -283,6 +285,9 @@ pub(super) fn text(reports: &[Report], recover: &[Recover], lost: &[String]) -> 
     let of_reports = reports.iter().flat_map(|one| one.mends.iter().map(|mend| (one.vault.as_str(), mend)));
     let of_vaults = recover.iter().flat_map(|one| one.mends.iter().map(|mend| (one.vault.as_str(), mend)));
     text.push_str(&mends_text(&of_reports.chain(of_vaults).collect::<Vec<_>>()));
+    for line in unseen(reports) {
+        let _ = writeln!(text, "\n{line}\n  {UNSEEN_ADVICE}");
+    }
     for line in lost {
         let _ = writeln!(text, "\n{line}\n  {}", heads::ADVICE);
     }
@@ -296,6 +301,20 @@ pub(super) fn text(reports: &[Report], recover: &[Recover], lost: &[String]) -> 
         }
     }
     text
+}
+
+/// What could not be looked at, each thing once for each vault.
+fn unseen(reports: &[Report]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for report in reports {
+        for text in &report.verified.unseen {
+            let line = format!("vault {}: {text}", report.vault);
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    lines
 }
 
 /// The same as lines for a run's report: what is wrong, and nothing where all is good.
@@ -374,6 +393,10 @@ fn damage_text(report: &Report) -> String {
     text
 }
 
+fn objects(number: usize) -> String {
+    words::count(number, "object")
+}
+
 /// Where a good copy is, and how good.
 fn copies_text(text: &mut String, copies: &Elsewhere) {
     if copies.inside {
@@ -384,7 +407,33 @@ fn copies_text(text: &mut String, copies: &Elsewhere) {
         let (vault, of, good, there) = (&other.vault, other.of, other.good, other.good + other.listed);
         let restore = format!("`backup restore {} --vault {vault}`", copies.snapshot);
         let _ = match other.worth() {
-            Worth::Whole => writeln!(text, "  vault `{vault}` holds a good copy: {restore}"),
+            Worth::Whole if of == other.objects => {
+                writeln!(text, "  vault `{vault}` holds a good copy, all of it read there: {restore}")
+            }
+            Worth::Whole => writeln!(
+                text,
+                "  vault `{vault}` holds a good copy: what is damaged here was read there and is good, the other {} \
+                 listed: {restore}",
+                objects(other.objects - of)
+            ),
+            Worth::Likely if of == 0 => writeln!(
+                text,
+                "  vault `{vault}` holds its document and its inventory, and lists all {} with their sizes; none was read: \
+                 {restore}",
+                objects(other.objects)
+            ),
+            Worth::Partly if of == 0 => writeln!(
+                text,
+                "  vault `{vault}` holds its document and its inventory, and lacks {} of {}",
+                other.lacking,
+                objects(other.objects)
+            ),
+            Worth::Partly if other.lacking > 0 && good == of => writeln!(
+                text,
+                "  vault `{vault}` holds good copies of all {of} damaged objects, and lacks {} of {}",
+                other.lacking,
+                objects(other.objects)
+            ),
             Worth::Likely => {
                 writeln!(
                     text,
@@ -429,7 +478,8 @@ pub(super) mod tests {
         let dir =
             GenerationDir { stack: "s".parse().unwrap(), source, id: "2026-01-01--7d--00000000".parse().unwrap() };
         if !damage.is_empty() {
-            let whole = Other { vault: "offsite".into(), documents: true, of: 1, good: 1, listed: 0 };
+            let whole =
+                Other { vault: "offsite".into(), documents: true, objects: 1, lacking: 0, of: 1, good: 1, listed: 0 };
             report.elsewhere.push(Elsewhere { snapshot: id.clone(), inside: false, others: vec![whole] });
         }
         let verdict = Verdict {

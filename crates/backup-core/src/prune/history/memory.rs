@@ -40,7 +40,7 @@ use crate::verify::Link;
 pub(super) const SETTLED: TimeDelta = TimeDelta::minutes(1);
 
 /// Changes when the reading of a generation judges otherwise than before.
-const FORM: &str = "generation 1";
+const FORM: &str = "generation 2";
 
 /// What is remembered of one source in one vault, and when it is asked for.
 #[derive(Debug, Clone)]

@@ -16,6 +16,7 @@ use super::memory::{Memory, Noted, Proved, SETTLED, digest};
 use super::{Fact, believed, instants, pinned_by, receipts};
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
 use crate::prune::notice::{self, Notice};
+use crate::prune::unlisted;
 use crate::replicate::{self, Marks};
 use crate::signature::Signers;
 use crate::vault::document::{MarkKind, PruneStage, ReceiptDoc, SnapshotDoc};
@@ -55,8 +56,10 @@ pub(in crate::prune) struct Folder {
     /// Everything that lies there but objects.
     pub(in crate::prune) files: Vec<Entry>,
     pub(in crate::prune) objects: Objects,
-    /// Snapshots that the listing shows.
+    /// Snapshots that the listing shows, and those that it betrays and that are there.
     pub(in crate::prune) listed: Vec<SnapshotId>,
+    /// The latter.
+    unlisted: BTreeSet<SnapshotId>,
     /// Those that are believed, each with whether it is whole.
     snapshots: Vec<(Proved, bool)>,
     /// The documents of those that were opened.
@@ -77,6 +80,17 @@ impl Folder {
     /// Why it is being purged, if it is: what is being purged is as good as gone, takes nobody's place, and is absent on purpose.
     fn is_purged(&self) -> bool {
         is_purged(&self.notices)
+    }
+
+    /// The snapshots that are believed.
+    pub(in crate::prune) fn believed(&self) -> BTreeSet<SnapshotId> {
+        self.snapshots.iter().map(|(proved, _)| proved.id.clone()).collect()
+    }
+
+    /// Those of them that are whole.
+    pub(in crate::prune) fn whole(&self) -> BTreeSet<SnapshotId> {
+        let whole = self.snapshots.iter().filter(|(_, complete)| *complete);
+        whole.map(|(proved, _)| proved.id.clone()).collect()
     }
 
     /// When anything last came there.
@@ -188,8 +202,16 @@ impl Look<'_> {
             notice::read(self.vault, self.signers, &dir, PruneStage::Deleting).await?,
         ];
         let listed = crate::prune::delete::snapshots(&dir, &files);
-        let mut folder =
-            Folder { dir, notices, files, objects: sum, listed, snapshots: Vec::new(), documents: Vec::new() };
+        let mut folder = Folder {
+            dir,
+            notices,
+            files,
+            objects: sum,
+            listed,
+            unlisted: BTreeSet::new(),
+            snapshots: Vec::new(),
+            documents: Vec::new(),
+        };
         let purged = folder.is_purged();
         let is_known_damaged = self.damaged.iter().any(|(at, _)| *at == folder.dir);
         if let (Some(digest), Some(memory), false) = (digest, self.memory, is_known_damaged)
@@ -198,7 +220,10 @@ impl Look<'_> {
             folder.snapshots = noted.snapshots.iter().map(|proved| (proved.clone(), !purged)).collect();
             return Ok((folder, None));
         }
-        let ids = std::mem::take(&mut folder.listed);
+        let mut ids = std::mem::take(&mut folder.listed);
+        folder.unlisted = unlisted::snapshots(self.vault, &folder.dir, &folder.files).await?;
+        ids.extend(folder.unlisted.iter().cloned());
+        ids.sort();
         let mut read =
             stream::iter(&ids).map(|id| self.snapshot(&folder.dir, id, purged, &objects)).buffered(DOCUMENTS);
         let (mut snapshots, mut documents) = (Vec::new(), Vec::new());
@@ -213,7 +238,10 @@ impl Look<'_> {
         (folder.snapshots, folder.documents, folder.listed) = (snapshots, documents, ids);
         let settled = |memory: &Memory| folder.newest().is_some_and(|newest| memory.now - newest >= SETTLED);
         let noted = match (digest, self.memory) {
-            (Some(digest), Some(memory)) if is_good && !is_known_damaged && settled(memory) => {
+            // What the listing does not show is in no digest of it.
+            (Some(digest), Some(memory))
+                if is_good && folder.unlisted.is_empty() && !is_known_damaged && settled(memory) =>
+            {
                 let snapshots = folder.snapshots.iter().map(|(proved, _)| proved.clone()).collect();
                 Some(Noted { digest, snapshots })
             }
@@ -263,13 +291,14 @@ impl Reading {
         self.marks.signed.values().map(|mark| (mark.doc.document, mark.doc.mark.word())).collect()
     }
 
-    /// What lies where a mark belongs and is not believed, in words.
+    /// What lies where a mark belongs and is not believed, and what a listing should show and does not, in words.
     pub(in crate::prune) fn foreign(&self) -> Vec<String> {
         let told = self.marks.foreign.iter().map(|(path, why)| match pinned_by(path) {
             Some(id) => format!("foreign or unsigned pin, `{id}` is kept all the same: {why}"),
             None => format!("foreign or unsigned mark, not obeyed: {why}"),
         });
-        told.collect()
+        let unlisted = self.generations.iter().flat_map(|folder| &folder.unlisted);
+        told.chain(unlisted.map(|id| unlisted::text(id))).collect()
     }
 
     /// The material for a plan. `promised_elsewhere` is what other vaults lack, `marks` are theirs. A pin that is not believed keeps its
@@ -284,8 +313,9 @@ impl Reading {
                 folder.files.iter().map(|entry| (&entry.path, entry.modified)).collect();
             for (proved, complete) in &folder.snapshots {
                 going.extend((folder.is_purged() && !proved.id.is_imported()).then_some(proved.instant));
-                // When the store got its document, by its own clock.
-                let at = stored.get(&folder.dir.snapshot(&proved.id, ".json")).copied().unwrap_or(proved.instant);
+                // When the store got its document, by its own clock, or the signature that was put a moment before.
+                let got = |suffix| stored.get(&folder.dir.snapshot(&proved.id, suffix)).copied();
+                let at = got(".json").or_else(|| got(".json.sig")).unwrap_or(proved.instant);
                 let mut stamp = stamp(&folder.dir, proved, at, *complete, &marks);
                 stamp.pinned |= pinned.contains(&proved.id);
                 history.stamps.push(stamp);

@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 
 use super::catalog;
 use super::clients::Clients;
-use super::error::{PostgresError, sql_state};
+use super::error::{BY_THE_STANDBY, PostgresError, sql_state};
 use super::names::Encoding;
 use super::options::{Globals, PostgresOptions};
 use super::plan::{self, Plan, Table};
@@ -130,6 +130,7 @@ async fn once(
     let work = attempt(options, server, sink, clock, monitor);
     let error = match Box::pin(waiters::unless(&options.connect, monitor, work)).await {
         Ok(captured) => return Ok(captured),
+        Err(error) if server.standby => ended_by_the_standby(error),
         Err(error) => error,
     };
     match error {
@@ -145,6 +146,19 @@ async fn once(
             let _ = tokio::time::timeout(ENDING, give_way(&options.connect)).await;
             Err(error)
         }
+    }
+}
+
+/// A standby ends whoever stands in the way of what comes from the primary, and not everybody hears why.
+fn ended_by_the_standby(error: PostgresError) -> PostgresError {
+    match error {
+        PostgresError::Lost { during, source } => {
+            PostgresError::disturbed(format!("a session was {BY_THE_STANDBY} during {during}"), Some(source))
+        }
+        PostgresError::ClientFailed { program, stderr, .. } if stderr.contains("server closed the connection") => {
+            PostgresError::disturbed(format!("a session was {BY_THE_STANDBY} during `{program}`: {stderr}"), None)
+        }
+        other => other,
     }
 }
 

@@ -194,6 +194,9 @@ pub enum PostgresError {
     Sink(#[from] SinkError),
 }
 
+/// In what is said of a session whose end a standby gave no reason for.
+pub(super) const BY_THE_STANDBY: &str = "ended by the standby";
+
 impl PostgresError {
     /// A disturbance without more to say about it yet.
     pub(crate) fn disturbed(what: impl Into<String>, source: Option<sqlx::Error>) -> Self {
@@ -225,9 +228,11 @@ impl PostgresError {
     pub fn is_recovery_conflict(&self) -> bool {
         match self {
             Self::GaveUp { source, .. } => source.is_recovery_conflict(),
-            Self::Disturbed { source: Some(error), .. } => sql_state(error).as_deref() == Some("40001"),
-            // `pg_dump`'s words.
-            Self::Disturbed { what, .. } => what.contains("conflict with recovery"),
+            Self::Disturbed { what, source, .. } => {
+                source.as_ref().is_some_and(|error| sql_state(error).as_deref() == Some("40001"))
+                    // The second are `pg_dump`'s words.
+                    || [BY_THE_STANDBY, "conflict with recovery"].iter().any(|words| what.contains(words))
+            }
             _ => false,
         }
     }

@@ -45,6 +45,8 @@ pub enum Versioning {
     Enabled,
     /// No longer.
     Suspended,
+    /// It is told to others, and not to these credentials; why.
+    Denied(String),
     /// The endpoint does not tell; why.
     Unknown(String),
 }
@@ -195,6 +197,7 @@ impl S3Store {
                 return Ok(Versioning::of(Some(status)));
             }
             match answer.map_err(judge) {
+                Err(Failure::Final(Refusal { kind: Kind::Denied { .. }, reason })) => Ok(Versioning::Denied(reason)),
                 Ok(answer) => {
                     Ok(Versioning::of(answer.status().map(aws_sdk_s3::types::BucketVersioningStatus::as_str)))
                 }

@@ -3,17 +3,18 @@
 //! Only `GetBucketVersioning` counts. Version ids in answers prove nothing: an endpoint was seen that gives one for each PUT,
 //! keeps no versions, answers a GET of any of them with the current body, and deletes that when one is named in a DELETE.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
+use chrono::{DateTime, Utc};
 
 use super::error::{Refusal, judge};
 use super::probe::Versioning;
 use super::turning::Turns;
 use super::{S3Store, to_chrono, to_u64};
-use crate::vault::protection::{Hidden, Older};
+use crate::vault::protection::{Gone, Hidden, Older, Remembered};
 use crate::vault::retry::GaveUp;
-use crate::vault::store::{StoreError, StorePath};
+use crate::vault::store::{Store as _, StoreError, StorePath};
 
 /// So many of the newest and of the oldest versions of one body are given.
 const ENDS: usize = 50;
@@ -22,11 +23,35 @@ const PAGES: u32 = 1000;
 /// And of the versions of one folder: a hundred thousand, so that whoever floods it makes nobody wait for long.
 const FOLDER_PAGES: u32 = 100;
 
+/// Whether a bucket says that it keeps versions, or has kept them.
+#[derive(Debug, Clone)]
+pub(super) enum Kept {
+    Yes,
+    /// It says so, or does not know the question.
+    No,
+    /// These credentials may not ask, and why.
+    Denied(String),
+}
+
 impl S3Store {
-    /// Whether the bucket says that it keeps versions, or has kept them. Asked once; that it cannot be asked is a no.
-    pub(super) async fn is_versioned(&self) -> bool {
-        let ask = async || matches!(self.versioning().await, Ok(Versioning::Enabled | Versioning::Suspended));
-        *self.versioned.get_or_init(ask).await
+    /// Whether the bucket says that it keeps versions, or has kept them, asked once, for what lies at `path`. A bucket that does not
+    /// know the question, or fails, keeps none. Errors: these credentials may not ask.
+    pub(super) async fn keeps_versions(&self, path: &StorePath) -> Result<bool, StoreError> {
+        let ask = async || match self.versioning().await {
+            Ok(Versioning::Enabled | Versioning::Suspended) => Kept::Yes,
+            Ok(Versioning::Denied(reason)) => Kept::Denied(reason),
+            Ok(Versioning::Off | Versioning::Unknown(_)) | Err(_) => Kept::No,
+        };
+        match self.versioned.get_or_init(ask).await {
+            Kept::Yes => Ok(true),
+            Kept::No => Ok(false),
+            Kept::Denied(reason) => Err(StoreError::Denied {
+                action: "list",
+                path: format!("the versions of {path}"),
+                store: self.describe(),
+                reason: reason.clone(),
+            }),
+        }
     }
 
     /// The versions of one body that are not its current one, newest first. Where there are very many, those between the
@@ -62,7 +87,8 @@ impl S3Store {
     /// What lies behind the current bodies below the vault's prefix; `None` where the bucket does not say that it keeps
     /// versions. One request for each thousand versions: for `doctor` and `audit`, not for every day.
     pub async fn hidden(&self) -> Result<Option<Hidden>, StoreError> {
-        if !self.is_versioned().await {
+        let root = StorePath::new("vault.json").expect("a path of checked parts");
+        if !self.keeps_versions(&root).await? {
             return Ok(None);
         }
         let (mut hidden, probe) = (Hidden::default(), format!("{}_probe/", self.prefix));
@@ -83,34 +109,46 @@ impl S3Store {
     }
 
     /// Paths below a folder of which the newest version is a delete marker, and an older one a body.
-    pub(super) async fn deleted_below(&self, folder: &StorePath) -> Result<Vec<StorePath>, StoreError> {
-        let (mut deleted, mut bodies, mut pages) = (BTreeSet::new(), BTreeSet::new(), 0);
+    pub(super) async fn deleted_below(&self, folder: &StorePath) -> Result<Remembered<Gone>, StoreError> {
+        let (mut deleted, mut pages, mut is_cut) = (BTreeSet::new(), 0, false);
+        let mut bodies: BTreeMap<StorePath, (DateTime<Utc>, DateTime<Utc>)> = BTreeMap::new();
         let own = |key: Option<&str>| StorePath::new(key?.strip_prefix(&self.prefix)?);
         self.version_pages(&format!("{}/", self.key(folder.as_str())), folder.as_str(), |page| {
             let markers = page.delete_markers().iter().filter(|marker| marker.is_latest() == Some(true));
             deleted.extend(markers.filter_map(|marker| own(marker.key())));
             let older = page.versions().iter().filter(|version| version.is_latest() == Some(false));
-            bodies.extend(older.filter_map(|version| own(version.key())));
+            for (path, at) in
+                older.filter_map(|version| Some((own(version.key())?, to_chrono(version.last_modified()?))))
+            {
+                let times = bodies.entry(path).or_insert((at, at));
+                *times = (times.0.min(at), times.1.max(at));
+            }
             pages += 1;
+            is_cut = pages >= FOLDER_PAGES && page.is_truncated().unwrap_or(false);
             pages < FOLDER_PAGES
         })
         .await?;
-        Ok(deleted.into_iter().filter(|path| bodies.contains(path)).collect())
+        let gone = |path: StorePath| {
+            let (first, last) = *bodies.get(&path)?;
+            Some(Gone { path, first, last })
+        };
+        Ok(Remembered { found: deleted.into_iter().filter_map(gone).collect(), is_cut })
     }
 
     /// Names of the folders directly below a folder in which any version or delete marker lies.
-    pub(super) async fn version_folders(&self, folder: &StorePath) -> Result<Vec<String>, StoreError> {
+    pub(super) async fn version_folders(&self, folder: &StorePath) -> Result<Remembered<String>, StoreError> {
         let prefix = format!("{}/", self.key(folder.as_str()));
-        let (mut found, mut pages) = (BTreeSet::new(), 0);
+        let (mut found, mut pages, mut is_cut) = (BTreeSet::new(), 0, false);
         self.version_pages_by((&prefix, Some("/")), folder.as_str(), |page| {
             let folders = page.common_prefixes().iter().filter_map(|common| common.prefix());
             found
                 .extend(folders.filter_map(|common| Some(common.strip_prefix(&prefix)?.strip_suffix('/')?.to_owned())));
             pages += 1;
+            is_cut = pages >= FOLDER_PAGES && page.is_truncated().unwrap_or(false);
             pages < FOLDER_PAGES
         })
         .await?;
-        Ok(found.into_iter().collect())
+        Ok(Remembered { found: found.into_iter().collect(), is_cut })
     }
 
     /// Every page of versions whose keys begin with `prefix`, while `take` wants more.

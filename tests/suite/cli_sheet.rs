@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use backup_core::signature::{HostKey, Namespace, Signers};
+
 use super::host::{DOCS, Ended, Host};
 
 /// The command for the first vault, as `key sheet` prints it.
@@ -91,4 +93,34 @@ fn another_host_key_leaves_a_sheet_that_restores_what_both_signed() {
     assert!(ended.code != 0 && !bare.path().join("out").exists(), "{ended:?}");
     let ended = typed(&command.replace("valid-before", "valid-until"), &host.path("ops.txt"), bare.path());
     assert!(ended.code == 2 && ended.err.contains("`valid-until=29990101Z`"), "{ended:?}");
+}
+
+#[test]
+fn what_the_sheet_pins_is_what_the_lines_pin() {
+    let host = Host::new();
+    let key = line(&host, "host_key");
+    let own = HostKey::from_openssh(&fs::read_to_string(host.path("host_key")).unwrap()).unwrap();
+    let text = format!(
+        "backup valid-after=\"20250101Z\",valid-before=\"20260101123000Z\",namespaces=\"backup.*\" {key}\n\
+         backup namespaces=\"backup.mark.v1\" {key}\nother {key}\n"
+    );
+    let signers = Signers::parse(&text).unwrap();
+    // Whoever signs no snapshots is not on it.
+    let pins = signers.pins();
+    let pin = format!("{},valid-after=20250101Z,valid-before=20260101123000Z", own.fingerprint());
+    assert_eq!(pins.iter().map(|(pin, _)| pin).collect::<Vec<_>>(), [&pin]);
+    // The line on paper says the same when it is read.
+    assert_eq!(Signers::parse(pins[0].1.as_ref().unwrap()).unwrap().pins(), pins);
+    let signature = own.sign(Namespace::Snapshot, b"x").unwrap();
+    let believed = |at: &str| {
+        let at = at.parse().unwrap();
+        [&signers, &Signers::pin(&[&pin]).unwrap()]
+            .map(|signers| signers.check(Namespace::Snapshot, b"x", signature.as_bytes(), at).is_ok())
+    };
+    assert_eq!(believed("2024-12-31T23:59:59Z"), [false; 2]);
+    assert_eq!(believed("2026-01-01T12:29:59Z"), [true; 2]);
+    assert_eq!(believed("2026-01-01T12:30:00Z"), [false; 2]);
+    for wrong in ["SHA256:x", "", &format!("{pin},"), &format!("{},valid-before=soon", own.fingerprint())] {
+        assert!(Signers::pin(&[wrong]).is_err(), "{wrong}");
+    }
 }

@@ -112,7 +112,8 @@ fn lanes_text(lanes: &[Lane], unwanted: usize, all: bool) -> String {
         table.row(vec![
             lane.source.to_string(),
             lane.from.clone(),
-            lane.to.clone(),
+            // What a vault shows by itself is on the way to none.
+            if lane.to == lane.from { "-".to_owned() } else { lane.to.clone() },
             lane.snapshots.len().to_string(),
             words::bytes(lane.bytes),
             result,

@@ -320,7 +320,8 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
                 }
             }
             None if objects.count == 0 && delete::is_swept(dir, files) => Action::Sweep,
-            None if found.replayed || self.untrue => Action::Withdraw,
+            None if found.replayed => Action::Withdraw,
+            None if self.untrue => Action::Withdraw,
             // Objects without a snapshot may be those of a replicator that is still at work.
             None if self.snapshots.is_empty() && self.delete && is_fresh(self.folder, self.now) => Action::Keep,
             None => self.action(announced),

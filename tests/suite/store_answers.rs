@@ -159,6 +159,30 @@ async fn a_refused_body_is_deleted_whatever_the_last_attempt_died_of() {
 }
 
 #[tokio::test]
+async fn what_an_endpoint_keeps_of_a_body_is_compared_where_it_does_not_check() {
+    for wrong in [1, usize::MAX] {
+        let script = move |bucket: &mut Bucket, method: &str, free: bool, body: Vec<u8>| {
+            let puts = bucket.seen.iter().filter(|method| *method == "put").count();
+            let body = if method == "put" && puts <= wrong { damaged(body) } else { body };
+            honest(bucket, method, free, body)
+        };
+        let (endpoint, bucket) = serve(Arc::new(script));
+        let store = store(endpoint).await.with_readback(true);
+        let put = store.put(&path("a"), BODY.into(), PutMode::CreateOnly).await;
+        let bucket = bucket.lock().unwrap();
+        if wrong == 1 {
+            assert_eq!(put.unwrap(), PutOutcome::Created);
+            assert_eq!(bucket.body.as_deref(), Some(BODY), "{:?}", bucket.seen);
+        } else {
+            // Fails where the endpoint's 200 is believed, and where what is wrong is left under a good name.
+            let error = put.unwrap_err();
+            assert!(matches!(error, StoreError::Failed { action: "write", .. }), "{error}");
+            assert_eq!(bucket.body, None, "{:?}", bucket.seen);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_an_endpoint_gives_to_nobody_is_told_from_an_endpoint_that_fails() {
     let (endpoint, _) = serve(Arc::new(|_: &mut Bucket, _: &str, _: bool, _: Vec<u8>| code(400, "InvalidRequest")));
     let store = store(endpoint).await;

@@ -1,5 +1,5 @@
 //! Every request that a verb makes × every fault of it, once and always, on the real binary behind a proxy: how each ends is a
-//! cell of `docs/faults.md`.
+//! cell of `docs/faults.md`, where that page was written.
 //!
 //! What is asked is not written down here: a proxy sees it. The short form makes each verb once with a passing fault of each
 //! kind of request at its first occurrence, and then a sample of single cells in which each fault occurs, the same one each

@@ -132,7 +132,8 @@ async fn a_damaged_body_whose_answer_was_lost_is_not_taken_for_the_body() {
 
 #[tokio::test]
 async fn a_refused_body_is_deleted_whatever_the_last_attempt_died_of() {
-    for (kept_whole, left) in [(false, None), (true, Some(BODY))] {
+    // What is kept of it: a damaged body, a longer one, the whole.
+    for (kept, left) in [(0, None), (1, None), (2, Some(BODY))] {
         let script = move |bucket: &mut Bucket, method: &str, free: bool, body: Vec<u8>| {
             if method != "put" {
                 return honest(bucket, method, free, body);
@@ -141,7 +142,11 @@ async fn a_refused_body_is_deleted_whatever_the_last_attempt_died_of() {
                 return code(503, "SlowDown");
             }
             // An endpoint that refuses a body and keeps it; or another writer has put the whole one since.
-            bucket.body = Some(if kept_whole { body } else { damaged(body) });
+            bucket.body = Some(match kept {
+                0 => damaged(body),
+                1 => [body, b" and more".to_vec()].concat(),
+                _ => body,
+            });
             code(400, "BadDigest")
         };
         let (endpoint, bucket) = serve(Arc::new(script));

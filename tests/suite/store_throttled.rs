@@ -177,8 +177,21 @@ async fn bodies_keep_to_the_rate_together_and_reading_waits_for_nobody() {
     slow.get(&path("a"), 50_000).await.unwrap();
     slow.stat(&path("a")).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
-    // After a pause nothing is made up for: the rate is no allowance.
+    // The line is taken for those who write.
     assert!(
         tokio::time::timeout(Duration::from_millis(300), slow.put(&path("b"), body, PutMode::Replace)).await.is_err()
     );
+}
+
+#[tokio::test]
+async fn a_pause_is_no_allowance() {
+    let (store, _) = throttled(100_000);
+    let body = Bytes::from(vec![7; 50_000]);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let begun = Instant::now();
+    for name in ["a", "b"] {
+        store.put(&path(name), body.clone(), PutMode::Replace).await.unwrap();
+    }
+    // Fails where the half second that the first one takes is paid by the pause before it.
+    assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
 }

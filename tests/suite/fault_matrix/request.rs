@@ -38,9 +38,8 @@ fn folder(path: &str) -> String {
         ["_damaged", ..] => "what is moved aside".to_owned(),
         [_] => "stack".to_owned(),
         [_, _] => "source".to_owned(),
-        [_, _, known @ ("marks" | "receipts")] => (*known).to_owned(),
+        [_, _, known @ ("marks" | "receipts")] | [_, _, _, known, ..] => (*known).to_owned(),
         [_, _, _] => "generation".to_owned(),
-        [_, _, _, known, ..] => (*known).to_owned(),
         [] => String::new(),
     }
 }

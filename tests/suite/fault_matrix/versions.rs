@@ -62,11 +62,12 @@ fn trial(verb: Verb, moto: &Moto, keys: &Host, plan: &Plan) -> Trial {
     );
     host.configure(&text);
     host.change("reserve = \"0%\"", &format!("reserve = \"0%\", patience = \"{PATIENT}\""));
-    let mut id = String::new();
-    if verb != Verb::Init {
+    let id = if verb == Verb::Init {
+        String::new()
+    } else {
         host.good(&["init"]);
-        id = of_source(&host.backup(), "docs")["snapshot"].as_str().unwrap().to_owned();
-    }
+        of_source(&host.backup(), "docs")["snapshot"].as_str().unwrap().to_owned()
+    };
     match verb {
         Verb::Unpin => drop(host.good(&["pin", &id])),
         Verb::Restore => {

@@ -20,6 +20,7 @@ mod suite {
     mod damage_matrix;
     mod deleted;
     mod engine;
+    mod fault_matrix;
     mod files_roundtrip;
     mod forged;
     mod guard;
@@ -46,5 +47,7 @@ mod suite {
     mod store_credentials;
     mod store_faults;
     mod store_keys;
+    mod store_listings;
+    mod store_throttled;
     mod wrapped;
 }

@@ -47,6 +47,9 @@ async fn a_listing_of_more_names_than_there_may_be_is_refused() {
     assert_eq!(refusal(store.children(Some(&path("two"))).await), "two: listing has no end: more than 2 names");
 }
 
+/// What a page names, and where it says that the next one begins, by its number.
+type Page = fn(usize) -> (String, Option<String>);
+
 #[tokio::test]
 async fn a_listing_that_goes_round_or_breaks_off_is_refused() {
     let server = S3Server::start().unwrap();
@@ -56,8 +59,6 @@ async fn a_listing_that_goes_round_or_breaks_off_is_refused() {
     let mut few = options(&through, "v");
     few.most_names = 100_000;
     let store = S3Store::connect(few, Arc::new(Silent)).await.unwrap();
-    // What a page names, and where it says that the next one begins, by its number.
-    type Page = fn(usize) -> (String, Option<String>);
     let cases: [(Page, &str); 4] = [
         (|_| ("same".to_owned(), None), "cut off without a new place"),
         (|n| (format!("{n:09}"), Some("same".to_owned())), "cut off without a new place"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use backup_core::clock::Clock;
 use backup_core::vault::memory::MemoryStore;
-use backup_core::vault::protection::{Lifecycle, LockMode, Older, Retention};
+use backup_core::vault::protection::{Gone, Lifecycle, LockMode, Older, Remembered, Retention};
 use backup_core::vault::store::{Entry, PutMode, PutOutcome, Store, StoreError, StorePath};
 use backup_core::vault::throttle::Throttled;
 use bytes::Bytes;
@@ -30,6 +30,11 @@ impl Noting {
 
 fn of(path: &StorePath) -> Older {
     Older { path: path.clone(), version: "v7".to_owned(), bytes: 3, modified: DateTime::UNIX_EPOCH }
+}
+
+fn remembered(folder: &StorePath) -> Remembered<Gone> {
+    let gone = Gone { path: folder.clone(), first: DateTime::UNIX_EPOCH, last: DateTime::UNIX_EPOCH };
+    Remembered { found: vec![gone], is_cut: true }
 }
 
 #[async_trait]
@@ -87,13 +92,13 @@ impl Store for Noting {
         self.note("older", path);
         Ok(vec![of(path)])
     }
-    async fn deleted(&self, folder: &StorePath) -> Result<Vec<StorePath>, StoreError> {
+    async fn deleted(&self, folder: &StorePath) -> Result<Remembered<Gone>, StoreError> {
         self.note("deleted", folder);
-        Ok(vec![folder.clone()])
+        Ok(remembered(folder))
     }
-    async fn folders_ever(&self, folder: &StorePath) -> Result<Vec<String>, StoreError> {
+    async fn folders_ever(&self, folder: &StorePath) -> Result<Remembered<String>, StoreError> {
         self.note("folders_ever", folder);
-        Ok(vec!["ever".to_owned()])
+        Ok(Remembered { found: vec!["ever".to_owned()], is_cut: true })
     }
     async fn get_older(&self, older: &Older, limit_bytes: u64) -> Result<Bytes, StoreError> {
         self.note("get_older", &format!("{} {} {limit_bytes}", older.path, older.version));
@@ -151,9 +156,10 @@ async fn every_call_is_passed_on_with_what_it_is_about_and_its_answer_comes_back
     took("older f/a");
     assert_eq!(store.get_older(&older[0], 5).await.unwrap(), "old");
     took("get_older f/a v7 5");
-    assert_eq!(store.deleted(&folder).await.unwrap(), [folder.clone()]);
+    assert_eq!(store.deleted(&folder).await.unwrap(), remembered(&folder));
     took("deleted f");
-    assert_eq!(store.folders_ever(&folder).await.unwrap(), ["ever"]);
+    let ever = store.folders_ever(&folder).await.unwrap();
+    assert_eq!((ever.found, ever.is_cut), (vec!["ever".to_owned()], true));
     took("folders_ever f");
     assert_eq!(store.lifecycle().await.unwrap(), Lifecycle::Unknown("noted".to_owned()));
     store.delete(&a).await.unwrap();

@@ -21,6 +21,7 @@ mod suite {
     mod damage_matrix;
     mod deleted;
     mod engine;
+    mod fault_matrix;
     mod files_roundtrip;
     mod forged;
     mod guard;
@@ -47,5 +48,7 @@ mod suite {
     mod store_credentials;
     mod store_faults;
     mod store_keys;
+    mod store_listings;
+    mod store_throttled;
     mod wrapped;
 }

@@ -101,7 +101,8 @@ pub(super) async fn of(
         }
         let none = TimeDelta::zero();
         let behind = head.and_then(|head| newest.as_ref().map(|newest| (head - newest.instant()).max(none)));
-        let (never, compared) = (head.is_none(), !found.vaults.is_empty());
+        let never = head.is_none();
+        let compared = !found.vaults.is_empty();
         lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, never, word, compared }));
     }
     lags

@@ -1,6 +1,7 @@
 //! From the configuration to the engine's values: vaults, keys, state, sources. The edge, where files and the environment
 //! are read; everything that a verb hands to the engine comes from here.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,7 +146,6 @@ impl<'a> Session<'a> {
     /// What this host remembers.
     pub(crate) async fn state(&self) -> Result<State, CliError> {
         let dir = self.state_dir()?;
-        use std::os::unix::fs::DirBuilderExt as _;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
             CliError::caused(Exit::Failed, format!("cannot make the state folder `{}`", dir.display()), &error)
                 .hint("check `state` and the rights of this user")

@@ -29,6 +29,7 @@ pub(crate) struct Report {
     started: DateTime<Utc>,
     finished: Option<DateTime<Utc>>,
     failed_vaults: Vec<(String, CliError)>,
+    forgetting: Option<CliError>,
     failure: Option<CliError>,
     steps: Vec<StepReport>,
 }
@@ -141,6 +142,7 @@ impl Report {
             started,
             finished: None,
             failed_vaults: Vec::new(),
+            forgetting: None,
             failure: None,
             steps: Vec::new(),
         }
@@ -149,6 +151,12 @@ impl Report {
     /// A vault cannot be used.
     pub(crate) fn vault_failed(&mut self, name: &str, error: &CliError) {
         self.failed_vaults.push((name.to_owned(), error.clone()));
+    }
+
+    /// The state cannot be written: nothing is remembered of this run.
+    pub(crate) fn forgets(&mut self, error: CliError) {
+        self.forgetting =
+            Some(error.about("nothing is remembered of this run, and the next one may upload everything anew"));
     }
 
     /// Why no vault opened: the first vault's reason.
@@ -188,7 +196,7 @@ impl Report {
         let sources = self.sources.iter().map(SourceReport::exit);
         let sources = sources.map(|exit| if several { exit.of_several() } else { exit });
         let failure = self.failure.iter().map(CliError::exit);
-        let vaults = self.failed_vaults.iter().map(|(_, error)| error.as_part());
+        let vaults = self.failed_vaults.iter().map(|(_, error)| error).chain(&self.forgetting).map(CliError::as_part);
         let lanes = self.replication.iter().map(Lane::exit);
         let steps = self.steps.iter().map(|step| step.exit);
         failure.chain(sources).chain(vaults).chain(lanes).chain(steps).fold(Exit::Done, Exit::worse)
@@ -221,6 +229,7 @@ impl Report {
             "failed_vaults": self.failed_vaults.iter().map(error).collect::<Vec<_>>(),
             "replication": self.replication.iter().map(Lane::to_json).collect::<Vec<_>>(),
             "steps": self.steps.iter().map(StepReport::to_json).collect::<Vec<_>>(),
+            "state_error": self.forgetting.as_ref().map(CliError::to_json),
             "error": self.failure.as_ref().map(CliError::to_json),
         })
     }
@@ -281,8 +290,10 @@ impl Report {
             }
         }
         for (vault, error) in &self.failed_vaults {
-            out.push_str(&format!("vault {vault} did not take part\n{}", problem(error)));
+            let part = if self.vault.as_ref() == Some(vault) { "did not take everything" } else { "did not take part" };
+            out.push_str(&format!("vault {vault} {part}\n{}", problem(error)));
         }
+        out.extend(self.forgetting.iter().map(problem));
         out.extend(self.steps.iter().map(StepReport::text));
         out
     }

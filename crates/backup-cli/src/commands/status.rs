@@ -5,6 +5,7 @@
 
 mod forks;
 mod frozen;
+mod known;
 mod lag;
 mod told;
 mod verdict;
@@ -70,16 +71,18 @@ struct Standing<'a> {
 const REMEMBERED: u32 = 100;
 
 /// Prints it: exit 5 if an objective is breached, 3 if a vault does not answer or a suspect snapshot waits for somebody, 4 if a
-/// snapshot is not believed or a chain forks.
+/// snapshot is not believed, something is known to be damaged, or a chain forks.
 pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let signers = session.signers()?;
     let now = cx.clock.now();
     let mut found = find::snapshots(&session, &[], None).await?;
     let mut damage: Vec<CliError> = Vec::new();
+    let mut forgetting = Exit::Done;
     let runs = match super::runs::remembered(&session, REMEMBERED).await {
         Ok(records) => records,
         Err(error) => {
+            forgetting = Exit::Partial;
             cx.printer.warn(error.message(), error.advice().unwrap_or("check `state`"));
             Vec::new()
         }
@@ -94,7 +97,8 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     for (name, error) in quiet {
         failed(&mut found, &name, error, &mut damage);
     }
-    let mut exit = found.warn(&session);
+    damage.extend(known::damage(&session, &found).await);
+    let mut exit = found.warn(&session).worse(forgetting);
     for error in &damage {
         cx.printer.warn(error.message(), error.advice().unwrap_or("see what is damaged with `backup verify`"));
         exit = exit.worse(Exit::Damage);
@@ -336,6 +340,7 @@ impl Standing<'_> {
                 "stage": stage(pending.doc.stage),
                 "since": words::utc(pending.doc.at),
                 "snapshots": pending.doc.snapshots.len(),
+                "purge": pending.doc.grounds.purge,
             })).collect::<Vec<_>>(),
             "frozen": self.frozen.as_ref().map(Frozen::to_json),
             "frozen_when_pruned": self.told.as_ref().map(Told::to_json),
@@ -372,7 +377,9 @@ impl Standing<'_> {
         for pending in &self.pending {
             let (stage, since) = (stage(pending.doc.stage), words::local(pending.doc.at, timezone));
             let count = words::count(pending.doc.snapshots.len(), "snapshot");
-            lines.push(format!("  {stage:<8}  {}: {}, {count}, since {since}", pending.vault, pending.doc.generation));
+            let (vault, generation) = (&pending.vault, &pending.doc.generation);
+            let purge = pending.doc.grounds.purge.as_ref().map_or("", |_| ", by a purge");
+            lines.push(format!("  {stage:<8}  {vault}: {generation}, {count}, since {since}{purge}"));
         }
         lines.extend(self.frozen.iter().flat_map(|frozen| frozen.lines(timezone)));
         lines.extend(self.told.iter().flat_map(|told| told.lines(timezone)));

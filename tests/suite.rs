@@ -22,6 +22,7 @@ mod suite {
     mod damage_matrix;
     mod deleted;
     mod engine;
+    mod fault_matrix;
     mod files_roundtrip;
     mod forged;
     mod guard;
@@ -48,5 +49,7 @@ mod suite {
     mod store_credentials;
     mod store_faults;
     mod store_keys;
+    mod store_listings;
+    mod store_throttled;
     mod wrapped;
 }

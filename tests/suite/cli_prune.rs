@@ -442,3 +442,55 @@ async fn what_goes_for_good_is_not_decided_from_memory() {
     assert_eq!(plan(&json), (2, "withdraw".to_owned()), "{json:#}");
     assert_eq!(scene.left("local"), [0, 1, 2, 3, 5]);
 }
+
+#[tokio::test]
+async fn taking_back_says_what_comes_again_and_what_it_does_not_take_back() {
+    let scene = Scene::new().await;
+    scene.host.good(&["run"]);
+    scene.host.good(&["prune", "--apply", "--vault", "local"]);
+    let generation = scene.generation(4);
+    let purge = ["purge", &generation, "--source", "db", "--reason", WHY, "--apply", "--yes", &generation];
+    scene.host.good(&[&purge[..], &["--vault", "offsite"]].concat());
+    let undone = scene.host.good(&["prune", "--undo"]);
+    assert!(undone.out.contains("db ") && undone.out.contains("keep it with `backup pin ID`"), "{undone:?}");
+    // Fails where a purge is passed over without a word.
+    let hint = format!("backup purge {generation} --source db --undo");
+    assert!(undone.err.contains("is being purged") && undone.err.contains(&hint), "{undone:?}");
+    // What cannot be taken back at one generation keeps no other from it, and is named.
+    scene.host.good(&["prune", "--apply", "--vault", "local"]);
+    let stuck = scene.folder("local", scene.closed()[0]).join("expired.json");
+    fs::remove_file(&stuck).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", &stuck).unwrap();
+    let undone = scene.host.run(&["prune", "--undo", "--vault", "local"]);
+    assert!(undone.code != 0 && undone.err.contains("may still be announced"), "{undone:?}");
+    assert!(undone.err.contains("repeat `backup prune --undo --vault local`"), "{undone:?}");
+    for at in &scene.closed()[1..] {
+        assert!(!scene.folder("local", *at).join("expired.json").exists(), "{at}: {undone:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_freeze_is_told_until_a_plan_says_otherwise() {
+    let scene = Scene::new().await;
+    scene.host.good(&["run"]);
+    let hole = &scene.docs[4];
+    for suffix in ["json", "json.sig", "inventory.zst"] {
+        fs::remove_file(scene.folder("local", 4).join(format!("snapshots/{}.{suffix}", hole.id))).unwrap();
+    }
+    let status = || scene.host.run(&["status", "--json"]).json()["sources"][0]["frozen_when_pruned"].clone();
+    assert!(status().is_null());
+    // Who only looks leaves no word.
+    scene.host.good(&["prune"]);
+    assert!(status().is_null());
+    scene.host.good(&["prune", "--apply"]);
+    let told = status();
+    assert!(told["freezes"].as_array().unwrap().iter().any(|freeze| freeze["vault"] == "local"), "{told:#}");
+    // A prune that fails knows nothing better: fails where the newest report decides.
+    fs::rename(scene.host.path("local"), scene.host.path("aside")).unwrap();
+    assert_ne!(scene.host.run(&["prune", "--apply"]).code, 0);
+    assert_eq!(status(), told);
+    fs::rename(scene.host.path("aside"), scene.host.path("local")).unwrap();
+    scene.host.good(&["accept", scene.docs[5].id.as_str()]);
+    assert_eq!(scene.host.good(&["prune", "--json"]).json()["plans"][0]["frozen"].as_array().unwrap().len(), 0);
+    assert!(status().is_null(), "{:#}", status());
+}

@@ -375,3 +375,46 @@ fn who_may_only_read_the_other_vault_repairs_from_it_and_one_that_is_away_is_tol
     let ended = host.run(&[&repair[..], &["--json"]].concat()).json();
     assert_eq!(ended["silent"][0]["vault"], "far", "{ended:#}");
 }
+
+#[test]
+fn a_copy_of_what_lost_its_inventory_is_looked_at_before_it_is_offered() {
+    let host = host(&Host::local("offsite"));
+    let (local, offsite) = (host.path("local"), host.path("offsite"));
+    replace(&one(&local, "/snapshots/", ".inventory.zst"), b"bad");
+    let told = || {
+        let ended = host.run(&["verify", "--vault", "local"]);
+        assert_eq!(ended.code, 4, "{ended:?}");
+        ended.out.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let whole = told();
+    assert!(whole.contains("vault `offsite` holds its document and its inventory, and lists all"), "{whole}");
+    assert!(whole.contains("none was read"), "{whole}");
+    let object = one(&offsite, "/objects/", "");
+    let body = fs::read(&object).unwrap();
+    fs::remove_file(&object).unwrap();
+    // Fails where nobody looks: what is damaged here are no objects.
+    let lacks = told();
+    assert!(lacks.contains("and lacks 1 of") && !lacks.contains("holds a good copy"), "{lacks}");
+    replace_or_write(&object, &body[1..]);
+    assert!(told().contains("and lacks 1 of"), "another size is no copy");
+    // With an object damaged here as well, what is good here counts there, too.
+    replace_or_write(&object, &body);
+    let other = files_below(&local).into_iter().filter(|path| path.to_str().unwrap().contains("/objects/"));
+    let other = other.min_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    assert_ne!(other.file_name(), object.file_name());
+    fs::remove_file(&object).unwrap();
+    replace(
+        &one(&local, "/snapshots/", ".inventory.zst"),
+        &fs::read(one(&offsite, "/snapshots/", ".inventory.zst")).unwrap(),
+    );
+    replace(&other, b"bad");
+    let partly = told();
+    assert!(partly.contains("good copies of what is damaged here, and lacks 1 of"), "{partly}");
+    fs::write(&object, &body).unwrap();
+    assert!(told().contains("holds a good copy: what is damaged here was read there"));
+}
+
+fn replace_or_write(path: &Path, body: &[u8]) {
+    let _ = fs::remove_file(path);
+    fs::write(path, body).unwrap();
+}

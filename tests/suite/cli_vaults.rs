@@ -215,3 +215,17 @@ fn a_pin_that_did_not_reach_the_other_vault_protects_there() {
     }
     assert!(ending(&host, "offsite", ".pin.json").is_empty());
 }
+
+#[test]
+fn nothing_captured_is_never_and_not_up_to_date() {
+    let host = host(SOURCE);
+    let status = host.run(&["status", "--json"]).json();
+    for vault in status["sources"][0]["vaults"].as_array().unwrap() {
+        // Fails where nothing is behind nothing by no seconds.
+        assert!(vault["behind_seconds"].is_null() && vault["newest"].is_null(), "{vault:#}");
+    }
+    assert!(host.run(&["status"]).out.contains("never: no capture that is believed"));
+    host.good(&["run"]);
+    let status = host.good(&["status", "--json"]).json();
+    assert_eq!(status["sources"][0]["vaults"][0]["behind_seconds"], 0);
+}

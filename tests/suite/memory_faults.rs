@@ -19,6 +19,8 @@ enum Endless {
     Body(u16),
     /// A length of some GB, and as many bytes.
     Long,
+    /// A length that the largest inventory may have.
+    Large,
     /// A listing whose every page says that there is another one, and is the same but for where to go on.
     SamePages,
     /// The same without any name.
@@ -66,6 +68,7 @@ fn act(endless: Endless, number: &AtomicUsize) -> Act {
             Act::Endless(head(&[&first, "content-type: application/xml", "connection: close"]), piece.into())
         }
         Endless::Long => Act::Endless(head(&["HTTP/1.1 200 OK", "content-length: 8000000000"]), piece.into()),
+        Endless::Large => Act::Endless(head(&["HTTP/1.1 200 OK", "content-length: 268000000"]), piece.into()),
         pages => {
             let body = page(pages, number.fetch_add(1, Ordering::Relaxed));
             Act::Lie(Arc::new(move |answer| {
@@ -77,7 +80,7 @@ fn act(endless: Endless, number: &AtomicUsize) -> Act {
 }
 
 /// What is asked of which requests, the verb that asks, and what its error must name.
-const CASES: [(&str, &str, Endless, &[&str], &str); 17] = [
+const CASES: [(&str, &str, Endless, &[&str], &str); 18] = [
     ("GET ", "list-type=2", Endless::Body(200), &["run"], "s/docs"),
     ("GET ", "list-type=2", Endless::Long, &["verify"], "s/docs"),
     ("GET ", "list-type=2", Endless::SamePages, &["run"], "s/docs"),
@@ -91,6 +94,7 @@ const CASES: [(&str, &str, Endless, &[&str], &str); 17] = [
     ("GET ", ".checked.json", Endless::Long, &["verify", "--identity", "ops.txt"], ".checked.json"),
     ("GET ", "b.json?", Endless::Long, &["verify"], ".json"),
     ("GET ", ".inventory.zst", Endless::Long, &["verify"], ".inventory.zst"),
+    ("GET ", ".inventory.zst", Endless::Large, &["verify"], ".inventory.zst"),
     ("GET ", "/objects/", Endless::Long, &["verify", "--read-data", "1/1"], "/objects/"),
     ("GET ", "/objects/", Endless::Body(500), &["verify", "--read-data", "1/1"], "/objects/"),
     ("PUT ", "/snapshots/", Endless::Body(200), &["run"], "/snapshots/"),

@@ -1,7 +1,7 @@
 //! Every call of the S3 store behind a proxy that breaks it, and runs of the program whose endpoint lies: altered bodies, an
 //! old listing, half a listing, a wrong clock. Nothing is lost, nothing wrong is believed, and errors name their object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use harness::proxy::{Answer, Fault, Lie, Proxy};
 use harness::s3::S3Server;
 
 use super::host::Host;
-use super::past::contents;
+use super::past::{Past, contents, host_key, let_a_day_pass, now};
 use super::recover::noise;
 use super::store_conformance::{options, path};
 
@@ -144,6 +144,9 @@ async fn each_call_that_always_fails_ends_in_time_and_names_what_it_was_about() 
     }
 }
 
+/// What is captured of noise each time.
+const BYTES: usize = 100_000;
+
 /// A host whose two vaults lie behind the same lying endpoint.
 struct Liar {
     host: Host,
@@ -181,7 +184,7 @@ impl Liar {
     }
 
     fn write(&self, seed: u64) {
-        fs::write(self.host.path("data/a.bin"), noise(300_000, seed)).unwrap();
+        fs::write(self.host.path("data/a.bin"), noise(BYTES, seed)).unwrap();
         fs::write(self.host.path("data/b.txt"), format!("{seed:05}")).unwrap();
     }
 
@@ -195,24 +198,66 @@ impl Liar {
         snapshots.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Every snapshot of every vault, told the truth again, is one of the states that were captured.
-    fn everything_restores(&self, seeds: std::ops::RangeInclusive<u64>) {
+    /// Captures of so many days ago, each in a generation of a day, in both vaults; the seed is 100 and the days.
+    async fn live_through(&self, ages: &[i64]) {
+        let files = self.server.files();
+        let document: serde_json::Value =
+            serde_json::from_slice(&fs::read(files.join("local/vault.json")).unwrap()).unwrap();
+        let id = document["id"].as_str().unwrap().parse().unwrap();
+        let mut past = Past::new(&self.host, &id, "docs", vec![self.host.path("data")]).await;
+        for days in ages {
+            self.write(100 + days.unsigned_abs());
+            past.capture(now() - chrono::TimeDelta::days(*days)).await;
+        }
+        for vault in ["local", "offsite"] {
+            past.write(&files.join(vault), now()).await;
+        }
+        self.write(0);
+    }
+
+    /// Files of the generations that began at most so many days ago, and of the host's own, without a prune's announcements.
+    fn files_since(&self, days: i64) -> BTreeSet<std::path::PathBuf> {
+        let first = (now() - chrono::TimeDelta::days(days)).format("%Y-%m-%d").to_string();
+        let all = super::stack::files_below(&self.server.files()).into_iter();
+        all.filter(|path| {
+            let text = path.to_str().unwrap();
+            let began = text.split("/s/docs/").nth(1).filter(|rest| rest.starts_with("20"));
+            let announces = ["expired.json", "deleting.json"].iter().any(|name| text.contains(name));
+            // The host's own generation began before all of these, and goes on.
+            began.is_some_and(|began| *began >= *first || began.contains("--28d--")) && !announces
+        })
+        .collect()
+    }
+
+    /// Makes the announcements of a prune a day older; how many there are in each vault.
+    fn let_a_day_pass(&self) -> [usize; 2] {
+        let key = host_key(&self.host);
+        ["local", "offsite"].map(|vault| let_a_day_pass(&self.server.files().join(vault), &key, usize::MAX))
+    }
+
+    /// Told the truth again, both vaults are whole, and every snapshot, now from the one and now from the other, is one of the
+    /// states that were captured: which ones.
+    fn everything_restores(&self) -> BTreeSet<u64> {
         self.proxy.rewrite(None);
         self.host.good(&["run"]);
-        self.host.good(&["replicate"]);
         self.host.good(&["verify", "--identity", "ops.txt"]);
-        let mut seen = std::collections::BTreeSet::new();
-        for id in self.ids() {
-            for vault in ["local", "offsite"] {
-                self.host.good(&["restore", &id, "--vault", vault, "--identity", "ops.txt", "--into-dir", "out"]);
-                let files = contents(&self.host.path("out"));
-                fs::remove_dir_all(self.host.path("out")).unwrap();
-                let seed: u64 = String::from_utf8(files["b.txt"].clone()).unwrap().parse().unwrap();
-                assert!(files["a.bin"] == noise(300_000, seed), "{id} in `{vault}`");
-                seen.insert(seed);
+        let mut seen = BTreeSet::new();
+        for (id, vault) in self.ids().iter().zip(["local", "offsite"].into_iter().cycle()) {
+            let args = |vault| ["restore", id, "--vault", vault, "--identity", "ops.txt", "--into-dir", "out"];
+            let ended = self.host.run(&args(vault));
+            // What may go may be gone from one of them.
+            if ended.err.contains("there is no such snapshot") {
+                self.host.good(&args(if vault == "local" { "offsite" } else { "local" }));
+            } else {
+                assert_eq!(ended.code, 0, "{id} in `{vault}`: {ended:?}");
             }
+            let files = contents(&self.host.path("out"));
+            fs::remove_dir_all(self.host.path("out")).unwrap();
+            let seed: u64 = String::from_utf8(files["b.txt"].clone()).unwrap().parse().unwrap();
+            assert!(files["a.bin"] == noise(BYTES, seed), "{id} in `{vault}`");
+            seen.insert(seed);
         }
-        assert_eq!(seen, seeds.collect(), "the states that come back");
+        seen
     }
 }
 
@@ -240,11 +285,15 @@ fn halve(answer: &mut Answer) {
     answer.body = out.into_bytes();
 }
 
-#[test]
-fn listings_that_are_short_or_old_lose_nothing() {
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_that_are_short_or_old_lose_nothing() {
     let liar = Liar::new();
+    // Two may go, of two it is promised that they stay.
+    liar.live_through(&[10, 9, 5, 2]).await;
     liar.host.good(&["run"]);
-    liar.host.good(&["replicate"]);
+    // From now on a prune has something to delete, whatever a listing says.
+    liar.host.good(&["prune", "--apply"]);
+    assert_eq!(liar.let_a_day_pass(), [2, 2], "generations that are announced");
     let kept: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
     let store = kept.clone();
     liar.lie(move |answer| {
@@ -255,11 +304,7 @@ fn listings_that_are_short_or_old_lose_nothing() {
     liar.host.good(&["verify"]);
     liar.write(1);
     liar.host.good(&["run"]);
-    liar.host.good(&["replicate"]);
     assert!(!kept.lock().unwrap().is_empty(), "no listing was seen");
-    let before = liar.server.files();
-    let count = || super::stack::files_below(&before).len();
-
     let lies: [Lie; 2] = [
         Arc::new(halve),
         Arc::new(move |answer: &mut Answer| {
@@ -270,19 +315,37 @@ fn listings_that_are_short_or_old_lose_nothing() {
     ];
     for (seed, lie) in (2..).zip(lies) {
         liar.proxy.rewrite(Some(lie));
-        let files = count();
+        let promised = liar.files_since(6);
+        assert!(promised.len() >= 2 * 3 * 7, "{promised:?}");
         liar.write(seed);
         // However these end: they see only a part, and must not act on what they miss.
         for args in [&["run"][..], &["replicate"], &["prune", "--apply"], &["verify"]] {
             let ended = liar.host.run(args);
             assert!([0, 1, 3, 4].contains(&ended.code), "{args:?}: {ended:?}");
         }
-        assert!(count() >= files, "files went away");
+        let left = liar.files_since(6);
+        let gone: Vec<_> = promised.difference(&left).collect();
+        assert!(gone.is_empty(), "files of what is promised went away: {gone:?}");
         // The state of this round, told the truth.
         liar.proxy.rewrite(None);
         liar.host.good(&["run"]);
     }
-    liar.everything_restores(0..=3);
+    let seen = liar.everything_restores();
+    let promised: BTreeSet<u64> = (0..=3).chain([102, 105]).collect();
+    assert!(promised.is_subset(&seen), "the states that come back: {seen:?}");
+    // And it was there to be deleted: told the truth, a prune deletes it.
+    let old = || liar.files_since(11).len() - liar.files_since(7).len();
+    for seed in 4..=5 {
+        if old() == 0 {
+            break;
+        }
+        liar.host.good(&["prune", "--apply"]);
+        liar.let_a_day_pass();
+        liar.write(seed);
+        liar.host.good(&["run"]);
+        liar.host.good(&["prune", "--apply"]);
+    }
+    assert_eq!(old(), 0, "nothing could have been deleted");
 }
 
 #[test]
@@ -307,7 +370,7 @@ fn bodies_that_are_altered_on_their_way_are_never_restored() {
         let named = if part == "/objects/" { "object" } else { "docs" };
         assert!(ended.err.contains(named), "{part} altered {alter}: {ended:?}");
     }
-    liar.everything_restores(0..=0);
+    assert_eq!(liar.everything_restores(), [0].into(), "the states that come back");
 }
 
 #[test]
@@ -328,5 +391,5 @@ fn a_store_whose_clock_is_wrong_gets_no_snapshot() {
         let found = super::stack::files_below(&liar.server.files()).into_iter();
         assert_eq!(found.filter(|path| path.to_str().unwrap().contains("/snapshots/")).count(), 0, "{hours} h");
     }
-    liar.everything_restores(0..=0);
+    assert_eq!(liar.everything_restores(), [0].into(), "the states that come back");
 }

@@ -132,7 +132,8 @@ async fn a_damaged_body_whose_answer_was_lost_is_not_taken_for_the_body() {
 
 #[tokio::test]
 async fn a_refused_body_is_deleted_whatever_the_last_attempt_died_of() {
-    for (kept_whole, left) in [(false, None), (true, Some(BODY))] {
+    // What is kept of it: a damaged body, a longer one, the whole.
+    for (kept, left) in [(0, None), (1, None), (2, Some(BODY))] {
         let script = move |bucket: &mut Bucket, method: &str, free: bool, body: Vec<u8>| {
             if method != "put" {
                 return honest(bucket, method, free, body);
@@ -141,7 +142,11 @@ async fn a_refused_body_is_deleted_whatever_the_last_attempt_died_of() {
                 return code(503, "SlowDown");
             }
             // An endpoint that refuses a body and keeps it; or another writer has put the whole one since.
-            bucket.body = Some(if kept_whole { body } else { damaged(body) });
+            bucket.body = Some(match kept {
+                0 => damaged(body),
+                1 => [body, b" and more".to_vec()].concat(),
+                _ => body,
+            });
             code(400, "BadDigest")
         };
         let (endpoint, bucket) = serve(Arc::new(script));
@@ -155,6 +160,30 @@ async fn a_refused_body_is_deleted_whatever_the_last_attempt_died_of() {
         let bucket = bucket.lock().unwrap();
         // Fails where only a digest that is refused last is followed by a deletion.
         assert_eq!(bucket.body.as_deref(), left, "{:?}", bucket.seen);
+    }
+}
+
+#[tokio::test]
+async fn what_an_endpoint_keeps_of_a_body_is_compared_where_it_does_not_check() {
+    for wrong in [1, usize::MAX] {
+        let script = move |bucket: &mut Bucket, method: &str, free: bool, body: Vec<u8>| {
+            let puts = bucket.seen.iter().filter(|method| *method == "put").count();
+            let body = if method == "put" && puts <= wrong { damaged(body) } else { body };
+            honest(bucket, method, free, body)
+        };
+        let (endpoint, bucket) = serve(Arc::new(script));
+        let store = store(endpoint).await.with_readback(true);
+        let put = store.put(&path("a"), BODY.into(), PutMode::CreateOnly).await;
+        let bucket = bucket.lock().unwrap();
+        if wrong == 1 {
+            assert_eq!(put.unwrap(), PutOutcome::Created);
+            assert_eq!(bucket.body.as_deref(), Some(BODY), "{:?}", bucket.seen);
+        } else {
+            // Fails where the endpoint's 200 is believed, and where what is wrong is left under a good name.
+            let error = put.unwrap_err();
+            assert!(matches!(error, StoreError::Failed { action: "write", .. }), "{error}");
+            assert_eq!(bucket.body, None, "{:?}", bucket.seen);
+        }
     }
 }
 

@@ -231,13 +231,12 @@ pub async fn plan_of(
             folder,
             here: vault.id(),
             newest: reading.newest(),
-            hurry: waiver.now,
             promised: {
                 let kept = plan.snapshots.iter().filter(|one| one.generation == dir.id.as_str() && one.keep);
                 kept.fold(None, |only, one| Some(only.unwrap_or(true) && one.reasons == [Reason::PromisedElsewhere]))
             }
             .unwrap_or(false),
-            without: &waiver.without,
+            waiver,
             now,
         };
         let (action, begun, snapshots) = scene.judge(found);
@@ -283,11 +282,10 @@ struct Scene<'a, R: Fn(&ExpiredDoc) -> bool> {
     /// The vault.
     here: &'a VaultId,
     newest: Option<&'a SnapshotId>,
-    hurry: bool,
     /// What is kept is kept by another vault's promise alone.
     promised: bool,
-    /// Vaults whose promises are passed over in this call.
-    without: &'a [String],
+    /// What is passed over in this call.
+    waiver: &'a Waiver,
     now: DateTime<Utc>,
 }
 
@@ -320,7 +318,8 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
                 }
             }
             None if objects.count == 0 && delete::is_swept(dir, files) => Action::Sweep,
-            None if found.replayed || self.untrue => Action::Withdraw,
+            None if found.replayed => Action::Withdraw,
+            None if self.untrue => Action::Withdraw,
             // Objects without a snapshot may be those of a replicator that is still at work.
             None if self.snapshots.is_empty() && self.delete && is_fresh(self.folder, self.now) => Action::Keep,
             None => self.action(announced),
@@ -331,8 +330,14 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
     fn action(&self, announced: Option<&Announced>) -> Action {
         let Some(announced) = announced else { return if self.delete { Action::Announce } else { Action::Keep } };
         let found: BTreeSet<&SnapshotId> = self.snapshots.iter().map(|(id, _)| id).collect();
-        let lacking: Vec<&str> =
-            announced.doc.grounds.without.iter().filter(|n| !self.without.contains(n)).map(String::as_str).collect();
+        let lacking: Vec<&str> = announced
+            .doc
+            .grounds
+            .without
+            .iter()
+            .filter(|n| !self.waiver.without.contains(n))
+            .map(String::as_str)
+            .collect();
         if !self.delete && self.promised && announced.names() == found && !lacking.is_empty() {
             // An operator passed over a vault by name, and the nightly call cannot know: neither does it go on, nor take that back.
             let flags: Vec<String> = lacking.iter().map(|name| format!("--without-replica {}", plain(name))).collect();
@@ -350,7 +355,7 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
         let newer = self.newest.is_some_and(|newest| newest > before);
         let until = announced.until;
         // Without snapshots there is nothing that another vault could hold.
-        let hurry = self.hurry && !found.is_empty();
+        let hurry = self.waiver.now && !found.is_empty();
         if self.now < until && !hurry {
             return Action::Wait { reason: format!("announced; may be deleted from {} on", until.format("%F %R UTC")) };
         }

@@ -19,11 +19,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::prune::{day, request};
 use super::world::World;
 
+/// A body that went, and when the store got it.
+type Body = (Bytes, DateTime<Utc>);
+
 /// A store in memory that keeps what was deleted or written over.
 #[derive(Debug, Clone)]
 struct Kept {
     memory: MemoryStore,
-    older: Arc<Mutex<BTreeMap<StorePath, Vec<(Bytes, DateTime<Utc>)>>>>,
+    older: Arc<Mutex<BTreeMap<StorePath, Vec<Body>>>>,
     says: Arc<Mutex<Says>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
@@ -247,7 +250,7 @@ async fn an_announcement_excuses_what_a_writer_took_back_and_nothing_else() {
     for (at, named) in [(old, vec![]), (now, vec![]), (now, vec![gone]), (old, vec![gone])] {
         let path = announce(&world, gone, at, &named).await;
         // Fails where any announcement stands for a withdrawal.
-        assert_eq!(ids(&look(&world).await), [gone.id.clone()], "{at} {named:?}");
+        assert_eq!(ids(&look(&world).await), std::slice::from_ref(&gone.id), "{at} {named:?}");
         world.set(&path, None).await;
     }
     // A writer that lost: its document came when the announcement stood already.
@@ -280,7 +283,7 @@ async fn a_source_of_which_everything_was_deleted_is_remembered() {
     }
     let stack = &world.request.stack;
     assert!(world.vault.sources(stack).await.unwrap().is_empty());
-    assert_eq!(world.vault.sources_ever(stack).await.unwrap(), [world.request.source.clone()]);
+    assert_eq!(world.vault.sources_ever(stack).await.unwrap(), std::slice::from_ref(&world.request.source));
     assert_eq!(ids(&look(&world).await), docs.iter().map(|doc| doc.id.clone()).collect::<Vec<_>>());
     // Nobody plans to delete what somebody else deleted.
     assert!(plan(&world.vault, &world.signers, &request(&world)).await.unwrap().steps.is_empty());

@@ -92,6 +92,7 @@ async fn a_snapshot_that_its_own_signature_betrays_keeps_its_generation() {
     hide(&world.watch, import.dir().snapshots().as_str(), DOCUMENT);
     assert!(world.vault.snapshots(&import.dir()).await.unwrap().is_empty(), "it is hidden");
     // Fails without `unlisted::snapshots` in `Look::generation`: the generation looks like one of a run that died.
+    assert!(!dirs(&planned(&world).await, &Action::Announce).contains(&import.dir()));
     prunes(&world, request).await;
     let told = planned(&world).await.foreign;
     assert!(told.iter().any(|text| text.contains(import.id.as_str()) && text.contains("does not show")), "{told:?}");

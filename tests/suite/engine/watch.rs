@@ -46,7 +46,7 @@ struct Unsynced {
 type Hook = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Says of a path whether listings leave it out.
-type Hides = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+pub(crate) type Hides = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct Seen {

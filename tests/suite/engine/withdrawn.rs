@@ -78,7 +78,7 @@ async fn what_went_stays_in_the_receipt_and_what_stayed_does_not() {
     world.read_doc(stayed).await.unwrap();
     let after = of(&world, went).await;
     let names: Vec<_> = after.iter().flat_map(|receipt| &receipt.snapshots).map(|(id, _)| id.clone()).collect();
-    assert_eq!(names, [went.id.clone()]);
+    assert_eq!(names, std::slice::from_ref(&went.id));
     assert_eq!((after.len(), after[0].documents.len(), after[0].at), (1, 1, before[0].at));
     assert!(before[0].documents.contains(&struck) && !after[0].documents.contains(&struck));
     let verified = world.verify(true).await;
@@ -88,7 +88,8 @@ async fn what_went_stays_in_the_receipt_and_what_stayed_does_not() {
 #[tokio::test]
 async fn a_withdrawal_that_dies_at_any_call_is_ended_by_the_next_plan() {
     let mut healed = 0;
-    for at in 0.. {
+    // What is called later is the deletion of the others.
+    for at in 0..24 {
         let (world, docs) = six_days().await;
         dies_after_receipt(&world, &docs[0]).await;
         pin(&world, &docs[0]).await;

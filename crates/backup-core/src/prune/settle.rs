@@ -21,10 +21,8 @@ use crate::vault::{Vault, VaultError};
 /// Whether a receipt is the one of a deletion that began so: it came with it or later, and says the same. Clocks of stores tell whole
 /// seconds, so the instant alone could be another one's.
 pub(super) fn belongs(receipt: &ReceiptDoc, begun: &ExpiredDoc) -> bool {
-    receipt.generation == begun.generation
-        && receipt.at >= begun.at
-        && receipt.grounds == begun.grounds
-        && receipt.snapshots == begun.snapshots
+    let says_the_same = receipt.grounds == begun.grounds && receipt.snapshots == begun.snapshots;
+    receipt.generation == begun.generation && receipt.at >= begun.at && says_the_same
 }
 
 /// Those of a generation's receipts that name one of `there`, but for a purge's.

@@ -66,8 +66,7 @@ async fn read(
     of: &(dyn Fn(&SnapshotId) -> bool + Sync),
 ) -> Result<Marks, VaultError> {
     let mut marks = Marks::default();
-    let Some(folder) = StorePath::new(format!("{}/marks", layout::source_dir(stack, source))) else { return Ok(marks) };
-    let paths = unlisted::documents(vault.list(&folder).await?);
+    let paths = unlisted::documents(vault.list(&layout::marks(stack, source)).await?);
     let asked = paths.into_iter().filter_map(|path| Some((marked(stack, source, &path).filter(of)?, path)));
     let asked: Vec<(SnapshotId, StorePath)> = asked.collect();
     let mut read = stream::iter(asked)

@@ -96,7 +96,8 @@ impl State {
 fn move_aside(dir: &Path, at: DateTime<Utc>) -> std::io::Result<PathBuf> {
     let stem = format!("state.sqlite.broken-{}", at.format("%Y%m%dT%H%M%SZ"));
     let name = |number: u32| if number == 0 { stem.clone() } else { format!("{stem}-{number}") };
-    let free = (0..).map(name).find(|name| !dir.join(name).exists()).unwrap_or(stem.clone());
+    // A state that breaks so often within a second may take the last one's place.
+    let free = (0..99).map(name).find(|name| !dir.join(name).exists()).unwrap_or_else(|| name(99));
     for part in ["-wal", "-shm", ""] {
         match fs::rename(dir.join(format!("state.sqlite{part}")), dir.join(format!("{free}{part}"))) {
             Err(error) if part.is_empty() || error.kind() != std::io::ErrorKind::NotFound => return Err(error),

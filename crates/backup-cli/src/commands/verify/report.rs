@@ -420,7 +420,7 @@ fn copies_text(text: &mut String, copies: &Elsewhere) {
             ),
             Worth::Partly if other.lacking > 0 && good == of => writeln!(
                 text,
-                "  vault `{vault}` holds good copies of all {of} damaged objects, and lacks {} of {}",
+                "  vault `{vault}` holds good copies of what is damaged here, and lacks {} of {}",
                 other.lacking,
                 objects(other.objects)
             ),

@@ -298,7 +298,7 @@ impl Reading {
             None => format!("foreign or unsigned mark, not obeyed: {why}"),
         });
         let unlisted = self.generations.iter().flat_map(|folder| &folder.unlisted);
-        told.chain(unlisted.map(|id| unlisted::text(id))).collect()
+        told.chain(unlisted.map(unlisted::text)).collect()
     }
 
     /// The material for a plan. `promised_elsewhere` is what other vaults lack, `marks` are theirs. A pin that is not believed keeps its

@@ -203,9 +203,12 @@ impl ConnectOptions {
         let plain = |value: &str| {
             !value.is_empty() && value.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':'))
         };
-        let quote = |value: &str| match plain(value) {
-            true => value.to_owned(),
-            false => format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'")),
+        let quote = |value: &str| {
+            if plain(value) {
+                value.to_owned()
+            } else {
+                format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+            }
         };
         let port = self.port.to_string();
         let mut pairs =

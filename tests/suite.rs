@@ -8,8 +8,10 @@ mod suite {
     mod canary;
     mod chaos;
     mod cli_config;
+    mod cli_hints;
     mod cli_inspect;
     mod cli_keys;
+    mod cli_known;
     mod cli_marks;
     mod cli_prune;
     mod cli_pull;

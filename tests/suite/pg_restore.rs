@@ -226,7 +226,7 @@ async fn a_single_table_comes_back_with_its_types_and_indexes() {
 
     let nothing = Selection::Table { schema: "public".to_owned(), name: "nothing".to_owned() };
     options = RestoreOptions { only: nothing, target: Target::Into("two".to_owned()), ..options };
-    assert!(restore(&fixture, &options).await.unwrap_err().to_string().contains("no such table"));
+    assert!(restore(&fixture, &options).await.unwrap_err().to_string().contains("the snapshot has no table"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,9 +37,7 @@ impl Context {
     /// Finds and reads the configuration. Its warnings are not printed: `config check` and `doctor` do that.
     pub(crate) fn config(&self) -> Result<Config, CliError> {
         let path = self.config_path()?;
-        let text = fs::read_to_string(&path).map_err(|error| {
-            CliError::caused(Exit::Usage, format!("cannot read the configuration `{}`", path.display()), &error)
-        })?;
+        let text = fs::read_to_string(&path).map_err(|error| unread(&path, &error))?;
         self.printer.detail(&format!("configuration: {}", path.display()));
         Ok(Config::parse(&text, &path)?)
     }
@@ -47,9 +45,7 @@ impl Context {
     /// The configuration with more text at the end of the file, which stays as it is.
     pub(crate) fn config_with(&self, more: &str) -> Result<Config, CliError> {
         let path = self.config_path()?;
-        let text = fs::read_to_string(&path).map_err(|error| {
-            CliError::caused(Exit::Usage, format!("cannot read the configuration `{}`", path.display()), &error)
-        })?;
+        let text = fs::read_to_string(&path).map_err(|error| unread(&path, &error))?;
         Ok(Config::parse(&format!("{text}{more}"), &path)?)
     }
 
@@ -70,6 +66,11 @@ impl Context {
         std::path::absolute(&found)
             .map_err(|error| CliError::caused(Exit::Usage, format!("`{}`", found.display()), &error))
     }
+}
+
+fn unread(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::caused(Exit::Usage, format!("cannot read the configuration `{}`", path.display()), error)
+        .hint("name the right file with `--config FILE` or `$BACKUP_CONFIG`")
 }
 
 /// `--config`, else the variable, else `backup.toml` here, else the only `*.toml` of the folder.

@@ -122,12 +122,14 @@ impl From<StoreError> for CliError {
     }
 }
 
+/// What to do about damage that somebody met on the way: a listing does not show wrong bytes, so everything is read.
+pub(crate) const MEND: &str = "find all that is damaged, and bring good copies from the other vaults, with \
+     `backup verify --read-data 1/1 --repair`";
+
 /// What a store's error means and what to do.
 fn store(error: &StoreError) -> (Exit, Option<String>) {
     let (exit, hint) = match error {
-        StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Exists { .. } => {
-            (Exit::Damage, "see what is damaged with `backup verify`; another vault may hold a good copy")
-        }
+        StoreError::NotFound { .. } | StoreError::TooLarge { .. } | StoreError::Exists { .. } => (Exit::Damage, MEND),
         StoreError::Unusable { .. } => {
             (Exit::Failed, "see what lies there and who put it there; this program stores plain bodies only")
         }

@@ -165,11 +165,11 @@ pub(crate) async fn prune_as_if(
     let mut known: BTreeMap<&str, BTreeSet<(GenerationDir, String)>> = BTreeMap::new();
     let mut state = None;
     if session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists()) {
-        let open = session.state().await?;
-        for vault in vaults {
+        // A broken state is one that was lost. Who only plans moves nothing.
+        state = if key.is_some() { Some(session.state_or_new().await??) } else { session.state_if_whole().await? };
+        for (vault, open) in vaults.iter().flat_map(|vault| state.iter().map(move |open| (vault, open))) {
             known.insert(vault.name(), open.damaged(vault.id()).await?);
         }
-        state = Some(open);
     }
     let none = BTreeSet::new();
     let damaged = |vault: &Vault| known.get(vault.name()).unwrap_or(&none);

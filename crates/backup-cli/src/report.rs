@@ -30,6 +30,7 @@ pub(crate) struct Report {
     started: DateTime<Utc>,
     finished: Option<DateTime<Utc>>,
     failed_vaults: Vec<(String, CliError)>,
+    forgetting: Option<CliError>,
     failure: Option<CliError>,
     steps: Vec<StepReport>,
 }
@@ -149,6 +150,7 @@ impl Report {
             started,
             finished: None,
             failed_vaults: Vec::new(),
+            forgetting: None,
             failure: None,
             steps: Vec::new(),
         }
@@ -157,6 +159,12 @@ impl Report {
     /// A vault cannot be used.
     pub(crate) fn vault_failed(&mut self, name: &str, error: &CliError) {
         self.failed_vaults.push((name.to_owned(), error.clone()));
+    }
+
+    /// The state cannot be written: nothing is remembered of this run.
+    pub(crate) fn forgets(&mut self, error: CliError) {
+        self.forgetting =
+            Some(error.about("nothing is remembered of this run, and the next one may upload everything anew"));
     }
 
     /// Why no vault opened.
@@ -202,7 +210,7 @@ impl Report {
         let sources = self.sources.iter().map(SourceReport::exit);
         let sources = sources.map(|exit| if several { exit.of_several() } else { exit });
         let failure = self.failure.iter().map(CliError::exit);
-        let vaults = self.failed_vaults.iter().map(|(_, error)| error.as_part());
+        let vaults = self.failed_vaults.iter().map(|(_, error)| error).chain(&self.forgetting).map(CliError::as_part);
         let lanes = self.replication.iter().map(Lane::exit);
         let steps = self.steps.iter().map(|step| step.exit);
         failure.chain(sources).chain(vaults).chain(lanes).chain(steps).fold(Exit::Done, Exit::worse)
@@ -236,6 +244,7 @@ impl Report {
             "failed_vaults": self.failed_vaults.iter().map(error).collect::<Vec<_>>(),
             "replication": self.replication.iter().map(Lane::to_json).collect::<Vec<_>>(),
             "steps": self.steps.iter().map(StepReport::to_json).collect::<Vec<_>>(),
+            "state_error": self.forgetting.as_ref().map(CliError::to_json),
             "error": self.failure.as_ref().map(CliError::to_json),
         })
     }
@@ -297,8 +306,10 @@ impl Report {
         }
         out.extend(self.gone().map(problem));
         for (vault, error) in &self.failed_vaults {
-            out.push_str(&format!("vault {vault} did not take part\n{}", problem(error)));
+            let part = if self.vault.as_ref() == Some(vault) { "did not take everything" } else { "did not take part" };
+            out.push_str(&format!("vault {vault} {part}\n{}", problem(error)));
         }
+        out.extend(self.forgetting.iter().map(problem));
         out.extend(self.steps.iter().map(StepReport::text));
         out
     }

@@ -15,7 +15,7 @@ use backup_core::signature::{HostKey, Signers};
 use backup_core::source::Source;
 use backup_core::source::files::FilesOptions;
 use backup_core::source::postgres::{ClientsOption, ConnectOptions, Globals, PostgresOptions};
-use backup_core::state::State;
+use backup_core::state::{State, StateError};
 use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::retry::RetryPolicy;
 use backup_core::vault::s3::{S3Credentials, S3Options, S3Store, parse_credentials};
@@ -89,8 +89,17 @@ impl<'a> Session<'a> {
         }
         let path = &self.config.keys.signers;
         let text = std::fs::read_to_string(path).map_err(|error| {
-            CliError::caused(Exit::WrongKey, format!("cannot read the signers `{}`", path.display()), &error)
-                .hint("put the host key's line there: `backup key new --host FILE` prints it")
+            CliError::caused(Exit::WrongKey, format!("cannot read the signers `{}`", path.display()), &error).hint(
+                match &self.config.keys.host_key {
+                    Some(key) if key.exists() => "put the host key's line there: `backup key list` prints it",
+                    Some(_) => {
+                        "make a host key with `backup key new --host FILE`, and put the line that it prints there"
+                    }
+                    None => {
+                        "put the lines of the hosts there that make the backups: `backup key list` prints them there"
+                    }
+                },
+            )
         })?;
         let signers = Signers::parse(&text).map_err(|error| {
             CliError::caused(Exit::WrongKey, format!("`{}`", path.display()), &error)
@@ -145,12 +154,46 @@ impl<'a> Session<'a> {
 
     /// What this host remembers.
     pub(crate) async fn state(&self) -> Result<State, CliError> {
+        Ok(State::open(self.state_folder()?, self.stack()).await?)
+    }
+
+    /// What this host remembers; a state that is broken is moved aside, which is told, and begun anew.
+    pub(crate) async fn state_or_new(&self) -> Result<Result<State, StateError>, CliError> {
+        let dir = self.state_folder()?;
+        Ok(match State::open_or_renew(dir, self.stack(), self.cx.clock.now()).await {
+            Ok((state, None)) => Ok(state),
+            Ok((state, Some(aside))) => {
+                let text = format!("the state was broken; it is kept as `{}`, and a new one is begun", aside.display());
+                let hint =
+                    "nothing in the vaults is lost: each source opens a new generation, and uploads everything once";
+                self.cx.printer.warn(&text, hint);
+                Ok(state)
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    /// What this host remembers; of a broken state nothing, which is told.
+    pub(crate) async fn state_if_whole(&self) -> Result<Option<State>, CliError> {
+        match State::open(self.state_folder()?, self.stack()).await {
+            Ok(state) => Ok(Some(state)),
+            Err(error) if error.is_broken() => {
+                let error = CliError::from(error);
+                self.cx.printer.warn(error.message(), error.advice().unwrap_or_default());
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The folder of the state, which is made where it is not there.
+    fn state_folder(&self) -> Result<&Path, CliError> {
         let dir = self.state_dir()?;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
             CliError::caused(Exit::Failed, format!("cannot make the state folder `{}`", dir.display()), &error)
                 .hint("check `state` and the rights of this user")
         })?;
-        Ok(State::open(dir, self.stack()).await?)
+        Ok(dir)
     }
 
     /// What this host remembers, where it remembers anything: no state is made.

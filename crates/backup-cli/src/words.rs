@@ -8,7 +8,8 @@ use chrono_tz::Tz;
 /// How long ago, in one unit of which there are at least two: `45s`, `90m`, `36h`, `12d`. What is still to come has a
 /// minus.
 pub(crate) fn age(age: TimeDelta) -> String {
-    let seconds = age.num_seconds();
+    // What was stamped by another clock a moment ago is not of the future.
+    let seconds = if age.num_seconds() < -5 { age.num_seconds() } else { age.num_seconds().max(0) };
     let sign = if seconds < 0 { "-" } else { "" };
     let seconds = seconds.unsigned_abs();
     let (count, unit) = match seconds {
@@ -83,6 +84,7 @@ mod tests {
             (7_200, "2h"),
             (172_799, "47h"),
             (172_800, "2d"),
+            (-1, "0s"),
             (-90, "-90s"),
             (-7_200, "-2h"),
         ] {

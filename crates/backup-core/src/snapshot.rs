@@ -7,6 +7,7 @@
 //!
 //! [`OpenSnapshot`] exists only for a snapshot whose signature, path, wrapped key and manifest hash were all found good.
 
+pub mod met;
 mod reader;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::seal::{OpenError, Opener};
 use crate::vault::document::SnapshotDoc;
 use crate::vault::layout::GenerationDir;
 use crate::vault::{Signed, Vault, VaultError};
+use met::Met;
 
 /// Why a snapshot cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +98,7 @@ pub struct OpenSnapshot {
     /// Objects opened ahead of the reader, per stream.
     ahead: usize,
     spares: Option<Spares>,
+    met: Met,
 }
 
 /// Other vaults that have the snapshot.
@@ -140,7 +143,7 @@ impl OpenSnapshot {
         let text = String::from_utf8(bytes)
             .map_err(|_| malformed(ManifestError { line: 0, reason: "it is not UTF-8".to_owned() }))?;
         let manifest = Arc::new(text::parse(&text).map_err(malformed)?);
-        Ok(Self { vault: vault.clone(), dir, doc, manifest, opener, ahead: 3, spares: None })
+        Ok(Self { vault: vault.clone(), dir, doc, manifest, opener, ahead: 3, spares: None, met: Met::default() })
     }
 
     /// The snapshot's document.
@@ -166,15 +169,29 @@ impl OpenSnapshot {
         self
     }
 
+    /// Notes in `met` every object that its reading finds damaged or gone, in whichever vault.
+    #[must_use]
+    pub fn noting(mut self, met: &Met) -> Self {
+        self.met = met.clone();
+        self
+    }
+
     async fn object(&self, name: &ObjectName) -> Result<Vec<u8>, SnapshotError> {
         let id = self.doc.id.as_str();
         let error = match open_object(&self.vault, &self.dir, &self.opener, name, id).await {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
         };
+        self.met.note(&self.vault, &self.dir, &error);
         let Some(spares) = &self.spares else { return Err(error) };
         for vault in spares.vaults.iter() {
-            let Ok(bytes) = open_object(vault, &self.dir, &self.opener, name, id).await else { continue };
+            let bytes = match open_object(vault, &self.dir, &self.opener, name, id).await {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    self.met.note(vault, &self.dir, &error);
+                    continue;
+                }
+            };
             if !spares.told.swap(true, Ordering::Relaxed) {
                 let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
                 let text = format!(

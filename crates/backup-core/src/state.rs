@@ -10,6 +10,7 @@ mod freezes;
 pub mod held;
 mod readings;
 mod reads;
+mod renew;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,22 @@ pub enum StateError {
         /// Why.
         #[source]
         source: sqlx::Error,
+    },
+    /// Its pages contradict each other.
+    #[error("the state in `{path}` is damaged: {reason}")]
+    Broken {
+        /// Its file.
+        path: String,
+        /// What `SQLite` found first.
+        reason: String,
+    },
+    /// It is broken, and cannot be moved aside.
+    #[error("the state in `{path}` is damaged and cannot be moved aside")]
+    Aside {
+        /// Its file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
     },
     /// A newer program made it.
     #[error("the state in `{path}` has version {found}, and this program knows up to {VERSION}")]
@@ -173,8 +190,13 @@ impl State {
             .busy_timeout(Duration::from_secs(30));
         let failed = |source| StateError::Database { path: path.clone(), source };
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed)?;
-        if let Some(found) = migrate(&pool).await.map_err(failed)? {
-            return Err(StateError::Newer { path, found });
+        match migrate(&pool).await {
+            Ok(None) => {}
+            Ok(Some(found)) => return Err(StateError::Newer { path, found }),
+            Err(source) => {
+                pool.close().await;
+                return Err(failed(source));
+            }
         }
         Ok(Self { pool, path, stack: stack.clone() })
     }

@@ -406,6 +406,8 @@ async fn generation(
     let read = depth.read.or(depth.identities.map(|_| Fraction { part: 1, of: 1 }));
     let bad = objects::hash(vault, dir, &objects, (read, pace), &mut verified).await?;
     verified.objects.extend(bad.iter().map(|(name, text)| ((dir.clone(), *name), text.clone())));
+    let closed = pace.closed.into_iter().flat_map(BTreeMap::keys);
+    verified.unopened.extend(closed.filter(|(at, name)| at == dir && bad.contains_key(name)).cloned());
     let ids = ids.into_iter().filter(|id| only.is_none_or(|only| only == id)).map(|id| (id, None));
     for (id, hidden) in ids.chain(gone.into_iter().map(|one| (one.id.clone(), Some(one)))) {
         let (verdict, looked) = snapshot::look((vault, signers), dir, (id, hidden), (&objects, &bad), depth).await?;

@@ -71,7 +71,7 @@ impl fmt::Display for Reason {
             Self::Pinned => f.write_str("pinned"),
             Self::Imported => f.write_str("imported"),
             Self::Anomaly { suspect } => write!(f, "anomaly `{suspect}` not accepted"),
-            Self::PromisedElsewhere => f.write_str("promised by another vault that lacks it"),
+            Self::PromisedElsewhere => f.write_str("promised by another vault that lacks it or does not answer"),
             Self::Future => f.write_str("dated ahead of the vault's clock"),
             Self::Within { age, within } => write!(f, "{} old, within {within}", age.rough()),
             Self::Tier { tier, period } => write!(f, "{tier} {period}"),

@@ -34,8 +34,14 @@ impl Reader {
         let stop = || asked.fetch_add(1, Ordering::Relaxed) >= objects;
         let now = world.host.now();
         let today = now.date_naive().and_time(NaiveTime::MIN).and_utc();
-        let pace =
-            Pace { stop: Some(&stop), before: Some(&self.before), fresh: Some(today), bad: Some(&self.bad), now };
+        let pace = Pace {
+            stop: Some(&stop),
+            before: Some(&self.before),
+            fresh: Some(today),
+            bad: Some(&self.bad),
+            closed: None,
+            now,
+        };
         let depth = Depth { read: Some(share), identities: None };
         let place = (&world.request.stack, &world.request.source);
         world.watch.fail(None);

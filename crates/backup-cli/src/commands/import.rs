@@ -73,7 +73,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         return Err(CliError::usage("`keys.recipients` is empty: nobody could read the snapshot")
             .hint("make an identity with `backup key new FILE` and name its recipient"));
     }
-    let state = session.state().await?;
+    let state = session.state_or_new().await??;
     let _lock = RunLock::take_import(session.state_dir()?, session.stack(), &source.name)?;
     let vault = vault(&session, args.vault.as_deref()).await?;
     refuse_twice(&session, &dump, source).await?;

@@ -67,7 +67,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     });
     cx.printer.result("prune", value, || {
         let mut text: String = prunings.iter().map(pruning_text).collect();
-        text.push_str(&summary(&prunings, args.apply));
+        text.push_str(&summary(&prunings, args.apply, quiet.is_empty()));
         text
     })?;
     Ok(end.worse(pruning::exit(&prunings)))
@@ -79,12 +79,14 @@ async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result
     let signers = session.signers()?;
     let mut undone: Vec<(String, GenerationDir)> = Vec::new();
     let mut late: Vec<(String, GenerationDir)> = Vec::new();
+    let mut purging = false;
     for vault in &vaults {
         let sources: Vec<SourceName> = session.config.sources.iter().map(|source| source.name.clone()).collect();
         for source in sources {
             match backup_core::prune::undo(vault, &signers, session.stack(), &source).await {
                 Ok(found) => {
                     undone.extend(found.made.into_iter().map(|dir| (vault.name().to_owned(), dir)));
+                    purging |= !found.purged.is_empty();
                     for dir in found.purged {
                         let text = format!(
                             "vault `{}`: generation {} of `{source}` is being purged, which this does not take back",
@@ -142,7 +144,8 @@ async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result
         let lines = undone.iter().map(|(vault, dir)| format!("{vault}: {} {} stays\n", dir.source, dir.id));
         let mut text: String = lines.collect();
         if undone.is_empty() && late.is_empty() {
-            text.push_str("nothing is announced; nothing to take back\n");
+            let what = if purging { "no prune announced anything" } else { "nothing is announced" };
+            let _ = writeln!(text, "{what}; nothing to take back");
         }
         if !undone.is_empty() {
             text.push_str(
@@ -230,11 +233,14 @@ fn why(step: &Step) -> String {
     }
 }
 
-fn summary(prunings: &[Pruning], applied: bool) -> String {
+/// `all`: every vault that was meant answered.
+fn summary(prunings: &[Pruning], applied: bool, all: bool) -> String {
     let steps = || prunings.iter().filter_map(|pruning| pruning.plan.as_ref()).flat_map(|plan| &plan.steps);
     let count = |wanted: &[&str]| steps().filter(|step| wanted.contains(&word(&step.action))).count();
     let due = count(&["announce", "delete", "delete-now", "resume", "withdraw", "sweep"]);
     match (applied, due) {
+        (_, 0) if prunings.is_empty() && !all => "nothing was planned: the vault does not answer\n".to_owned(),
+        (false, 0) if !all => "nothing to do in the vaults that answer\n".to_owned(),
         (false, 0) => "nothing to do\n".to_owned(),
         (false, _) => format!("dry run: {due} generations would be changed; do it with `backup prune --apply`\n"),
         (true, _) => {
@@ -268,6 +274,10 @@ mod tests {
             error: None,
         };
         assert_eq!(pruning_text(&pruning), "vault local, source db: no `keep`, so nothing expires\n\n");
-        assert_eq!(summary(&[pruning], false), "nothing to do\n");
+        assert_eq!(summary(std::slice::from_ref(&pruning), false, true), "nothing to do\n");
+        assert_eq!(summary(&[pruning], false, false), "nothing to do in the vaults that answer\n");
+        for applied in [false, true] {
+            assert!(summary(&[], applied, false).starts_with("nothing was planned"), "{applied}");
+        }
     }
 }

@@ -64,7 +64,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         let lacks: Vec<&Lack> = work.lacks.iter().filter(|lack| lack.wanted).collect();
         let listed: Vec<Value> = lacks.iter().map(|lack| lack_json(lack)).collect();
         let value = json!({ "dry_run": true, "lacking": listed, "not_wanted": unwanted, "silent": listed_quiet });
-        cx.printer.result("replicate", value, || lacks_text(&lacks, unwanted))?;
+        cx.printer.result("replicate", value, || lacks_text(&lacks, unwanted, quiet.is_empty()))?;
         return Ok(end);
     }
     let lanes = replication::copy(&session, &vaults, &signers, work).await;
@@ -83,9 +83,9 @@ fn lack_json(lack: &Lack) -> Value {
     json!({ "to": lack.to.name(), "from": from, "source": lack.source, "snapshot": lack.listed.id })
 }
 
-fn lacks_text(lacks: &[&Lack], unwanted: usize) -> String {
+fn lacks_text(lacks: &[&Lack], unwanted: usize, all: bool) -> String {
     if lacks.is_empty() {
-        return format!("nothing to copy{}\n", unwanted_text(unwanted));
+        return nothing(unwanted, all);
     }
     let mut table = Table::new(&["SNAPSHOT", "SOURCE", "INTO", "FROM"]);
     for lack in lacks {
@@ -101,7 +101,7 @@ fn lanes_text(lanes: &[Lane], unwanted: usize, all: bool) -> String {
     let copied: usize = lanes.iter().map(|lane| lane.snapshots.len()).sum();
     let failed = lanes.iter().any(|lane| !lane.errors.is_empty());
     if lanes.iter().all(|lane| lane.snapshots.is_empty() && lane.errors.is_empty()) {
-        return format!("nothing to copy{}\n", unwanted_text(unwanted));
+        return nothing(unwanted, all);
     }
     let mut table = Table::new(&["SOURCE", "FROM", "INTO", "COPIED", "SIZE", "RESULT"]);
     for lane in lanes {
@@ -125,6 +125,12 @@ fn lanes_text(lanes: &[Lane], unwanted: usize, all: bool) -> String {
         (false, false) => "every vault that answered lists what its policy keeps",
     };
     format!("{}\ncopied {copied} snapshots{}; {end}\n", table.render(), unwanted_text(unwanted))
+}
+
+/// `all`: every vault answered. What one that did not answer lacks, nobody knows.
+fn nothing(unwanted: usize, all: bool) -> String {
+    let among = if all { "" } else { " between the vaults that answer; what the others lack is not known" };
+    format!("nothing to copy{among}{}\n", unwanted_text(unwanted))
 }
 
 fn unwanted_text(unwanted: usize) -> String {
@@ -153,5 +159,8 @@ mod tests {
         assert!(bad.lines().all(|line| line.chars().count() <= 100), "{bad}");
         assert!(lanes_text(&[lane(vec![])], 0, false).contains("; every vault that answered lists"));
         assert_eq!(lanes_text(&[], 0, true), "nothing to copy\n");
+        for text in [lanes_text(&[], 0, false), lacks_text(&[], 0, false)] {
+            assert!(text.starts_with("nothing to copy between the vaults that answer; "), "{text}");
+        }
     }
 }

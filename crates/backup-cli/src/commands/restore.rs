@@ -172,6 +172,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         cx.printer.talk(line);
     }
     if let Some(refused) = refused {
+        scene.tell_met().await;
         return Err(refused);
     }
     if (args.replace || args.truncate) && !args.yes {
@@ -188,6 +189,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         proofs.push(work.execute(&scene).await.unwrap_or_else(|error| failed(&name, error)));
     }
     proofs.extend(missing.into_iter().map(|(name, error)| failed(&name, error)));
+    scene.tell_met().await;
     for vault in &scene.vaults {
         if let Some(text) = words::older_reads(vault) {
             cx.printer.warn(&text, "see them with `backup verify`, and who may delete there with `backup doctor`");

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use backup_core::backup::{BackupError, BackupRequest, Committed, Host, backup};
 use backup_core::config::{self, Job, Place, Reserve, Step};
-use backup_core::id::SourceName;
+use backup_core::id::{IdError, SourceName};
 use backup_core::signature::{HostKey, Signers};
-use backup_core::state::{RunRecord, State};
+use backup_core::state::{RunRecord, State, StateError};
 use backup_core::vault::Vault;
 use backup_core::vault::local::{FreeSpace, LocalOptions, LocalStore};
+use backup_core::vault::store::StoreError;
 use backup_scheduler::Crontab;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use crate::heads;
 use crate::lock::RunLock;
 use crate::report::{Report, SourceReport};
 use crate::session::{Session, TOOL};
-use crate::{pruning, replication};
+use crate::{pruning, replication, words};
 
 /// Capture sources into the first vault that answers, then copy into the others
 #[derive(Debug, clap::Args)]
@@ -53,7 +54,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         return Err(CliError::usage("`keys.recipients` is empty: nobody could read the backup")
             .hint("make an identity with `backup key new FILE` and name its recipient"));
     }
-    let state = session.state().await?;
+    let begun = session.state_or_new().await?;
     let _locks = work
         .sources
         .iter()
@@ -62,8 +63,8 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let started = cx.clock.now();
     let mut record =
         RunRecord { id: run_id(started), job: args.job.clone(), started, finished: None, outcome: None, report: None };
-    state.put_run(&record).await?;
     let mut report = Report::new(&record.id, args.job.as_deref(), started);
+    let state = begin(&session, begun, &record, &mut report).await?;
     let finished = match work.deadline {
         Some(deadline) => match tokio::time::timeout(deadline, everything(&session, &work, &key, &state, &mut report))
             .await
@@ -83,10 +84,36 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     record.finished = Some(cx.clock.now());
     record.outcome = Some(report.outcome().to_owned());
     record.report = Some(report.to_json().to_string());
-    state.put_run(&record).await?;
+    if let Err(error) = state.put_run(&record).await {
+        // What was stored is stored, and is told.
+        report.forgets(error.into());
+    }
     let exit = report.exit();
     report.print(&cx.printer)?;
     Ok(exit)
+}
+
+/// Notes that the run begins. A state that cannot be written now must not keep a backup from being made: the run goes on
+/// with one of its own, which knows nothing and is forgotten, and ends as partial.
+async fn begin(
+    session: &Session<'_>,
+    begun: Result<State, StateError>,
+    record: &RunRecord,
+    report: &mut Report,
+) -> Result<State, CliError> {
+    let noted = match begun {
+        Ok(state) => state.put_run(record).await.map(|()| state),
+        Err(error) => Err(error),
+    };
+    match noted {
+        Err(error) if error.is_unusable() => {
+            report.forgets(error.into());
+            let state = State::of_this_process(session.stack()).await?;
+            state.put_run(record).await?;
+            Ok(state)
+        }
+        other => Ok(other?),
+    }
 }
 
 /// What a call asks for.
@@ -198,10 +225,22 @@ async fn store(
     report.vault = Some(first.name().to_owned());
     let run = report.run.clone();
     let signers = session.signers()?;
-    let captures = Captures { session, work, vault: first, key, signers: &signers, state, run: &run };
+    let mut into = 0;
     for source in &work.sources {
         let begun = session.cx.clock.now();
-        let end = captures.with_retries(source).await;
+        let end = loop {
+            let (vault, next) = (&open[into], open.get(into + 1));
+            let captures = Captures { session, work, vault, key, signers: &signers, state, run: &run };
+            match (captures.with_retries(source, next.is_some()).await, next) {
+                // What follows goes where there is room, and not into the one that is full.
+                (Err(Failure { error, full: true }), Some(next)) => {
+                    let error = error.about(format!("it is full; what follows goes into vault `{}`", next.name()));
+                    report.vault_failed(vault.name(), &error);
+                    into += 1;
+                }
+                (end, _) => break end.map_err(|failure| failure.error),
+            }
+        };
         let seconds = (session.cx.clock.now() - begun).num_seconds();
         report.sources.push(match end {
             Ok(committed) => {
@@ -251,9 +290,9 @@ fn room(vault: &str, space: FreeSpace, reserve: Reserve) -> Result<(), CliError>
         return Ok(());
     }
     let message = format!(
-        "vault `{vault}` has {} MiB free, and `limits.reserve` keeps {} MiB",
-        space.free_bytes >> 20,
-        reserve_bytes >> 20
+        "vault `{vault}` has {} free, and `limits.reserve` keeps {}",
+        words::bytes(space.free_bytes),
+        words::bytes(reserve_bytes)
     );
     Err(CliError::new(Exit::Failed, message).hint("make room, or see what may go with `backup prune`"))
 }
@@ -269,17 +308,32 @@ struct Captures<'a> {
     run: &'a str,
 }
 
+/// Why a capture failed.
+struct Failure {
+    error: CliError,
+    /// The vault has no room for it.
+    full: bool,
+}
+
+/// Whether a store that is full is among the causes.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.filter_map(|cause| cause.downcast_ref::<StoreError>()).any(|cause| matches!(cause, StoreError::Full { .. }))
+}
+
 impl Captures<'_> {
-    async fn with_retries(&self, source: &config::Source) -> Result<Committed, CliError> {
+    /// `others`: another vault may take it, so that waiting for room in this one is no use.
+    async fn with_retries(&self, source: &config::Source, others: bool) -> Result<Committed, Failure> {
         let (times, mut pause) = self.work.retries();
         let mut attempt = 0;
         loop {
-            let error = match self.once(source).await {
+            let failure = match self.once(source).await {
                 Ok(committed) => return Ok(committed),
-                Err(error) => error,
+                Err(failure) => failure,
             };
-            if attempt == times || !matches!(error.exit(), Exit::Failed) {
-                return Err(error);
+            let error = &failure.error;
+            if attempt == times || !matches!(error.exit(), Exit::Failed) || (failure.full && others) {
+                return Err(failure);
             }
             attempt += 1;
             let text = format!("source `{}`: attempt {attempt} failed: {}", source.name, error.message());
@@ -289,9 +343,10 @@ impl Captures<'_> {
         }
     }
 
-    async fn once(&self, source: &config::Source) -> Result<Committed, CliError> {
+    async fn once(&self, source: &config::Source) -> Result<Committed, Failure> {
+        let wrong = |error| Failure { error, full: false };
         let config = &self.session.config;
-        let engine = crate::session::engine(source)?;
+        let engine = crate::session::engine(source).map_err(wrong)?;
         let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
         let secret = matches!(&source.kind, config::SourceKind::Files(files) if files.secret);
         let request = BackupRequest {
@@ -299,7 +354,7 @@ impl Captures<'_> {
             source: source.name.clone(),
             run: self.run.to_owned(),
             recipients: config.keys.recipients.clone(),
-            period: source.generation.to_string().parse()?,
+            period: source.generation.to_string().parse().map_err(|error: IdError| wrong(error.into()))?,
             level: LEVEL,
             // Half for packs; the rest is what the program, the known chunks and a database's rows need.
             budget_bytes: memory / 2,
@@ -317,7 +372,7 @@ impl Captures<'_> {
             monitor: &self.session.monitor,
         };
         let committed: Result<Committed, BackupError> = backup(self.vault, host, &request, engine.as_ref()).await;
-        Ok(committed?)
+        committed.map_err(|error| Failure { full: is_full(&error), error: error.into() })
     }
 }
 
@@ -337,7 +392,7 @@ mod tests {
         let space = |free_bytes| FreeSpace { free_bytes, total_bytes: 2000 << 20 };
         assert_eq!(room("local", space(101 << 20), Reserve::Percent(5)), Ok(()));
         let short = room("local", space(100 << 20), Reserve::Percent(5)).unwrap_err();
-        assert_eq!(short.message(), "vault `local` has 100 MiB free, and `limits.reserve` keeps 100 MiB");
+        assert_eq!(short.message(), "vault `local` has 100.0 MiB free, and `limits.reserve` keeps 100.0 MiB");
         assert_eq!((short.exit(), short.as_part()), (Exit::Failed, Exit::Partial));
     }
 

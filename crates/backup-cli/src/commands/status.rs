@@ -5,6 +5,7 @@
 
 mod forks;
 mod frozen;
+mod known;
 mod lag;
 mod told;
 mod verdict;
@@ -74,8 +75,9 @@ struct Standing<'a> {
 /// So many runs are asked for the reasons of a suspect snapshot.
 const REMEMBERED: u32 = 100;
 
-/// Prints it: exit 5 if an objective is breached, or a source without one has no snapshot or is late, 3 if a vault does not answer or a suspect snapshot waits for somebody, 4 if a
-/// snapshot is damaged (12 where its signer is not pinned), a chain forks or lacks a link, or the newest snapshot is gone.
+/// Prints it: exit 5 if an objective is breached, or a source without one has no snapshot or is late, 3 if a vault does not answer or a
+/// suspect snapshot waits for somebody, 4 if a snapshot is damaged (12 where its signer is not pinned), something is known to be damaged,
+/// a chain forks or lacks a link, or the newest snapshot is gone.
 pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let signers = session.signers()?;
@@ -83,9 +85,11 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let heads = heads::remembered(&session, &session.config.sources.iter().collect::<Vec<_>>()).await;
     let mut found = find::snapshots(&session, &[], None).await?;
     let mut damage: Vec<CliError> = Vec::new();
+    let mut forgetting = Exit::Done;
     let runs = match super::runs::remembered(&session, REMEMBERED).await {
         Ok(records) => records,
         Err(error) => {
+            forgetting = Exit::Partial;
             cx.printer.warn(error.message(), error.advice().unwrap_or("check `state`"));
             Vec::new()
         }
@@ -104,7 +108,8 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     for (name, error) in quiet {
         failed(&mut found, &name, error, &mut damage);
     }
-    let mut exit = found.warn(&session);
+    damage.extend(known::damage(&session, &found).await);
+    let mut exit = found.warn(&session).worse(forgetting);
     for error in &damage {
         cx.printer.warn(error.message(), error.advice().unwrap_or("see what is damaged with `backup verify`"));
         // One whose signer is not pinned may be good: then it is the signer that is told, as by `verify`.
@@ -400,6 +405,7 @@ impl Standing<'_> {
                 "stage": stage(pending.doc.stage),
                 "since": words::utc(pending.doc.at),
                 "snapshots": pending.doc.snapshots.len(),
+                "purge": pending.doc.grounds.purge,
             })).collect::<Vec<_>>(),
             "frozen": self.frozen.as_ref().map(Frozen::to_json),
             "frozen_when_pruned": self.told.as_ref().map(Told::to_json),
@@ -437,7 +443,9 @@ impl Standing<'_> {
         for pending in &self.pending {
             let (stage, since) = (stage(pending.doc.stage), words::local(pending.doc.at, timezone));
             let count = words::count(pending.doc.snapshots.len(), "snapshot");
-            lines.push(format!("  {stage:<8}  {}: {}, {count}, since {since}", pending.vault, pending.doc.generation));
+            let (vault, generation) = (&pending.vault, &pending.doc.generation);
+            let purge = pending.doc.grounds.purge.as_ref().map_or("", |_| ", by a purge");
+            lines.push(format!("  {stage:<8}  {vault}: {generation}, {count}, since {since}{purge}"));
         }
         lines.extend(self.frozen.iter().flat_map(|frozen| frozen.lines(timezone)));
         lines.extend(self.told.iter().flat_map(|told| told.lines(timezone)));

@@ -303,10 +303,8 @@ impl Look<'_> {
         until: Option<std::time::Instant>,
     ) -> Report {
         let mut report = Report::new(vault.name(), &source.name, depth);
-        let reads = depth.read.is_some() || depth.identities.is_some();
         // A call that is to go on where another stopped needs a memory, another one uses it where it is.
-        let state =
-            if reads && (self.has_state() || until.is_some()) { self.session.state().await } else { Err(none()) };
+        let state = if self.has_state() || until.is_some() { self.session.state().await } else { Err(none()) };
         let state = match state {
             Ok(state) => Some(state),
             Err(error) => {

@@ -17,7 +17,7 @@ use backup_core::state::StateError;
 use backup_core::vault::VaultError;
 use backup_core::vault::s3::S3OpenError;
 
-use super::{CliError, chain};
+use super::{CliError, MEND, chain};
 use crate::exit::Exit;
 
 /// What to do about an error.
@@ -57,7 +57,7 @@ fn vault(error: &VaultError) -> Advice {
             say(Exit::WrongKey, "pin the signer if you know it: add its line to the file that `keys.signers` names")
         }
         VaultError::Sign { .. } => say(Exit::WrongKey, "check the host key with `backup key list`"),
-        _ => say(Exit::Damage, "see what is damaged with `backup verify`; another vault may hold a good copy"),
+        _ => say(Exit::Damage, MEND),
     }
 }
 
@@ -196,9 +196,7 @@ fn backup(error: &BackupError) -> Advice {
         }
         BackupError::Pipeline { source, .. } => pipeline(source),
         BackupError::Vault(error) => vault(error),
-        BackupError::State(_) => {
-            say(Exit::Failed, "check the folder of `state`; it may be deleted, all of it can be lost")
-        }
+        BackupError::State(error) => state(error),
         BackupError::Generation { .. } => say(Exit::Usage, "check `keys.recipients`"),
         BackupError::Seal(SealError::Recipient { .. }) => {
             say(Exit::Failed, "the remembered generation is damaged: delete the state, and a new one is opened")
@@ -226,9 +224,7 @@ fn backup(error: &BackupError) -> Advice {
 
 fn identity(error: &IdentityError) -> Advice {
     match error {
-        IdentityError::Damaged(_) => {
-            say(Exit::Damage, "see what is damaged with `backup verify`; another vault may hold a good copy")
-        }
+        IdentityError::Damaged(_) => say(Exit::Damage, MEND),
         IdentityError::PassphraseNeeded => say(Exit::WrongKey, "give its passphrase with `--passphrase-file FILE`"),
         _ => say(Exit::WrongKey, "use the identity of one of these recipients; `backup key check FILE` tells"),
     }
@@ -290,7 +286,7 @@ fn files_restore(error: &FilesRestoreError) -> Advice {
         }
         FilesRestoreError::Mounted { .. } => say(Exit::Usage, "restore beside it with `--into-dir DIR`"),
         FilesRestoreError::NotInSnapshot { .. } | FilesRestoreError::Path { .. } => {
-            say(Exit::Usage, "see the paths of the snapshot with `backup show ID`")
+            say(Exit::Usage, "see the paths of the snapshot with `backup show ID --identity FILE`")
         }
         FilesRestoreError::Nothing => say(Exit::Failed, "choose another snapshot by its ID or with `--at TIME`"),
         FilesRestoreError::Io { .. } | FilesRestoreError::Interrupted => {
@@ -310,7 +306,7 @@ fn replicate(error: &ReplicateError) -> Advice {
         | ReplicateError::Grant { source, .. }
         | ReplicateError::Hold { source, .. }
         | ReplicateError::Vault(source) => vault(source),
-        ReplicateError::Incomplete { .. } => say(Exit::Damage, "see what is missing with `backup verify`"),
+        ReplicateError::Incomplete { .. } => say(Exit::Damage, MEND),
         ReplicateError::Purged { .. } => say(
             Exit::Failed,
             "purge it in every vault that still has it: `backup purge GENERATION --source S --reason TEXT --apply`",
@@ -346,7 +342,13 @@ macro_rules! convert {
 fn state(error: &StateError) -> Advice {
     let hint = match error {
         StateError::Newer { .. } => "use the newer version of this program, or delete that file; all of it can be lost",
-        StateError::Database { .. } => "check the folder of `state`; it may be deleted, all of it can be lost",
+        error if error.is_unusable() => {
+            "make room on the disk that holds the folder of `state`, or give this user the right to write there"
+        }
+        error if error.is_broken() => {
+            "the next `backup run` moves it aside and begins a new one: all of it can be lost"
+        }
+        _ => "check the folder of `state` and the rights of this user there",
     };
     say(Exit::Failed, hint)
 }

@@ -83,6 +83,9 @@ pub enum TimeUp {
     Stalled(Duration),
 }
 
+/// An attempt that was given no more time than this was not given any.
+const HARDLY: Duration = Duration::from_secs(1);
+
 /// The call failed for good.
 #[derive(Debug)]
 pub struct GaveUp<E> {
@@ -162,6 +165,7 @@ impl Retry {
     {
         let begun = Instant::now();
         let (mut attempts, mut spent) = (0, Duration::ZERO);
+        let mut before = None;
         loop {
             attempts += 1;
             progress.restart();
@@ -170,6 +174,10 @@ impl Retry {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(Failure::Final(error))) => return Err(GaveUp { attempts, error }),
                 Ok(Err(Failure::Again(error))) => error,
+                // The call's time was up when this attempt had hardly begun: what failed before tells more.
+                Err(TimeUp::NoAnswer(waited)) if waited < HARDLY => {
+                    before.take().unwrap_or_else(|| TimeUp::NoAnswer(waited).into())
+                }
                 Err(up) => up.into(),
             };
             spent += started.elapsed();
@@ -178,6 +186,7 @@ impl Retry {
                 return Err(GaveUp { attempts, error });
             }
             self.monitor.event(Event::Retry { what: what.to_owned(), why: error.to_string(), attempt: attempts });
+            before = Some(error);
             tokio::time::sleep(pause).await;
         }
     }
@@ -319,6 +328,18 @@ mod tests {
         let gave_up = tokio::time::timeout(Duration::from_secs(20), run).await.unwrap().unwrap_err();
         assert_eq!(gave_up.attempts, 1);
         assert!(gave_up.error.0.starts_with("no answer within"), "{}", gave_up.error);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_had_no_time_does_not_hide_why_the_others_failed() {
+        let (mut retry, _) = quick(300);
+        (retry.policy.base, retry.policy.attempt) = (Duration::ZERO, Duration::from_hours(1));
+        let run = retry.run::<(), Said, _, _>("x", |number| async move {
+            tokio::time::sleep(Duration::from_millis(if number == 1 { 200 } else { 60_000 })).await;
+            Err(Failure::Again(Said("refused".into())))
+        });
+        let gave_up = run.await.unwrap_err();
+        assert_eq!((gave_up.attempts, gave_up.error.0.as_str()), (2, "refused"));
     }
 
     #[tokio::test]

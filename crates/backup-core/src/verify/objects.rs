@@ -43,6 +43,11 @@ pub(super) async fn hash(
     for ((_, name), text) in before.filter(|((_, name), _)| objects.contains_key(name) && !read.contains_key(name)) {
         bad.insert(*name, text.clone());
     }
+    // Nor do bytes that have the hash of their name.
+    let closed = pace.closed.into_iter().flatten().filter(|((at, _), _)| at == dir);
+    for ((_, name), text) in closed.filter(|((_, name), _)| objects.contains_key(name)) {
+        bad.entry(*name).or_insert_with(|| text.clone());
+    }
     let left = names.iter().flatten().filter(|name| !read.contains_key(*name));
     verified.coverage.left_bytes += left.filter_map(|name| objects.get(name)).sum::<u64>();
     read.retain(|_, good| *good);

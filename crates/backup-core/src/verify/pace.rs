@@ -28,8 +28,10 @@ pub struct Pace<'a> {
     pub before: Option<&'a Reads>,
     /// Objects read at this instant or later are not read again.
     pub fresh: Option<DateTime<Utc>>,
-    /// What an earlier look of this call found damaged: it counts as damaged as long as it is not read again.
+    /// What an earlier look found damaged: it counts as damaged as long as it is not read again.
     pub bad: Option<&'a Bad>,
+    /// What an earlier look could not open, though the bytes are those of its name: reading it does not make it good.
+    pub closed: Option<&'a Bad>,
     /// The instant of this call, at which what it reads was read.
     pub now: DateTime<Utc>,
 }

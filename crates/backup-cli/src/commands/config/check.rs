@@ -15,7 +15,8 @@ use crate::secrets;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-/// Prints what was found. Warnings do not change the exit code: `doctor` asks the servers and judges.
+/// Prints what was found. Warnings do not change the exit code: `doctor` asks the servers and judges. A host key that others can
+/// read does: every verb that signs refuses it, with the same exit code.
 pub(crate) fn run(cx: &Context, _args: &Args) -> Result<Exit, CliError> {
     let config = cx.config()?;
     config.refuse_revoked()?;
@@ -42,7 +43,11 @@ pub(crate) fn run(cx: &Context, _args: &Args) -> Result<Exit, CliError> {
             count(warnings.len(), "warning"),
         )
     })?;
-    Ok(Exit::Done)
+    Ok(if config.keys.host_key.as_deref().is_some_and(is_exposed) { Exit::WrongKey } else { Exit::Done })
+}
+
+fn is_exposed(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| secrets::exposed(path, &metadata).is_some())
 }
 
 /// Looks at the files that the configuration names; never at their content.

@@ -158,6 +158,7 @@ fn configure(session: &Session<'_>, recipient: &str, dry_run: bool) -> Result<(C
 
 /// What to do next.
 fn advise(cx: &Context, session: &Session<'_>, configured: Configured, recipient: &str, rows: &[Row]) {
+    let was_listed = session.config.keys.recipients.iter().any(|one| one == recipient);
     let file = session.config.file.display();
     match configured {
         Configured::Written => cx
@@ -172,9 +173,9 @@ fn advise(cx: &Context, session: &Session<'_>, configured: Configured, recipient
             &format!("below `[keys]` write `revoked = [\"{recipient}\"]`, and take it out of `recipients`"),
         ),
     }
-    cx.printer.talk(
-        "do the same in the configuration of every other host of this stack; the next run of each opens new generations",
-    );
+    // A generation is closed by its recipients: one that only a grant opened goes on.
+    let next = if was_listed { "; the next run of each opens new generations" } else { "" };
+    cx.printer.talk(&format!("do the same in the configuration of every other host of this stack{next}"));
     if !rows.is_empty() {
         cx.printer.warn(
             "what is listed stays readable with the leaked identity wherever a copy of it exists, also after the removal of grants",

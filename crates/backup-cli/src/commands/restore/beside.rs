@@ -4,7 +4,7 @@ use backup_core::id::SourceName;
 use backup_core::snapshot::OpenSnapshot;
 use backup_core::source::postgres::restore::{RestoreOptions, into_schema};
 
-use super::database::{described, options};
+use super::database::{at_url, described, options};
 use super::proof::Proof;
 use super::rows::as_it_was;
 use super::{Args, Scene};
@@ -26,7 +26,8 @@ impl Beside {
         snapshot: &OpenSnapshot,
     ) -> Result<Self, CliError> {
         let options = options(scene, args, source, snapshot)?;
-        let plan = into_schema::plan(&options, schema, &described(snapshot)).await?;
+        let plan = into_schema::plan(&options, schema, &described(snapshot)).await;
+        let plan = plan.map_err(|error| at_url(args, error))?;
         Ok(Self { options, plan })
     }
 

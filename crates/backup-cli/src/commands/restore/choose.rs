@@ -170,7 +170,9 @@ impl Search<'_> {
         for vault in &one.vaults {
             let opened = async {
                 let signed = self.read(vault, one).await?;
-                let opened = OpenSnapshot::open(vault, &signed, self.identities).await?;
+                let opened = OpenSnapshot::open(vault, &signed, self.identities).await;
+                let opened =
+                    opened.inspect_err(|error| self.scene.met.note(vault, &one.dir, error))?.noting(&self.scene.met);
                 // Another vault's copy of an object serves where this one's turns out to be damaged.
                 let others = one.vaults.iter().filter(|other| other.name() != vault.name()).cloned().collect();
                 Ok::<_, CliError>(opened.with_spares(others, self.scene.monitor.clone()))
@@ -205,6 +207,8 @@ impl Search<'_> {
         let exit = if source.is_some() { Exit::Failed } else { Exit::Usage };
         CliError::new(exit, message).hint(if source.is_some() && self.args.run.is_some() {
             "name the sources of that run with `--source NAME`"
+        } else if self.args.run.is_some() && self.scene.config.is_some() {
+            "give the run's whole id, as `backup runs` shows it"
         } else if self.scene.config.is_some() {
             "see what is there with `backup list`"
         } else {
@@ -222,7 +226,10 @@ fn believed(error: VaultError) -> CliError {
     let unknown = matches!(&error, VaultError::Signature { source, .. } if matches!(source, SignatureError::UnknownSigner { .. }));
     let converted = CliError::from(error);
     if unknown {
-        converted.hint("restore from another vault, or name an ID; pin the key only if you know it")
+        converted.hint(
+            "restore from another vault with `--vault NAME`, or an older snapshot by its ID; only if you know the key, pin it: \
+             `--vault NAME --signer SHA256:…` for this restore, or its line in the file that `keys.signers` names",
+        )
     } else {
         converted
     }

@@ -30,7 +30,8 @@ impl Database {
         snapshot: &OpenSnapshot,
     ) -> Result<Self, CliError> {
         let options = options(scene, args, source, snapshot)?;
-        let plan = restore::plan(&options, &described(snapshot), snapshot).await?;
+        let plan =
+            restore::plan(&options, &described(snapshot), snapshot).await.map_err(|error| at_url(args, error))?;
         Ok(Self { options, plan })
     }
 
@@ -82,6 +83,35 @@ impl Database {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// An error of the server that `--into postgres://…` names: no key of the configuration has a part in it.
+pub(super) fn at_url<E: std::error::Error + 'static>(args: &Args, error: E) -> CliError
+where
+    CliError: From<E>,
+{
+    let causes = std::iter::successors(Some(&error as &(dyn std::error::Error + 'static)), |error| error.source());
+    // An error that shows another one as its own is seen through by its text alone.
+    let text: Vec<String> = causes.map(ToString::to_string).collect();
+    let said = |part: &str| text.iter().any(|text| text.contains(part));
+    let password = if said("refuses user") {
+        Some(
+            "put the password into $PGPASSWORD (`read -rs PGPASSWORD; export PGPASSWORD`), and check the server's pg_hba.conf",
+        )
+    } else if said("it holds a password") {
+        Some("write `--into postgres://USER@HOST:PORT/DB`, and put the password into $PGPASSWORD")
+    } else {
+        None
+    };
+    let error = CliError::from(error);
+    match password.filter(|_| is_url(args)) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn is_url(args: &Args) -> bool {
+    args.into.as_deref().is_some_and(|into| into.starts_with("postgres") && into.contains("://"))
 }
 
 /// What is asked for, to whichever server it goes.
@@ -142,9 +172,9 @@ fn place(
         _ => None,
     });
     let clients = configured.map_or(ClientsOption::Search, |postgres| session::clients(&postgres.clients));
-    if let Some(url) = args.into.as_deref().filter(|into| into.starts_with("postgres") && into.contains("://")) {
+    if let Some(url) = args.into.as_deref().filter(|_| is_url(args)) {
         let password = std::env::var("PGPASSWORD").ok().filter(|text| !text.is_empty()).map(Secret::new);
-        let connect = ConnectOptions::new(url, password)?;
+        let connect = ConnectOptions::new(url, password).map_err(|error| at_url(args, error))?;
         let target = Target::Into(connect.database().to_owned());
         return Ok((connect, clients, target));
     }
@@ -161,4 +191,42 @@ fn place(
         None => Target::Original,
     };
     Ok((connect, clients, target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::parse;
+    use super::*;
+
+    /// An error that shows another one as its own, as the engine's do.
+    #[derive(Debug)]
+    struct Shown(&'static str);
+    impl std::fmt::Display for Shown {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+    impl std::error::Error for Shown {}
+    impl From<Shown> for CliError {
+        fn from(error: Shown) -> Self {
+            Self::usage(error.0).hint("check `password`")
+        }
+    }
+
+    #[test]
+    fn a_server_named_in_the_call_takes_its_password_from_the_environment() {
+        let refused =
+            || Shown("the PostgreSQL server at `h:1` refuses user `u`: wrong or missing password, or no such user");
+        let password = || ConnectOptions::new("postgres://u:p@h:1/d", None).unwrap_err();
+        let named: Args = parse(&["--into", "postgres://u@h:1/d"]).unwrap();
+        for error in [at_url(&named, password()), at_url(&named, refused())] {
+            assert!(error.advice().unwrap().contains("$PGPASSWORD"), "{error:?}");
+        }
+        let other = at_url(&named, Shown("the server is down"));
+        assert_eq!(other.advice(), Some("check `password`"));
+        let configured: Args = parse(&["--into", "d"]).unwrap();
+        for error in [at_url(&configured, password()), at_url(&configured, refused())] {
+            assert!(!error.advice().unwrap().contains("$PGPASSWORD"), "{error:?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use backup_core::id::SourceName;
 use backup_core::snapshot::OpenSnapshot;
-use backup_core::source::files::{self, RestoreOptions, RestorePlan, Target, Verify};
+use backup_core::source::files::{self, RestoreError, RestoreOptions, RestorePlan, Target, Verify};
 
 use super::proof::Proof;
 use super::{Args, Compare, Scene};
@@ -36,7 +36,13 @@ impl Files {
                 Compare::Content => Verify::Content,
             },
         };
-        Ok(Self { plan: files::plan(&manifest.streams, &manifest.properties, &options)? })
+        let plan = files::plan(&manifest.streams, &manifest.properties, &options).map_err(|error| match error {
+            RestoreError::Exists { .. } | RestoreError::Mounted { .. } if args.into_dir.is_some() => {
+                CliError::from(error).hint("name another folder with `--into-dir DIR`, one that is new or empty")
+            }
+            error => error.into(),
+        });
+        Ok(Self { plan: plan? })
     }
 
     pub(super) fn describe(&self) -> Vec<String> {
@@ -52,6 +58,17 @@ impl Files {
         self.plan.targets.iter().map(line).collect()
     }
 
+    /// A target whose file system cannot take what goes there. Files with holes, and file systems that compress, take less than
+    /// their content: only what does not fit by far is refused, because a refusal in error would keep the data away.
+    pub(super) fn refusals(&self) -> Vec<String> {
+        let short = |target: &&files::PlannedTarget| hopeless(target.bytes, target.free_bytes);
+        let line = |target: &files::PlannedTarget| {
+            let (needed, free) = (words::bytes(target.bytes), words::bytes(target.free_bytes));
+            format!("`{}` needs {needed}, and its file system has {free} free", target.path.display())
+        };
+        self.plan.targets.iter().filter(short).map(line).collect()
+    }
+
     pub(super) async fn execute(
         self,
         scene: &Scene<'_>,
@@ -60,5 +77,21 @@ impl Files {
     ) -> Result<Proof, CliError> {
         let restored = files::execute(self.plan, snapshot, &scene.cx.clock, &*scene.monitor).await?;
         Ok(Proof::files(source, snapshot, &restored))
+    }
+}
+
+/// Content that would have to shrink to a tenth.
+fn hopeless(bytes: u64, free_bytes: u64) -> bool {
+    free_bytes.saturating_mul(10) < bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_does_not_fit_by_far_is_refused() {
+        assert!(hopeless(900_000, 0) && hopeless(1, 0) && hopeless(1001, 100));
+        assert!(!hopeless(0, 0) && !hopeless(1000, 100) && !hopeless(u64::MAX, u64::MAX));
     }
 }

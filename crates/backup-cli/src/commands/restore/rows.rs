@@ -4,7 +4,7 @@ use backup_core::id::SourceName;
 use backup_core::snapshot::OpenSnapshot;
 use backup_core::source::postgres::restore::{RestoreError, RestoreOptions, data_only};
 
-use super::database::{described, options};
+use super::database::{at_url, described, options};
 use super::proof::Proof;
 use super::{Args, Scene};
 use crate::error::CliError;
@@ -25,7 +25,8 @@ impl Rows {
         snapshot: &OpenSnapshot,
     ) -> Result<Self, CliError> {
         let options = options(scene, args, source, snapshot)?;
-        let plan = data_only::plan(&options, args.truncate, &described(snapshot), snapshot).await?;
+        let plan = data_only::plan(&options, args.truncate, &described(snapshot), snapshot).await;
+        let plan = plan.map_err(|error| at_url(args, error))?;
         Ok(Self { options, plan, truncate: args.truncate })
     }
 

@@ -6,6 +6,7 @@ use backup_core::config::{self, Config};
 use backup_core::id::StackName;
 use backup_core::monitor::Monitor;
 use backup_core::signature::Signers;
+use backup_core::snapshot::met::Met;
 use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::s3::{S3Options, S3Store};
 use backup_core::vault::store::Store;
@@ -16,9 +17,10 @@ use super::Args;
 use crate::address::Address;
 use crate::commands::silent;
 use crate::context::Context;
-use crate::error::CliError;
+use crate::error::{CliError, MEND};
 use crate::exit::Exit;
 use crate::session::{self, Session};
+use crate::words;
 
 /// The vaults to read from, and whom to believe.
 pub(super) struct Scene<'a> {
@@ -31,6 +33,8 @@ pub(super) struct Scene<'a> {
     pub(super) silent: Vec<(String, CliError)>,
     pub(super) signers: Signers,
     pub(super) timezone: Tz,
+    /// What is met damaged on the way.
+    pub(super) met: Met,
 }
 
 impl<'a> Scene<'a> {
@@ -70,6 +74,7 @@ impl<'a> Scene<'a> {
             vaults,
             silent,
             signers,
+            met: Met::default(),
         })
     }
 
@@ -92,7 +97,27 @@ impl<'a> Scene<'a> {
         let monitor = session::monitor(cx);
         let vault = at_address(cx, address, config.as_ref(), Purpose::Restore).await?;
         let timezone = config.as_ref().map_or(chrono_tz::UTC, |config| config.timezone);
-        Ok(Self { cx, monitor, config, stack, vaults: vec![vault], silent: Vec::new(), signers, timezone })
+        let (vaults, silent, met) = (vec![vault], Vec::new(), Met::default());
+        Ok(Self { cx, monitor, config, stack, vaults, silent, signers, timezone, met })
+    }
+}
+
+impl Scene<'_> {
+    /// Tells what was met damaged, and remembers it where this host remembers anything, so that `status` and `verify` know it.
+    /// That it cannot be remembered ends no restore.
+    pub(super) async fn tell_met(&self) {
+        for (vault, number) in self.met.counts() {
+            let text = format!("vault `{vault}`: this restore met {} there", words::count(number, "damaged object"));
+            self.cx.printer.warn(&text, MEND);
+        }
+        let Some(config) = &self.config else { return };
+        let session = Session { cx: self.cx, config: config.clone(), monitor: self.monitor.clone() };
+        if let Some(state) = session.remembered().await
+            && let Err(error) = self.met.remember(&state).await
+        {
+            let error = CliError::from(error);
+            self.cx.printer.warn(&format!("what is damaged is not remembered: {}", error.message()), MEND);
+        }
     }
 }
 

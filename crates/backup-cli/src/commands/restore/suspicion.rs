@@ -30,7 +30,7 @@ impl Suspicion {
     /// A warning, and what to do.
     pub(super) fn warning(&self) -> (String, String) {
         let hint = match &self.unsuspected {
-            Some(id) => format!("the newest that is not suspect: `backup restore {id}`"),
+            Some(id) => format!("the newest that is not suspect: `backup restore {id} --identity FILE`"),
             None => "no snapshot of it is listed that is not suspect; look at what comes back".to_owned(),
         };
         (format!("snapshot `{}` is {}", self.snapshot, self.text()), hint)
@@ -59,7 +59,7 @@ mod tests {
             text,
             "snapshot `20261121T020000Z-0r-ccc333-suspect` is suspect for 2 reasons: table `t` is empty; b"
         );
-        assert!(hint.ends_with("`backup restore 20261120T020000Z-10r-bbb222`"), "{hint}");
+        assert!(hint.ends_with("`backup restore 20261120T020000Z-10r-bbb222 --identity FILE`"), "{hint}");
         suspicion.unsuspected = None;
         assert!(suspicion.warning().1.starts_with("no snapshot of it"), "{suspicion:?}");
         let value = json!({ "reasons": ["table `t` is empty", "b"], "newest_unsuspected": null });

@@ -2,6 +2,7 @@
 
 use backup_core::id::SourceName;
 use backup_core::snapshot::OpenSnapshot;
+use backup_core::source::postgres::restore::Selection;
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
@@ -87,7 +88,8 @@ impl Work {
             Kind::Database(database) => database.refusals(),
             Kind::Rows(rows) => rows.refusals(),
             Kind::Beside(beside) => beside.refusals(),
-            Kind::Files(_) | Kind::Plain(_) => Vec::new(),
+            Kind::Files(files) => files.refusals(),
+            Kind::Plain(_) => Vec::new(),
         }
     }
 
@@ -95,7 +97,11 @@ impl Work {
     pub(super) fn refusal(&self) -> Option<CliError> {
         let refusals = self.refusals();
         (!refusals.is_empty()).then(|| {
+            let lacks = refusals.iter().all(|refusal| refusal.starts_with(Selection::LACKS));
+            let room = matches!(&self.kind, Kind::Files(_));
             CliError::usage(refusals.join("; ")).about(format!("source `{}`", self.source)).hint(match &self.kind {
+                _ if lacks => "see the tables of the snapshot with `backup show ID --identity FILE`",
+                _ if room => "make room there, or restore beside it with `--into-dir DIR` where there is room",
                 Kind::Rows(rows) => rows.way_out(),
                 Kind::Beside(_) => {
                     "name another schema, or restore into a new database: `--into NAME` without `--into-schema`"

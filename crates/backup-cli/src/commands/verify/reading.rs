@@ -2,8 +2,11 @@
 //!
 //! With `--max-time` the time that is left is divided among the vaults and sources that are still to be read, so that a
 //! large one starves none; each goes on with what was read longest ago. What was read is remembered in this host's state.
+//!
+//! What an earlier call (of `verify`, or a `restore` on its way) found damaged is damaged until it is seen to be good: a call
+//! that reads nothing else reads that. What only opening showed, only opening can take back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use backup_core::config::Source;
@@ -12,7 +15,7 @@ use backup_core::repair::{Mend, Outcome};
 use backup_core::state::State;
 use backup_core::vault::Vault;
 use backup_core::vault::layout::{GenerationDir, SnapshotId};
-use backup_core::verify::{Bad, Depth, Pace, Place, Reads, Verified, verify_at};
+use backup_core::verify::{Bad, Depth, Pace, Place, Reads, Verified, chain_text, verify_at};
 use chrono::{DateTime, NaiveTime, Utc};
 
 use super::Look;
@@ -53,7 +56,15 @@ pub(super) struct Reading<'a> {
     read: Vec<BTreeMap<GenerationDir, Vec<ObjectName>>>,
     /// What they found damaged, and nobody mended.
     bad: Bad,
+    /// What earlier calls could not open, and this one does not try to.
+    closed: Bad,
+    /// Snapshots in which earlier calls found damage that is in no object, and that this one does not open.
+    wrong: BTreeSet<(GenerationDir, String)>,
 }
+
+/// What is said of damage that this call did not look at again.
+const EARLIER: &str =
+    "an earlier call that opened it found it damaged, and none has found it good since: read it with `--identity FILE`";
 
 impl<'a> Reading<'a> {
     /// `state`: absent where nothing is remembered.
@@ -64,13 +75,47 @@ impl<'a> Reading<'a> {
         state: Option<&State>,
         now: DateTime<Utc>,
     ) -> Result<Self, CliError> {
-        let before = match state {
+        let before = match state.filter(|_| depth.read.is_some() || depth.identities.is_some()) {
             Some(state) => state.reads(vault.id(), &source.name).await?,
             None => Reads::new(),
         };
         // Another call of the same day goes on behind this one.
         let fresh = until.map(|_| now.date_naive().and_time(NaiveTime::MIN).and_utc());
-        Ok(Self { only, depth, until, before, fresh, now, read: Vec::new(), bad: Bad::new() })
+        let (bad, closed, wrong) = (Bad::new(), Bad::new(), BTreeSet::new());
+        let mut reading = Self { only, depth, until, before, fresh, now, read: Vec::new(), bad, closed, wrong };
+        if let Some(state) = state {
+            reading.know(state, vault, source).await?;
+        }
+        Ok(reading)
+    }
+
+    /// Takes over what is known to be damaged, and looks at what can be seen to be good again.
+    async fn know(&mut self, state: &State, vault: &Vault, source: &Source) -> Result<(), CliError> {
+        let opens = self.depth.identities.is_some();
+        let whole = self.depth.read.is_some_and(|share| share.of == 1);
+        let known = state.damage(vault.id()).await?.into_iter().filter(|((dir, _), _)| dir.source == source.name);
+        for ((dir, item), deep) in known {
+            match item.parse::<ObjectName>() {
+                // Whoever opens everything judges by that.
+                _ if deep && opens => {}
+                Ok(name) if deep => {
+                    self.closed.insert((dir, name), format!("object `{name}`: {EARLIER}"));
+                }
+                // It is read in its turn, or there is no time.
+                Ok(name) if opens || whole || self.until.is_some() => {
+                    self.bad.insert((dir, name), format!("object `{name}`: an earlier call found it damaged"));
+                }
+                Ok(name) => {
+                    if let Err(error) = vault.get_object(&dir, &name).await {
+                        self.bad.insert((dir, name), chain_text(&error));
+                    }
+                }
+                Err(_) => {
+                    self.wrong.insert((dir, item));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Looks at everything.
@@ -82,9 +127,22 @@ impl<'a> Reading<'a> {
     ) -> Result<Verified, backup_core::vault::VaultError> {
         let over = || self.until.is_some_and(|until| Instant::now() >= until);
         let stop: Option<&(dyn Fn() -> bool + Sync)> = if self.until.is_some() { Some(&over) } else { None };
-        let pace = Pace { stop, before: Some(&self.before), fresh: self.fresh, bad: Some(&self.bad), now: self.now };
+        let pace = Pace {
+            stop,
+            before: Some(&self.before),
+            fresh: self.fresh,
+            bad: Some(&self.bad),
+            closed: Some(&self.closed),
+            now: self.now,
+        };
         let at = (look.session.stack(), &source.name);
-        verify_at(vault, look.signers, at, self.only, self.depth, &pace).await
+        let mut verified = verify_at(vault, look.signers, at, self.only, self.depth, &pace).await?;
+        for verdict in &mut verified.snapshots {
+            if verdict.damage.is_empty() && self.wrong.contains(&(verdict.dir.clone(), verdict.id.to_string())) {
+                verdict.damage.push(EARLIER.to_owned());
+            }
+        }
+        Ok(verified)
     }
 
     /// What one round read is read; what it found damaged stays so, unless it is good after the repair `made`. The next
@@ -138,8 +196,18 @@ mod tests {
         ];
         let (before, now) = (Reads::new(), DateTime::UNIX_EPOCH);
         let depth = Depth { read: None, identities: None };
-        let mut reading =
-            Reading { only: None, depth, until: None, before, fresh: None, now, read: Vec::new(), bad: Bad::new() };
+        let mut reading = Reading {
+            only: None,
+            depth,
+            until: None,
+            before,
+            fresh: None,
+            now,
+            read: Vec::new(),
+            bad: Bad::new(),
+            closed: Bad::new(),
+            wrong: BTreeSet::new(),
+        };
         reading.have_read(&verified, &made);
         let names: Vec<ObjectName> = reading.bad.keys().map(|(_, name)| *name).collect();
         let mut expected = vec![left, dry];

@@ -374,12 +374,17 @@ fn damage_text(report: &Report) -> String {
     for unbelieved in &report.verified.unbelieved {
         let _ = writeln!(text, "\nforeign or unsigned mark: {unbelieved}");
     }
+    // One key that is not pinned is met in every document of its host: what to do is said once.
     let snapshots = report.verified.snapshots.iter().filter_map(|verdict| verdict.foreign.as_ref());
-    for foreign in snapshots.chain(&report.verified.foreign) {
-        let _ = writeln!(
-            text,
-            "\n{foreign}\n  pin the signer if you know it: add its line to the file that `keys.signers` names"
-        );
+    let foreign: Vec<&String> = snapshots.chain(&report.verified.foreign).collect();
+    for one in foreign.iter().take(SHOWN) {
+        let _ = writeln!(text, "\n{one}");
+    }
+    if foreign.len() > SHOWN {
+        let _ = writeln!(text, "\nand {} more; `--json` has all", foreign.len() - SHOWN);
+    }
+    if !foreign.is_empty() {
+        text.push_str("  pin the signer if you know it: add its line to the file that `keys.signers` names\n");
     }
     for fork in &report.verified.forks {
         let _ = writeln!(text, "\n{fork} (vault {}, source {})\n  {FORK_ADVICE}", report.vault, report.source);
@@ -405,7 +410,7 @@ fn copies_text(text: &mut String, copies: &Elsewhere) {
     }
     for other in &copies.others {
         let (vault, of, good, there) = (&other.vault, other.of, other.good, other.good + other.listed);
-        let restore = format!("`backup restore {} --vault {vault}`", copies.snapshot);
+        let restore = format!("`backup restore {} --vault {vault} --identity FILE`", copies.snapshot);
         let _ = match other.worth() {
             Worth::Whole if of == other.objects => {
                 writeln!(text, "  vault `{vault}` holds a good copy, all of it read there: {restore}")
@@ -451,6 +456,8 @@ fn copies_text(text: &mut String, copies: &Elsewhere) {
     }
     if copies.others.iter().all(|other| other.worth() == Worth::None) {
         text.push_str("  no other vault that answers holds a good copy\n");
+    } else {
+        text.push_str("  bring good copies here with `backup verify --read-data 1/1 --repair`\n");
     }
 }
 
@@ -540,6 +547,9 @@ pub(super) mod tests {
         assert_eq!((found.exit(), found.result().as_str()), (Exit::WrongKey, "NOT BELIEVED: unknown signer"));
         assert_eq!(found.to_json()["snapshots"][0]["good"], false);
         assert!(text(std::slice::from_ref(&found), &[], &[]).contains("pin the signer"));
+        found.verified.foreign = (0..36).map(|number| format!("`{number}` is signed by SHA256:x")).collect();
+        let shown = text(std::slice::from_ref(&found), &[], &[]);
+        assert!(shown.matches("pin the signer").count() == 1 && shown.contains("and 27 more"), "{shown}");
         found.verified.unbelieved.push("`m` is not believed".into());
         assert_eq!(found.exit(), Exit::Damage);
     }

@@ -197,6 +197,29 @@ impl ConnectOptions {
         words.join(" ")
     }
 
+    /// Connection string for a command that a person types elsewhere: nothing is left to the defaults of that shell but the
+    /// password. Values are quoted where libpq needs it.
+    pub(super) fn shown(&self) -> String {
+        let plain = |value: &str| {
+            !value.is_empty() && value.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':'))
+        };
+        let quote = |value: &str| {
+            if plain(value) {
+                value.to_owned()
+            } else {
+                format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+            }
+        };
+        let port = self.port.to_string();
+        let mut pairs =
+            vec![("host", self.host.as_str()), ("port", &port), ("user", &self.user), ("dbname", &self.database)];
+        if self.ssl_mode != SslMode::Prefer {
+            pairs.push(("sslmode", self.ssl_words().0));
+        }
+        pairs.extend(self.ssl_files.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        pairs.into_iter().map(|(key, value)| format!("{key}={}", quote(value))).collect::<Vec<_>>().join(" ")
+    }
+
     fn ssl_words(&self) -> (&'static str, PgSslMode) {
         let found = SSL_MODES.iter().find(|(_, mode, _)| *mode == self.ssl_mode);
         found.map_or(("prefer", PgSslMode::Prefer), |(word, _, driver)| (word, *driver))

@@ -111,6 +111,20 @@ pub enum Selection {
     Schema(String),
 }
 
+impl Selection {
+    /// How a refusal begins that says that the snapshot has nothing of the kind.
+    pub const LACKS: &str = "the snapshot has no table";
+
+    /// [`Selection::LACKS`], with what was asked for.
+    pub(super) fn lacking(&self) -> String {
+        match self {
+            Self::All => Self::LACKS.to_owned(),
+            Self::Table { schema, name } => format!("{} `{schema}.{name}`", Self::LACKS),
+            Self::Schema(schema) => format!("{} in schema `{schema}`", Self::LACKS),
+        }
+    }
+}
+
 /// How far the proof goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verify {
@@ -278,7 +292,9 @@ impl Restore<'_> {
             not_asked: if whole { Vec::new() } else { options.expect.names() },
             bring_back: match options.only {
                 Selection::All => Vec::new(),
-                _ => selected.map(|entry| select::bring_back(&plan.database, &plan.facts.name, entry)).collect(),
+                _ => selected
+                    .map(|entry| select::bring_back(&options.connect, (&plan.database, &plan.facts.name), entry))
+                    .collect(),
             },
             notes: Vec::new(),
         })

@@ -73,14 +73,25 @@ where
         SdkError::ResponseError(_) | SdkError::TimeoutError(_) => Failure::Again(Refusal::other(chain(&error))),
         SdkError::DispatchFailure(failure) if !failure.is_user() => {
             let reason = chain(&error);
-            // Asking again does not make a certificate trusted.
-            if reason.contains("invalid peer certificate") {
-                return Failure::Final(Refusal::other(reason));
+            if let Some(why) = never(&reason) {
+                return Failure::Final(Refusal::other(why));
             }
             without_credentials(&reason).unwrap_or_else(|| Failure::Again(Refusal::other(reason)))
         }
         _ => Failure::Final(Refusal::other(chain(&error))),
     }
+}
+
+/// What asking again does not change, in words: a certificate that is not trusted, an endpoint that does not speak TLS.
+fn never(reason: &str) -> Option<String> {
+    if reason.contains("invalid peer certificate") {
+        return Some(reason.to_owned());
+    }
+    // The first bytes of an answer in plain HTTP are no record of TLS.
+    let plain = reason.contains("received corrupt message of type InvalidContentType");
+    plain.then(|| {
+        format!("the endpoint does not speak TLS: write `http://` (or `s3+http://`) if it is meant so: {reason}")
+    })
 }
 
 /// Judges a request that was never sent, because nobody knew whom to send it for. The text that names each place where
@@ -191,6 +202,16 @@ mod tests {
             (301, "PermanentRedirect", (false, Kind::Other)),
         ] {
             assert_eq!(judged(status, code), expected, "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_without_tls_is_asked_once() {
+        let reason = "dispatch failure: io error: received corrupt message of type InvalidContentType";
+        assert!(never(reason).unwrap().contains("does not speak TLS"));
+        assert!(never("io error: invalid peer certificate: UnknownIssuer").is_some());
+        for again in ["connection refused", "received corrupt message of type Handshake", "unexpected end of file"] {
+            assert_eq!(never(again), None, "{again}");
         }
     }
 

@@ -132,7 +132,7 @@ impl Plan {
         if self.selected.is_empty() {
             self.refusals.push(match self.left.first() {
                 Some(name) => format!("the rows of `{name}` lie in pg_dump's archive: restore it with --into NAME"),
-                None => "the snapshot has no such table".to_owned(),
+                None => options.only.lacking(),
             });
         } else if !self.left.is_empty() {
             let names = self.left.join("`, `");

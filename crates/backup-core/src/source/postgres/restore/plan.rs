@@ -165,7 +165,7 @@ impl RestorePlan {
         }
         if options.only != Selection::All {
             if self.selected.is_empty() {
-                self.refusals.push("the snapshot has no such table".to_owned());
+                self.refusals.push(options.only.lacking());
             }
             if !matches!(options.target, Target::Into(_)) {
                 self.refusals.push("single tables go into a database of their own: use --into NAME".to_owned());

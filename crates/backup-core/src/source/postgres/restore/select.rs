@@ -14,6 +14,7 @@ use super::archive::Archive;
 use super::error::RestoreError;
 use super::sql::{ident, qualified};
 use crate::manifest::TableEntry;
+use crate::source::postgres::ConnectOptions;
 
 /// Entries after the rows that are left out, by the word in the archive's table of contents.
 const WITHOUT: [&str; 7] = [
@@ -79,23 +80,42 @@ pub(super) fn kept(list: &str, wanted: impl Fn(&str) -> bool) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// A shell command that copies a table's rows from the restored database into the live one.
-pub(super) fn bring_back(restored: &str, live: &str, entry: &TableEntry) -> String {
+/// A shell command that copies a table's rows from the restored database into the live one, on the same server.
+pub(super) fn bring_back(on: &ConnectOptions, (restored, live): (&str, &str), entry: &TableEntry) -> String {
     let table = qualified(&entry.schema, &entry.name);
     let columns: Vec<String> = entry.columns.iter().map(|name| ident(name)).collect();
     let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
+    copies(on, (restored, live), &format!("{table}{columns}"))
+}
+
+/// `what`: a table, with its columns.
+fn copies(on: &ConnectOptions, (restored, live): (&str, &str), what: &str) -> String {
     let shell = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
     let psql = |database: &str, sql: String| {
-        let database = format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"));
-        format!("psql -X -v ON_ERROR_STOP=1 -d {} -c {}", shell(&database), shell(&sql))
+        let server = on.with_database(database).shown();
+        format!("psql -X -v ON_ERROR_STOP=1 -d {} -c {}", shell(&server), shell(&sql))
     };
-    let from = psql(restored, format!("COPY {table}{columns} TO STDOUT"));
-    format!("{from} | {}", psql(live, format!("COPY {table}{columns} FROM STDIN")))
+    let from = psql(restored, format!("COPY {what} TO STDOUT"));
+    format!("{from} | {}", psql(live, format!("COPY {what} FROM STDIN")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_brought_back_on_the_server_that_was_restored_to() {
+        let on = ConnectOptions::new("postgres://ops@db.example:5433/x?sslmode=require", None).unwrap();
+        let command = copies(&on, ("t3", "it's live"), "public.b");
+        let server = "host=db.example port=5433 user=ops";
+        assert!(
+            command.starts_with(&format!("psql -X -v ON_ERROR_STOP=1 -d '{server} dbname=t3 sslmode=require' -c ")),
+            "{command}"
+        );
+        let live =
+            format!("| psql -X -v ON_ERROR_STOP=1 -d '{server} dbname='\\''it\\'\\''s live'\\'' sslmode=require' -c ");
+        assert!(command.contains(&live), "{command} {live}");
+    }
 
     #[test]
     fn entries_are_told_apart_by_their_word() {

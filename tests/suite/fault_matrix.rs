@@ -320,7 +320,7 @@ fn judged((name, vault): (&str, &str), cell: &Cell, trial: &Trial, wrong: &mut V
             let whole = ["init", "doctor"].contains(&name) && words.contains(vault);
             // What an old listing or a wrong clock breaks is a later request: that one is named, or what is missing.
             let later = [Fault::Half, Fault::Old, Fault::Ahead, Fault::Behind].contains(&cell.fault)
-                && ended.err.contains(&format!("`{vault}`"));
+                && words.contains(&format!("`{vault}`"));
             let whole = whole || later;
             if !whole && !trial.names.iter().any(|name| words.contains(name)) {
                 all.push(format!("it ended with {code} and names none of {:?}", trial.names));

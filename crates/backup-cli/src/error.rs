@@ -123,8 +123,8 @@ impl From<StoreError> for CliError {
 }
 
 /// What to do about damage that somebody met on the way: a listing does not show wrong bytes, so everything is read.
-pub(crate) const MEND: &str = "find all that is damaged, and bring good copies from the other vaults, with \
-     `backup verify --read-data 1/1 --repair`";
+pub(crate) const MEND: &str = "find all that is damaged, and bring good copies from another vault, with \
+     `backup verify --read-data 1/1 --repair`; a restore need not wait for it: `--vault NAME`";
 
 /// What a store's error means and what to do.
 fn store(error: &StoreError) -> (Exit, Option<String>) {

@@ -327,7 +327,8 @@ pub(crate) fn not_opened(vault: &config::Vault, error: VaultError) -> CliError {
     match error {
         VaultError::NoVault { .. } => CliError::from(error).hint(format!(
             "check the path and whether it is mounted; only if its `vault.json` is gone for good, put that file back from a copy, or \
-             take the `id` out of `[vault.{}]` and run `backup init`: what lies there stays and is believed as before",
+             take the `id` out of `[vault.{}]` and run `backup init`: what lies there stays, and what was \
+             deleted under the old id is told as missing",
             vault.name
         )),
         VaultError::Store { source: StoreError::Failed { .. }, .. } => CliError::from(error).ends(Exit::NoVault),

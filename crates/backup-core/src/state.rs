@@ -138,14 +138,18 @@ DROP TABLE head_0;
 
 /// Makes the file its owner's only: it names tables and counts rows. SQLite gives the files beside it the same rights. What cannot be
 /// done here is told by the database, or is another owner's to decide.
+///
+/// A database that is there is never opened for it: closing a handle drops every lock that this process holds on the file (POSIX), and
+/// another process could then take the log away from under a state that is open here.
 fn private(file: &Path) {
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-    let mut options = std::fs::OpenOptions::new();
-    let Ok(opened) = options.append(true).create(true).mode(0o600).open(file) else { return };
-    if opened.metadata().is_ok_and(|found| found.permissions().mode() & 0o077 != 0) {
-        for end in ["", "-wal", "-shm"] {
-            let mut name = file.as_os_str().to_owned();
-            name.push(end);
+    if std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).is_ok() {
+        return;
+    }
+    for end in ["", "-wal", "-shm"] {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        if std::fs::metadata(&name).is_ok_and(|found| found.permissions().mode() & 0o077 != 0) {
             let _ = std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o600));
         }
     }

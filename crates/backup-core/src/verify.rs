@@ -342,6 +342,9 @@ pub async fn verify_at(
         verified.tell_alone(vault, lone::of_source(vault, stack, source).await).await?;
         let receipts = crate::prune::history::receipts(vault, signers, stack, source).await?;
         let found = chains(&links(&documents), &Accounted::by(&receipts), &accepted);
+        // Who accepts a suspect snapshot says that its rows are what they should be, and nothing of what lay before it.
+        let suspect = documents.iter().filter(|(_, signed)| signed.doc.suspect > 0).map(|(_, signed)| signed.hash());
+        let accepted = &accepted - &suspect.collect();
         let (Chains { broken, forks }, known) = found.sorted(&accepted);
         verified.chain.extend(broken.iter().map(|open| open.text.clone()));
         (verified.holes, verified.accepted) = (broken, known);

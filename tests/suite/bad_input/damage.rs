@@ -293,7 +293,7 @@ fn what_is_damaged_in_one_vault_comes_from_the_other() {
     let mended = restore("back", &[]).expect(0);
     assert!(mended.stderr.contains("vault `local` is damaged") && mended.stderr.contains(name), "{}", mended.stderr);
     let looked = stack.backup(&["verify", "--source", "docs"]).expect(4);
-    let advice = format!("`backup restore {id} --vault offsite`");
+    let advice = format!("`backup restore {id} --vault offsite --identity FILE`");
     assert!(looked.stdout.contains(&advice) && looked.stdout.contains(name), "{}", looked.stdout);
     super::assert_commands_parse(&stack, "verify", &advice);
     restore("back1", &["--vault", "offsite"]).expect(0);

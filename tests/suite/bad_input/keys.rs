@@ -118,7 +118,7 @@ const ROWS: &[Row] = &[
         call: &["restore", "--source", "docs", "--into-dir", "{back}", "--identity", "{operator/ops.txt}"],
         exit: 12,
         says: &["is not believed", "signed by SHA256:", "not among the pinned signers"],
-        hint: "only if you know it",
+        hint: "only if you know the key",
         stores: &[],
     },
     Row {

@@ -129,7 +129,8 @@ async fn one(
                 vault.name,
                 names.join(", ")
             ),
-            "they stay and are believed as before; look at them with `backup verify`, and print the sheet again",
+            "they stay; what was deleted under the old id is told as missing, and a purge there is not remembered: look with \
+             `backup verify`, and print the sheet again",
         );
     }
     pin(&session.config, &vault.name, open.id())?;

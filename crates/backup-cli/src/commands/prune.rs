@@ -143,7 +143,9 @@ async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result
     cx.printer.result("prune", found, || {
         let lines = undone.iter().map(|(vault, dir)| format!("{vault}: {} {} stays\n", dir.source, dir.id));
         let mut text: String = lines.collect();
-        if undone.is_empty() && late.is_empty() {
+        if undone.is_empty() && late.is_empty() && end != Exit::Done {
+            text.push_str("nothing was taken back: not everything could be asked\n");
+        } else if undone.is_empty() && late.is_empty() {
             let what = if purging { "no prune announced anything" } else { "nothing is announced" };
             let _ = writeln!(text, "{what}; nothing to take back");
         }

@@ -53,6 +53,11 @@ fn vault(error: &VaultError) -> Advice {
             let exit = if path == "vault.json" { Exit::NoVault } else { Exit::Failed };
             say(exit, "use the newer version of this program that wrote it")
         }
+        VaultError::Document { path, .. } if path == "vault.json" => say(
+            Exit::Damage,
+            "use another vault meanwhile; to mend this one, move its `vault.json` aside, take the vault's `id` out of the \
+             configuration, and run `backup init`",
+        ),
         VaultError::Signature { source: SignatureError::UnknownSigner { .. }, .. } => {
             say(Exit::WrongKey, "pin the signer if you know it: add its line to the file that `keys.signers` names")
         }

@@ -175,7 +175,7 @@ impl Retry {
                 Ok(Err(Failure::Final(error))) => return Err(GaveUp { attempts, error }),
                 Ok(Err(Failure::Again(error))) => error,
                 // The call's time was up when this attempt had hardly begun: what failed before tells more.
-                Err(TimeUp::NoAnswer(waited)) if waited < HARDLY => {
+                Err(TimeUp::NoAnswer(waited)) if waited < HARDLY && waited < self.policy.attempt => {
                     before.take().unwrap_or_else(|| TimeUp::NoAnswer(waited).into())
                 }
                 Err(up) => up.into(),

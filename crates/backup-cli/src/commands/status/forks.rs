@@ -51,8 +51,8 @@ pub(super) async fn newest(found: &Found, stack: &StackName, source: &SourceName
     let instants = documents.iter().map(|(_, signed)| signed.doc.instant).collect();
     let open = forks_of(&documents, &accepted);
     let mut holes = Vec::new();
-    // One that was not read may be what seems to be missing.
-    if wanted.is_empty() && !holes_of(&documents, &[]).is_empty() {
+    // One that was not read, or lies in a vault that does not answer, may be what seems to be missing.
+    if found.silent.is_empty() && wanted.is_empty() && !holes_of(&documents, &[]).is_empty() {
         let mut receipts = Vec::new();
         for vault in &found.vaults {
             match history::receipts(vault, signers, stack, source).await {

@@ -513,6 +513,7 @@ pub(super) mod tests {
         let bad = report(vec!["object `aa` is missing".into()]);
         assert_eq!(bad.exit(), Exit::Damage);
         let mut lines = problems(std::slice::from_ref(&bad), &["lost".into()]);
+        assert!(lines.pop().unwrap().contains("`backup accept`"), "what to do about the chain comes last");
         assert_eq!(lines.pop().as_deref(), Some("lost"));
         assert_eq!(lines[..2], ["20260101T000000Z-1r-abcdef in vault local, source db", "  object `aa` is missing"]);
         let shown = text(&[bad], &[], &[]);

@@ -267,7 +267,8 @@ fn assign(
             };
             if let Fate::Into(target) | Fate::Aside(target) = entry.fate {
                 targets[target].paths += u64::from(matches!(entry.fate, Fate::Into(_)));
-                targets[target].bytes += entry.index.bytes;
+                // A file with holes takes less than its content, and nobody knows how much less.
+                targets[target].bytes += if entry.index.sparse { 0 } else { entry.index.bytes };
             }
         }
         if entries.iter().any(|entry| entry.fate != Fate::Pass) || (whole && *number == last) {

@@ -139,7 +139,7 @@ const ROWS: &[Row] = &[
         call: RUN,
         exit: 12,
         says: &["cannot read the signers"],
-        hint: "`backup key new --host FILE`",
+        hint: "`backup key list` prints it",
         stores: &[],
     },
     Row {

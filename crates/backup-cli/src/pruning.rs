@@ -339,8 +339,12 @@ impl<'a> Eyes<'a> {
         let Some(state) = self.state else { return };
         let frozen = plan.frozen.iter().filter(|freeze| !matches!(freeze, Freeze::NoSnapshot));
         let reasons: Vec<String> = frozen.map(ToString::to_string).collect();
-        if !acts && !reasons.is_empty() {
-            return;
+        if !acts {
+            // Nothing is written but that a freeze is over.
+            let before = state.frozen(vault.id(), &source.name).await;
+            if !reasons.is_empty() || !matches!(before, Ok(Some((old, _))) if !old.is_empty()) {
+                return;
+            }
         }
         let now = self.session.cx.clock.now();
         let noted = state.set_frozen(vault.id(), &source.name, &reasons, now).await;

@@ -56,7 +56,7 @@ free_ports() {
         if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then found+=("$port"); fi
         [ ${#found[@]} -lt 3 ] || break
     done
-    printf '%s ' "${found[@]}"
+    printf '%s\n' "${found[*]}"
 }
 
 garage_start() {

@@ -172,6 +172,33 @@ fn a_state_on_a_full_disk_keeps_no_backup_from_being_made() {
 }
 
 #[test]
+fn a_vault_that_takes_nothing_hands_the_run_to_the_next() {
+    let host = Host::new();
+    for name in ["data", "local", "offsite"] {
+        fs::create_dir(host.path(name)).unwrap();
+    }
+    let local = host.path("local");
+    let Some(_disk) = Tmpfs::mount(&local, "size=4m", "a vault that is mounted read-only") else { return };
+    let docs = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
+    host.configure(&format!("{}{}{docs}", Host::local("local"), Host::local("offsite")));
+    host.good(&["init"]);
+    host.good(&["run"]);
+    let closed = std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(&local).status();
+    assert!(closed.unwrap().success());
+    fs::write(host.path("data/new.txt"), "of today").unwrap();
+    let ran = host.run(&["run", "--json"]);
+    let report = ran.json();
+    assert_eq!((ran.code, &report["sources"][0]["outcome"]), (3, &Value::from("stored")), "{report:#}");
+    let failed = &report["failed_vaults"][0];
+    assert_eq!(failed["vault"], "local", "{report:#}");
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.contains("it refuses; what follows goes into vault `offsite`"), "{error}");
+    let back = restore(&host, "back", &["--vault", "offsite"]);
+    assert_eq!(back.code, 0, "{back:?}");
+    assert!(files_below(&host.path("back")).iter().any(|path| path.ends_with("new.txt")));
+}
+
+#[test]
 fn a_vault_that_fills_up_hands_the_rest_to_the_next() {
     let host = Host::new();
     for name in ["data", "more", "local", "offsite"] {

@@ -327,3 +327,29 @@ fn nothing_captured_is_never_and_not_up_to_date() {
     let status = host.good(&["status", "--json"]).json();
     assert_eq!(status["sources"][0]["vaults"][0]["behind_seconds"], 0);
 }
+
+#[test]
+fn one_vault_under_two_names_is_no_second_copy() {
+    let host = Host::new();
+    for name in ["data", "local"] {
+        fs::create_dir(host.path(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(host.path("local"), host.path("offsite")).unwrap();
+    let docs = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
+    host.configure(&format!("{}{}{docs}", Host::local("local"), Host::local("offsite")));
+    for args in [&["init"][..], &["init", "--adopt", "offsite"]] {
+        let ended = host.run(args);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.err.contains("is the vault `local`: it would count as a second copy"), "{ended:?}");
+        assert!(ended.err.contains("give `[vault.offsite]` a place of its own"), "{ended:?}");
+    }
+    // Pinned by hand it would let a prune of one name delete what the other one keeps: nothing starts.
+    let config = fs::read_to_string(host.path("backup.toml")).unwrap();
+    let id = config.lines().find(|line| line.starts_with("id = ")).unwrap().to_owned();
+    fs::write(host.path("backup.toml"), config.replace("[vault.offsite]\n", &format!("[vault.offsite]\n{id}\n")))
+        .unwrap();
+    for args in [&["run"][..], &["prune", "--apply"], &["status"]] {
+        let ended = host.run(args);
+        assert!(ended.code == 2 && ended.err.contains("is the vault `local` once more"), "{ended:?}");
+    }
+}

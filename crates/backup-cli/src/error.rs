@@ -136,6 +136,10 @@ fn store(error: &StoreError) -> (Exit, Option<String>) {
         StoreError::Denied { reason, .. } if reason == "RequestTimeTooSkewed" => {
             (Exit::Failed, "set the clock that is wrong, this host's or the endpoint's, then run again")
         }
+        // Stores of objects are called by their address.
+        StoreError::Denied { store, .. } if !store.starts_with("s3://") => {
+            (Exit::Failed, "check the rights of this user there, and whether it is mounted read-only")
+        }
         StoreError::Denied { .. } => (Exit::Failed, "check the vault's credentials and what they may do"),
         StoreError::Full { .. } => (Exit::Failed, "make room, or shorten `keep` and prune; nothing half-made was kept"),
         StoreError::Missing { .. } => (Exit::NoVault, "mount the directory or create the bucket, then try again"),

@@ -115,8 +115,11 @@ async fn one(
     let store = session.store(vault, true).await?;
     let now = session.cx.clock.now();
     let open = Vault::create(&vault.name, store, new_id(), now, TOOL).await.map_err(|error| match error {
-        VaultError::Occupied { .. } => CliError::from(error)
-            .hint(format!("join it with `backup init --adopt {}`, or choose another place", vault.name)),
+        VaultError::Occupied { ref found, .. } => match twin(session, &vault.name, found) {
+            Some(error) => error,
+            None => CliError::from(error)
+                .hint(format!("join it with `backup init --adopt {}`, or choose another place", vault.name)),
+        },
         other => other.into(),
     })?;
     open.put_recover(RECOVER, key).await?;
@@ -135,6 +138,17 @@ async fn one(
     }
     pin(&session.config, &vault.name, open.id())?;
     Ok("made")
+}
+
+/// Why a vault cannot be had under one more name. The configuration is read again: ids may just have been written.
+fn twin(session: &Session<'_>, name: &str, id: &VaultId) -> Option<CliError> {
+    let config = session.cx.config().ok()?;
+    let first = config.vaults.iter().find(|vault| vault.name != name && vault.id.as_ref() == Some(id))?;
+    let message = format!(
+        "what lies at the place of vault `{name}` is the vault `{}`: it would count as a second copy",
+        first.name
+    );
+    Some(CliError::usage(message).hint(format!("give `[vault.{name}]` a place of its own, or remove the table")))
 }
 
 /// Puts this program's page where another text lies, or one whose signature is not believed today; else writes nothing.

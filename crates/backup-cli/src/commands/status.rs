@@ -10,7 +10,7 @@ mod lag;
 mod told;
 mod verdict;
 
-use backup_core::config::{Objective, Source};
+use backup_core::config::{Config, Objective, Source, Step};
 use backup_core::id::SourceName;
 use backup_core::prune::{self, frozen::unaccepted};
 use backup_core::signature::Signers;
@@ -75,7 +75,8 @@ struct Standing<'a> {
 /// So many runs are asked for the reasons of a suspect snapshot.
 const REMEMBERED: u32 = 100;
 
-/// Prints it: exit 5 if an objective is breached, or a source without one has no snapshot or is late, 3 if a vault does not answer or a
+/// Prints it: exit 5 if an objective is breached, or a source without one has no snapshot or is late, in one of the vaults that its
+/// jobs fill as well; 3 if a vault does not answer or a
 /// suspect snapshot waits for somebody, 4 if a snapshot is damaged (12 where its signer is not pinned), something is known to be damaged,
 /// a chain forks or lacks a link, or the newest snapshot is gone.
 pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
@@ -138,6 +139,17 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
                 ),
                 "see in `backup runs` why, and whether cron(8) still starts them; promise another pace with `objective`",
             );
+        }
+        for (vault, lacking) in one.starving(&session.config, now) {
+            cx.printer.warn(
+                &format!(
+                    "vault `{vault}` has nothing of the last {} of source `{}`",
+                    words::age(lacking),
+                    one.source.name
+                ),
+                "copy what it lacks with `backup replicate`; why no run did, `backup runs` and `backup doctor` tell",
+            );
+            exit = exit.worse(Exit::Breach);
         }
         if let Some(frozen) = &one.frozen {
             cx.printer.warn(&frozen.warning(one.source.name.as_str(), session.config.timezone), &frozen.advice());
@@ -300,9 +312,20 @@ fn judge(
         return Verdict::Unknown;
     }
     let rpo = objective.map(|objective| objective.rpo.as_chrono());
-    let today = now.with_timezone(&timezone).date_naive();
-    let waived = objective.and_then(|objective| objective.waiver.as_ref()).is_some_and(|waiver| today <= waiver.until);
+    let waived = is_waived(objective, now, timezone);
     verdict::verdict(instant.map(|instant| now - instant), rpo, waived, overdue, stale)
+}
+
+fn is_waived(objective: Option<&Objective>, now: DateTime<Utc>, timezone: Tz) -> bool {
+    let today = now.with_timezone(&timezone).date_naive();
+    objective.and_then(|objective| objective.waiver.as_ref()).is_some_and(|waiver| today <= waiver.until)
+}
+
+/// Whether a run puts a source's captures into a vault: by a job of the source, or, where it has none, because all are filled.
+fn fills(config: &Config, source: &SourceName, vault: &str) -> bool {
+    let mut jobs = config.jobs.iter().filter(|job| job.sources.contains(source)).peekable();
+    jobs.peek().is_none()
+        || jobs.any(|job| job.vaults.iter().any(|name| name == vault) || job.then.contains(&Step::Replicate))
 }
 
 /// The newest snapshot of a source whose document is good in one of the vaults that list it.
@@ -384,6 +407,18 @@ fn stage(stage: PruneStage) -> &'static str {
 }
 
 impl Standing<'_> {
+    /// Vaults that have lacked the newest captures for longer than the source's own newest may be old, and for how long.
+    fn starving(&self, config: &Config, now: DateTime<Utc>) -> Vec<(&str, TimeDelta)> {
+        let objective = self.source.objective.as_ref();
+        if is_waived(objective, now, config.timezone) {
+            return Vec::new();
+        }
+        let most = objective.map_or(self.patience, |objective| objective.rpo.as_chrono());
+        let filled = self.lags.iter().filter(|(vault, _)| fills(config, &self.source.name, vault));
+        let lacking = filled.filter_map(|(vault, lag)| Some((vault.as_str(), lag.lacking(now)?)));
+        lacking.filter(|(_, lacking)| *lacking > most).collect()
+    }
+
     fn json(&self, now: DateTime<Utc>) -> Value {
         let newest = self.newest.as_ref();
         json!({

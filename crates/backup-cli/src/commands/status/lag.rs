@@ -39,6 +39,8 @@ pub(super) struct Lag {
     bytes: Option<u64>,
     /// How much older its newest is than the newest of all; `None`: it has none.
     behind: Option<TimeDelta>,
+    /// Instant of the oldest capture that it lacks of those after its newest; `None`: none, or nothing is known of it.
+    lacks_since: Option<DateTime<Utc>>,
     /// No vault has a capture that is believed: there is nothing that anybody could be behind.
     never: bool,
     /// Whence this is known.
@@ -101,9 +103,13 @@ pub(super) async fn of(
         }
         let none = TimeDelta::zero();
         let behind = head.and_then(|head| newest.as_ref().map(|newest| (head - newest.instant()).max(none)));
+        let later = |one: &&Listed| newest.as_ref().is_none_or(|newest| one.id > *newest);
+        let later = lacking.iter().copied().filter(|one| !one.id.is_imported()).find(later);
+        let lacks_since = later.filter(|_| word != Word::None).map(|one| one.id.instant());
         let never = head.is_none();
         let compared = !found.vaults.is_empty();
-        lags.push((vault.name.clone(), Lag { newest, missing: missing(&has), bytes, behind, never, word, compared }));
+        let missing = missing(&has);
+        lags.push((vault.name.clone(), Lag { newest, missing, bytes, behind, lacks_since, never, word, compared }));
     }
     lags
 }
@@ -137,6 +143,11 @@ async fn added(one: &Listed, signers: &Signers) -> Option<u64> {
 }
 
 impl Lag {
+    /// For how long it has lacked a capture that others have and that is newer than all that it has.
+    pub(super) fn lacking(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
+        self.lacks_since.map(|since| now - since)
+    }
+
     /// For people.
     pub(super) fn text(&self, now: DateTime<Utc>) -> String {
         let none = if self.never { "never: no capture that is believed" } else { "empty" };
@@ -173,6 +184,7 @@ impl Lag {
         json!({
             "vault": vault, "newest": self.newest, "missing": known(self.missing.into()),
             "missing_bytes": known(self.bytes.into()),
+            "lacks_since": known(self.lacks_since.map(words::utc).into()),
             "behind_seconds": known(self.behind.map(|behind| behind.num_seconds()).into()), "answers": self.word == Word::Its,
             "seen": if let Word::Last(at) = self.word { Some(words::utc(at)) } else { None },
         })
@@ -192,6 +204,7 @@ mod tests {
             missing: 0,
             bytes: Some(0),
             behind: Some(TimeDelta::zero()),
+            lacks_since: None,
             never: false,
             word: Word::Its,
             compared: true,

@@ -225,3 +225,25 @@ fn a_vault_that_fills_up_hands_the_rest_to_the_next() {
     let path = files_below(&host.path("back")).into_iter().find(|path| path.ends_with("b.bin")).unwrap();
     assert!(fs::read(path).unwrap() == noise(3_000_000));
 }
+
+/// Whoever may write into the vault can stop `--latest`, but not a restore: the error names what can be had.
+#[test]
+fn a_newest_document_that_is_not_believed_is_told_with_the_one_before() {
+    let host = host();
+    let listed = host.run(&["list", "--json"]).json();
+    let newest =
+        listed["snapshots"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).max().unwrap().to_owned();
+    for vault in ["local", "offsite"] {
+        for path in files_below(&host.path(vault)) {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if let Some(end) = name.strip_prefix(&newest) {
+                fs::copy(&path, path.with_file_name(format!("29991122T235900Z-9b-aaaaaa{end}"))).unwrap();
+            }
+        }
+    }
+    let refused = restore(&host, "back", &[]);
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.err.contains(&format!("the newest before it that can be read is `{newest}`")), "{refused:?}");
+    let back = host.run(&["restore", &newest, "--into-dir", "back", "--identity", OPERATORS[0]]);
+    assert_eq!(back.code, 0, "{back:?}");
+}

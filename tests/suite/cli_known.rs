@@ -10,6 +10,7 @@ use harness::tools::Tmpfs;
 use serde_json::Value;
 
 use super::host::{Ended, Host, OPERATORS};
+use super::past::now;
 use super::stack::{files_below, noise};
 
 const MEND: &str = "`backup verify --read-data 1/1 --repair`";
@@ -197,4 +198,40 @@ fn a_vault_that_fills_up_hands_the_rest_to_the_next() {
     assert_eq!(back.code, 0, "{back:?}");
     let path = files_below(&host.path("back")).into_iter().find(|path| path.ends_with("b.bin")).unwrap();
     assert!(fs::read(path).unwrap() == noise(3_000_000));
+}
+
+#[tokio::test]
+async fn a_part_that_time_cut_is_not_read_and_what_was_read_of_it_counts() {
+    let host = host();
+    let vault: Value = serde_json::from_slice(&fs::read(host.path("local/vault.json")).unwrap()).unwrap();
+    let vault = vault["id"].as_str().unwrap().parse().unwrap();
+    let docs = "docs".parse().unwrap();
+    let state = State::open(&host.path("state"), &"s".parse().unwrap()).await.unwrap();
+    let today = now().date_naive().signed_duration_since(chrono::NaiveDate::default()).num_days();
+    let turn = async |day| state.read_turn(&vault, &docs, 2, day).await.unwrap();
+    let cut = &["verify", "--vault", "local", "--read-data", "1/2", "--max-time", "0s"];
+    for round in 0..2 {
+        let (began, since) = turn(today).await;
+        let before = host.good(cut);
+        assert!(before.out.contains("the next call goes on there"), "{before:?}");
+        // Fails where the turn is over however little was read of the part.
+        assert_eq!(turn(today + 1).await, (began, since), "{round} {before:?}");
+        // As calls of yesterday would have left it: the last turn was over two days ago, and all was read since.
+        state.set_read_turn(&vault, &docs, 2, (today - 2, began - 1)).await.unwrap();
+        assert_eq!(turn(today).await, (began, today - 1));
+        let objects = files_below(&host.path("local"));
+        let objects = objects.iter().filter(|path| path.to_str().unwrap().contains("/objects/"));
+        for path in objects {
+            let name = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            let text = path.to_str().unwrap();
+            let at = text.split("/objects/").next().unwrap().rsplit('/').next().unwrap();
+            let dir =
+                GenerationDir { stack: "s".parse().unwrap(), source: "docs".parse().unwrap(), id: at.parse().unwrap() };
+            state.set_read(&vault, &dir, &[name], now() - chrono::TimeDelta::days(1)).await.unwrap();
+        }
+        host.good(cut);
+        // Fails where only what was read today counts: a part larger than a day's time would never be over.
+        assert_eq!(turn(today + 1).await, (began + 1, today + 1));
+        state.set_read_turn(&vault, &docs, 2, (today - 1, began)).await.unwrap();
+    }
 }

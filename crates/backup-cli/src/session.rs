@@ -164,8 +164,9 @@ impl<'a> Session<'a> {
             Ok((state, None)) => Ok(state),
             Ok((state, Some(aside))) => {
                 let text = format!("the state was broken; it is kept as `{}`, and a new one is begun", aside.display());
-                let hint =
-                    "nothing in the vaults is lost: each source opens a new generation, and uploads everything once";
+                let hint = "nothing in the vaults is lost: each source opens a new generation, and uploads everything once; what is \
+                            damaged there was forgotten, and nothing is deleted before `backup verify --read-data 1/1` has \
+                            looked for it";
                 self.cx.printer.warn(&text, hint);
                 Ok(state)
             }

@@ -568,14 +568,15 @@ fn manifest(
     })
 }
 
-/// How many of our snapshots that the state does not know a head is looked for behind.
-const LOST_HEADS: usize = 8;
+/// How many of our snapshots that do not continue the chain from the newest one a head is looked for behind.
+const STRAYS: usize = 8;
 
 /// Head of the chain: from the state, or, where that was lost, the newest snapshot of this host in the vault.
 ///
-/// A run can end between its commit and its note in the state (a crash, a last answer that was lost). Its snapshot is
-/// whole and listed, so the chain must go through it: snapshots of ours that follow on the remembered head move it. What
-/// does not lead back to the remembered head does not replace it, so that a vault that was rolled back shows an open chain.
+/// A run can end between its commit and its note in the state (a crash, a last answer that was lost), and a state that cannot be
+/// written for weeks notes none of them. Those snapshots are whole and listed, so the chain must go through them: snapshots of ours
+/// that follow on the remembered head, however many, move it. What does not lead back to the remembered head does not replace it,
+/// so that a vault that was rolled back shows an open chain.
 async fn previous(
     vault: &Vault,
     host: Host<'_>,
@@ -584,7 +585,7 @@ async fn previous(
 ) -> Result<Option<Hash256>, BackupError> {
     let (name, head) = host.state.newest(&request.source).await?.unzip();
     let own = Signers::pin_fingerprint(&host.key.fingerprint());
-    let (mut newest, mut link, mut seen) = (None, None, 0);
+    let (mut newest, mut link, mut strays) = (None, None, 0);
     for at in history.iter().rev().filter(|(_, id)| !id.is_imported()) {
         // The remembered head itself. To read it would tell nothing: nothing newer of ours led to it, so nothing takes its
         // place, whatever lies there; what is wrong with it is `verify`'s to say.
@@ -593,12 +594,12 @@ async fn previous(
         }
         // Names that prove nothing do not count, or eight planted ones would hide all of ours.
         let Some(found) = believed(vault, &own, at).await? else { continue };
-        if seen == LOST_HEADS {
-            break;
-        }
-        seen += 1;
         let hash = Some(found.hash());
         if newest.is_some() && hash != link {
+            strays += 1;
+            if strays == STRAYS {
+                break;
+            }
             continue;
         }
         newest = newest.or(hash);

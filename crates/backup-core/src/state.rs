@@ -11,6 +11,7 @@ pub mod held;
 mod readings;
 mod reads;
 mod renew;
+mod renewed;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,8 @@ use crate::signature::SignedBy;
 use crate::vault::Signed;
 use crate::vault::document::{FORMAT, GenerationDoc};
 use crate::vault::layout::GenerationDir;
+
+pub use renewed::RECALL;
 
 /// The state could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -183,11 +186,14 @@ pub struct RunRecord {
 impl State {
     /// Opens or makes `state.sqlite` in `dir`, which must exist, for `stack`.
     pub async fn open(dir: &Path, stack: &StackName) -> Result<Self, StateError> {
-        let file = dir.join("state.sqlite");
-        private(&file);
+        Self::open_file(&dir.join("state.sqlite"), stack).await
+    }
+
+    async fn open_file(file: &Path, stack: &StackName) -> Result<Self, StateError> {
+        private(file);
         let path = file.display().to_string();
         let options = SqliteConnectOptions::new()
-            .filename(&file)
+            .filename(file)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)

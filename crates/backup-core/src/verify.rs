@@ -63,6 +63,13 @@ pub struct Depth<'a> {
     pub identities: Option<&'a Identities>,
 }
 
+impl Depth<'_> {
+    /// Whether every object is to be hashed.
+    pub fn reads_all(&self) -> bool {
+        self.identities.is_some() || self.read.is_some_and(|share| share.of <= 1)
+    }
+}
+
 /// A file of a vault that should be there and be good, in the order in which files are mended.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {

@@ -4,8 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use backup_core::id::{ObjectName, SourceName};
 use backup_core::state::State;
 use backup_core::vault::layout::GenerationDir;
+use backup_core::verify::Fraction;
 use harness::tools::Tmpfs;
 use serde_json::Value;
 
@@ -205,31 +207,33 @@ async fn a_part_that_time_cut_is_not_read_and_what_was_read_of_it_counts() {
     let host = host();
     let vault: Value = serde_json::from_slice(&fs::read(host.path("local/vault.json")).unwrap()).unwrap();
     let vault = vault["id"].as_str().unwrap().parse().unwrap();
-    let docs = "docs".parse().unwrap();
+    let docs: SourceName = "docs".parse().unwrap();
     let state = State::open(&host.path("state"), &"s".parse().unwrap()).await.unwrap();
     let today = now().date_naive().signed_duration_since(chrono::NaiveDate::default()).num_days();
     let turn = async |day| state.read_turn(&vault, &docs, 2, day).await.unwrap();
-    let cut = &["verify", "--vault", "local", "--read-data", "1/2", "--max-time", "0s"];
+    let mut objects = files_below(&host.path("local"));
+    objects.retain(|path| path.to_str().unwrap().contains("/objects/"));
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().parse::<ObjectName>().unwrap();
+    // The half that holds something: names are by chance.
+    let part = (1..=2).find(|part| objects.iter().any(|path| Fraction { part: *part, of: 2 }.holds(&name(path))));
+    let part = i64::from(part.unwrap());
     for round in 0..2 {
         let (began, since) = turn(today).await;
-        let before = host.good(cut);
-        assert!(before.out.contains("the next call goes on there"), "{before:?}");
+        let share = format!("{}/2", (part - 1 - began).rem_euclid(2) + 1);
+        let cut = ["verify", "--vault", "local", "--read-data", &share, "--max-time", "0s"];
+        let before = host.good(&cut);
+        assert!(before.out.contains("the next call goes on there"), "{round} {before:?}");
         // Fails where the turn is over however little was read of the part.
         assert_eq!(turn(today + 1).await, (began, since), "{round} {before:?}");
         // As calls of yesterday would have left it: the last turn was over two days ago, and all was read since.
         state.set_read_turn(&vault, &docs, 2, (today - 2, began - 1)).await.unwrap();
         assert_eq!(turn(today).await, (began, today - 1));
-        let objects = files_below(&host.path("local"));
-        let objects = objects.iter().filter(|path| path.to_str().unwrap().contains("/objects/"));
-        for path in objects {
-            let name = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
-            let text = path.to_str().unwrap();
-            let at = text.split("/objects/").next().unwrap().rsplit('/').next().unwrap();
-            let dir =
-                GenerationDir { stack: "s".parse().unwrap(), source: "docs".parse().unwrap(), id: at.parse().unwrap() };
-            state.set_read(&vault, &dir, &[name], now() - chrono::TimeDelta::days(1)).await.unwrap();
+        for path in &objects {
+            let at = path.to_str().unwrap().split("/objects/").next().unwrap().rsplit('/').next().unwrap();
+            let dir = GenerationDir { stack: "s".parse().unwrap(), source: docs.clone(), id: at.parse().unwrap() };
+            state.set_read(&vault, &dir, &[name(path)], now() - chrono::TimeDelta::days(1)).await.unwrap();
         }
-        host.good(cut);
+        host.good(&cut);
         // Fails where only what was read today counts: a part larger than a day's time would never be over.
         assert_eq!(turn(today + 1).await, (began + 1, today + 1));
         state.set_read_turn(&vault, &docs, 2, (today - 1, began)).await.unwrap();

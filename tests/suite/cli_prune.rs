@@ -574,3 +574,41 @@ async fn a_newest_snapshot_that_expired_by_rule_is_not_told_as_removed() {
         assert!(told.code == 4 && format!("{}{}", told.out, told.err).contains("is in no vault"), "{verb} {told:?}");
     }
 }
+
+#[tokio::test]
+async fn a_vault_json_that_is_gone_gets_the_id_that_receipts_name_and_no_other() {
+    let scene = Scene::new().await;
+    scene.host.good(&["run"]);
+    scene.host.good(&["prune", "--apply", "--vault", "local"]);
+    scene.closed().iter().for_each(|at| scene.age("local", *at));
+    scene.host.good(&["run"]);
+    scene.host.good(&["prune", "--apply", "--vault", "local"]);
+    assert!(!scene.receipts("local").is_empty());
+    let (file, config) = (scene.host.path("local/vault.json"), scene.host.path("backup.toml"));
+    let all =
+        || [&["list"][..], &["verify"], &["status"], &["prune"], &["audit"]].map(|args| scene.host.run(args).code);
+    let (before, good) = (all(), fs::read_to_string(&config).unwrap());
+    let ids = ["local", "offsite"].map(|name| Hash256::of(name.as_bytes()).to_string()[..32].to_owned());
+    let pinned = format!("id = \"{}\"\n", ids[0]);
+    assert!(good.contains(&pinned) && before[..4] == [0; 4], "{before:?}");
+    // By what is pinned, and by what the receipts name.
+    for unpinned in [false, true] {
+        fs::remove_file(&file).unwrap();
+        fs::write(&config, if unpinned { good.replace(&pinned, "") } else { good.clone() }).unwrap();
+        let made = scene.host.good(&["init"]);
+        assert!(made.err.contains("its `vault.json` was gone"), "{unpinned} {made:?}");
+        // Fails where it gets a new id: the receipts would count for nothing.
+        assert_eq!(all(), before, "{unpinned} {made:?}");
+        assert!(fs::read_to_string(&config).unwrap().contains(&pinned), "{unpinned}");
+    }
+    // Another vault's path: nothing is written.
+    fs::remove_file(&file).unwrap();
+    fs::write(&config, good.replace(&ids[0], &"f".repeat(32))).unwrap();
+    let told = scene.host.run(&["init"]);
+    assert!(told.code == 3 && told.err.contains(&format!("its receipts are of vault `{}`", ids[0])), "{told:?}");
+    assert!(told.err.contains(&format!("write `id = \"{}\"`", ids[0])) && !file.exists(), "{told:?}");
+    // As told.
+    fs::write(&config, &good).unwrap();
+    scene.host.good(&["init"]);
+    assert_eq!(all(), before);
+}

@@ -386,6 +386,7 @@ impl Look<'_> {
             mark: MarkKind::Checked,
             at: self.session.cx.clock.now(),
             document,
+            closes: None,
             signer: key.fingerprint(),
             tool: TOOL.to_owned(),
         };

@@ -175,6 +175,27 @@ fn a_state_on_a_full_disk_keeps_no_backup_from_being_made() {
 }
 
 #[test]
+fn a_file_of_holes_goes_where_its_content_has_no_room() {
+    let host = Host::with_two_vaults();
+    let file = fs::File::create(host.path("data/holes.bin")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"middle", 6 << 20).unwrap();
+    file.set_len(12 << 20).unwrap();
+    host.good(&["run"]);
+    let Some(disk) = Tmpfs::mount(&host.path("small"), "size=1m", "a small disk to restore to") else { return };
+    // Fails where its length is room that it needs: twelve times what is free.
+    let back = restore(&host, "small/back", &[]);
+    assert_eq!(back.code, 0, "{back:?}");
+    let path = files_below(&host.path("small/back")).into_iter().find(|path| path.ends_with("holes.bin")).unwrap();
+    assert!(fs::read(path).unwrap() == fs::read(host.path("data/holes.bin")).unwrap());
+    // One that is full of bytes does not begin.
+    fs::write(host.path("data/full.bin"), noise(12 << 20)).unwrap();
+    host.good(&["run"]);
+    let told = restore(&host, "small/again", &[]);
+    assert!(told.code == 2 && told.err.contains("its file system has"), "{told:?}");
+    drop(disk);
+}
+
+#[test]
 fn a_vault_that_fills_up_hands_the_rest_to_the_next() {
     let host = Host::new();
     for name in ["data", "more", "local", "offsite"] {

@@ -419,35 +419,30 @@ impl State {
     }
 }
 
-/// Makes the tables, or brings those of an older version up to date; both or nothing, and one process at a time. Gives the
+/// Tables that came since, each with what uses it. They are made where they are missing, so that the version need not change:
+/// an older program leaves them alone.
+const ADDED: [&str; 6] = [commits::TABLE, freezes::TABLE, readings::TABLE, reads::TABLES, renewed::TABLES, seen::TABLE];
+
+/// Makes the tables, or brings those of an older version up to date; all or nothing, and one process at a time. Gives the
 /// version where it is a newer one; then nothing is touched.
 async fn migrate(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
     let mut all = pool.begin_with("BEGIN IMMEDIATE").await?;
     let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *all).await?.get(0);
+    if version > VERSION {
+        return Ok(Some(version));
+    }
     let tables: i64 =
         sqlx::query("SELECT count(*) FROM sqlite_master WHERE name = 'generation'").fetch_one(&mut *all).await?.get(0);
-    let old = version == 0 && tables > 0;
-    if version == 1 {
-        sqlx::raw_sql(FROM_1).execute(&mut *all).await?;
-    }
-    if version == 1 || version == 2 {
-        sqlx::raw_sql(FROM_2).execute(&mut *all).await?;
-    }
-    if (1..=3).contains(&version) {
-        sqlx::raw_sql(FROM_3).execute(&mut *all).await?;
-    }
-    if version > 0 {
-        all.commit().await?;
-        return Ok((version > VERSION).then_some(version));
-    }
-    if old {
-        sqlx::raw_sql(FROM_0[0]).execute(&mut *all).await?;
-    }
-    sqlx::raw_sql(SCHEMA).execute(&mut *all).await?;
-    if old {
-        sqlx::raw_sql(FROM_0[1]).execute(&mut *all).await?;
-        sqlx::raw_sql(FROM_2).execute(&mut *all).await?;
-        sqlx::raw_sql(FROM_3).execute(&mut *all).await?;
+    let steps: &[&'static str] = match version {
+        0 if tables > 0 => &[FROM_0[0], SCHEMA, FROM_0[1], FROM_2, FROM_3],
+        0 => &[SCHEMA],
+        1 => &[FROM_1, FROM_2, FROM_3],
+        2 => &[FROM_2, FROM_3],
+        3 => &[FROM_3],
+        _ => &[],
+    };
+    for sql in steps.iter().chain(&ADDED) {
+        sqlx::raw_sql(*sql).execute(&mut *all).await?;
     }
     all.commit().await?;
     Ok(None)
@@ -536,6 +531,35 @@ mod tests {
         let first = State::open(dir.path(), &one).await.unwrap();
         assert_eq!(first.head(&source).await.unwrap(), Some(Hash256([1; 32])));
         assert_eq!(first.runs(9).await.unwrap(), [run]);
+    }
+
+    /// The locks that this process holds on the files of a state.
+    fn locks(dir: &Path) -> usize {
+        use std::os::unix::fs::MetadataExt as _;
+        let files = ["", "-wal", "-shm"].map(|end| std::fs::metadata(dir.join(format!("state.sqlite{end}"))));
+        let inodes: Vec<String> = files.iter().flatten().map(|file| format!(":{} ", file.ino())).collect();
+        let own = format!(" {} ", std::process::id());
+        let held = std::fs::read_to_string("/proc/locks").unwrap();
+        held.lines().filter(|line| line.contains(&own) && inodes.iter().any(|inode| line.contains(inode))).count()
+    }
+
+    #[tokio::test]
+    async fn making_the_files_private_again_drops_no_lock() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("state.sqlite");
+        let state = State::open(dir.path(), &"one".parse().unwrap()).await.unwrap();
+        state.runs(1).await.unwrap();
+        let held = locks(dir.path());
+        assert!(held > 0, "a state that is open holds its database");
+        for mode in [0o600, 0o644] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            private(&file);
+            // Fails where the file is opened for it: closing a handle drops them all.
+            assert_eq!(locks(dir.path()), held, "{mode:o}");
+        }
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(state);
     }
 
     /// A folder with a database that `sql` made.

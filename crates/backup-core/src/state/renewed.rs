@@ -3,7 +3,7 @@
 //! What was known to be damaged went with the broken file, and nothing in a vault says it: a prune would count what rots for whole,
 //! and let the good copy go. So a renewed state knows that it forgot, until a whole reading of a vault has found everything
 //! again ([`State::set_read_whole`]), or [`RECALL`] is over. Only a state that was renewed says so: on a host that never had one
-//! nothing was known. The tables are made when they are first needed, so that the tables' version need not change.
+//! nothing was known.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::Row;
@@ -14,7 +14,7 @@ use crate::id::{SourceName, VaultId};
 /// So long a renewed state counts as one that forgot: a nightly `verify --read-data 1/30` has read everything again by then.
 pub const RECALL: TimeDelta = TimeDelta::days(30);
 
-const TABLES: &str = "
+pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS renewed (at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS read_whole (
     vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, PRIMARY KEY (vault, stack, source)) WITHOUT ROWID;
@@ -23,18 +23,13 @@ CREATE TABLE IF NOT EXISTS read_whole (
 impl State {
     /// Notes that this state begins in a broken one's place at `at`.
     pub(super) async fn note_renewed(&self, at: DateTime<Utc>) -> Result<(), StateError> {
-        sqlx::raw_sql(TABLES).execute(&self.pool).await.map_err(|e| self.failed(e))?;
         let insert = sqlx::query("INSERT INTO renewed VALUES (?)").bind(at.timestamp());
         insert.execute(&self.pool).await.map_err(|e| self.failed(e))?;
         Ok(())
     }
 
-    /// When this state took a broken one's place, if it did. Who only looks writes nothing: no table is made for it.
+    /// When this state took a broken one's place, if it did.
     async fn renewed(&self) -> Result<Option<DateTime<Utc>>, StateError> {
-        let made = sqlx::query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'renewed'");
-        if made.fetch_optional(&self.pool).await.map_err(|e| self.failed(e))?.is_none() {
-            return Ok(None);
-        }
         let row = sqlx::query("SELECT max(at) FROM renewed").fetch_one(&self.pool).await.map_err(|e| self.failed(e))?;
         Ok(row.get::<Option<i64>, _>(0).and_then(|at| DateTime::from_timestamp(at, 0)))
     }

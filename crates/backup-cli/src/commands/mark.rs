@@ -162,7 +162,7 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
     }
     let facts = if args.dry_run { facts } else { BTreeSet::new() };
     let still = match wish {
-        Wish::Accept => Some(Still::look(&session, &found, &signers, (source, &listed.id), facts).await?),
+        Wish::Accept => Some(Still::look(&session, &found, &signers, (source, &listed.id), &facts).await?),
         Wish::Pin | Wish::Unpin => None,
     };
     let word = |change: &Change| if *change == Change::Made { "made" } else { "none" };

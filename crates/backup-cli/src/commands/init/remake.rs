@@ -61,10 +61,10 @@ pub(super) async fn named(session: &Session<'_>, vault: &config::Vault) -> Resul
         return Ok(None);
     }
     let store = session.store(vault, false).await?;
-    match Vault::open(&vault.name, store, None).await {
-        Err(VaultError::NoVault { .. }) => {}
+    let open = Vault::open(&vault.name, store, None).await;
+    if !matches!(open, Err(VaultError::NoVault { .. })) {
         // It is there, or cannot be read: whoever makes it finds that out.
-        _ => return Ok(None),
+        return Ok(None);
     }
     let mut ids = look(session, vault).await?.ids;
     let id = ids.pop_first();

@@ -38,7 +38,7 @@ impl Still {
         found: &Found,
         signers: &Signers,
         (source, accepted): (&SourceName, &SnapshotId),
-        marks: BTreeSet<Fact>,
+        marks: &BTreeSet<Fact>,
     ) -> Result<Self, CliError> {
         let rest = unaccepted(&found.vaults, signers, &found.of(source)).await;
         let mut still = Self {
@@ -50,7 +50,7 @@ impl Still {
         let configured: Vec<_> = session.config.sources.iter().filter(|one| one.name == *source).collect();
         // In a dry run the mark is not there, and what it would close must not be told as still open.
         let waiver = Waiver::default();
-        let as_if = (&waiver, &marks);
+        let as_if = (&waiver, marks);
         for pruning in pruning::prune_as_if(session, &found.vaults, &|_| true, &configured, None, as_if).await? {
             let causes = pruning.plan.iter().flat_map(|plan| &plan.frozen).filter(|freeze| !is_of(freeze, accepted));
             still.frozen.extend(causes.map(|freeze| (pruning.vault.clone(), freeze.to_string())));

@@ -362,6 +362,7 @@ async fn marks_and_announced_deletions_are_shown() {
         mark: MarkKind::Restored,
         at: now(),
         document: Hash256::of(b""),
+        closes: None,
         signer: key.fingerprint(),
         tool: "test".to_owned(),
     };

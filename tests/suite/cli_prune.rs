@@ -494,3 +494,121 @@ async fn a_freeze_is_told_until_a_plan_says_otherwise() {
     assert_eq!(scene.host.good(&["prune", "--json"]).json()["plans"][0]["frozen"].as_array().unwrap().len(), 0);
     assert!(status().is_null(), "{:#}", status());
 }
+
+#[tokio::test]
+async fn after_a_broken_state_nothing_is_deleted_before_everything_was_read_again() {
+    let scene = Scene::new().await;
+    scene.host.good(&["run"]);
+    scene.host.good(&["prune", "--apply", "--vault", "local"]);
+    let closed = scene.closed();
+    for at in &closed {
+        scene.age("local", *at);
+    }
+    scene.host.good(&["run"]);
+    let state = scene.host.path("state/state.sqlite");
+    let broken = || {
+        for log in ["state/state.sqlite-wal", "state/state.sqlite-shm"] {
+            let _ = fs::remove_file(scene.host.path(log));
+        }
+        fs::write(&state, "this is no database").unwrap();
+    };
+    broken();
+    let plans = |ended: &Ended| flat(&format!("{}{}", ended.out, ended.err));
+    // Who only looks is told the same.
+    let dry = scene.host.run(&["prune", "--vault", "local"]);
+    assert!(dry.code == 3 && plans(&dry).contains("nothing is deleted: the state is broken"), "{dry:?}");
+    // In the same call that renews it, and in the next ones. Fails without `PrunePlan::hold`.
+    for round in 0..2 {
+        let told = scene.host.run(&["prune", "--apply", "--vault", "local"]);
+        assert!(told.code == 3 && plans(&told).contains("was forgotten with a broken state"), "{round} {told:?}");
+        assert!(plans(&told).contains("`backup verify --read-data 1/1`"), "{round} {told:?}");
+        assert_eq!(scene.left("local").len(), 6, "{round}");
+        assert!(scene.folder("local", closed[0]).join("expired.json").exists(), "it stays announced");
+    }
+    // A listing reads nothing, and one vault is not the other, whose copies count as well.
+    scene.host.good(&["verify"]);
+    scene.host.good(&["verify", "--read-data", "1/1", "--vault", "local"]);
+    let told = scene.host.run(&["prune", "--apply", "--vault", "local", "--json"]);
+    assert!(
+        told.code == 3 && told.json()["plans"].to_string().contains("in vault `offsite` was forgotten"),
+        "{told:?}"
+    );
+    scene.host.good(&["verify", "--read-data", "1/1"]);
+    let done = scene.host.good(&["prune", "--apply", "--vault", "local"]);
+    assert_eq!(scene.left("local"), scene.open(), "{done:?}");
+    // Where nothing is due nothing waits.
+    broken();
+    scene.host.good(&["prune", "--apply"]);
+}
+
+#[tokio::test]
+async fn a_newest_snapshot_that_expired_by_rule_is_not_told_as_removed() {
+    let scene = Scene::new().await;
+    scene.host.good(&["run"]);
+    let policy =
+        fs::read_to_string(scene.host.path("backup.toml")).unwrap().replace("within = \"30d\"", "within = \"2d\"");
+    fs::write(scene.host.path("backup.toml"), policy).unwrap();
+    scene.host.good(&["prune", "--apply"]);
+    for vault in ["local", "offsite"] {
+        scene.closed().iter().for_each(|at| scene.age(vault, *at));
+    }
+    scene.host.good(&["run"]);
+    scene.host.good(&["replicate"]);
+    scene.host.good(&["prune", "--apply"]);
+    let gone = &scene.docs[scene.closed()[0]];
+    for vault in ["local", "offsite"] {
+        assert_eq!(scene.left(vault), scene.open());
+    }
+    // As on a host that made its newest long ago, while another one went on.
+    let state = State::open(&scene.host.path("state"), &"shop".parse().unwrap()).await.unwrap();
+    state.set_head(&gone.source, gone.id.as_str(), Hash256([7; 32])).await.unwrap();
+    for verb in ["verify", "status"] {
+        // Fails where only a purge excuses it.
+        scene.host.good(&[verb]);
+    }
+    // What no receipt names is told, as ever.
+    let removed = gone.id.as_str().replace(gone.id.short(), "zzzzzz");
+    state.set_head(&gone.source, &removed, Hash256([7; 32])).await.unwrap();
+    for verb in ["verify", "status"] {
+        let told = scene.host.run(&[verb]);
+        assert!(told.code == 4 && format!("{}{}", told.out, told.err).contains("is in no vault"), "{verb} {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_vault_json_that_is_gone_gets_the_id_that_receipts_name_and_no_other() {
+    let scene = Scene::new().await;
+    scene.host.good(&["run"]);
+    scene.host.good(&["prune", "--apply", "--vault", "local"]);
+    scene.closed().iter().for_each(|at| scene.age("local", *at));
+    scene.host.good(&["run"]);
+    scene.host.good(&["prune", "--apply", "--vault", "local"]);
+    assert!(!scene.receipts("local").is_empty());
+    let (file, config) = (scene.host.path("local/vault.json"), scene.host.path("backup.toml"));
+    let all =
+        || [&["list"][..], &["verify"], &["status"], &["prune"], &["audit"]].map(|args| scene.host.run(args).code);
+    let (before, good) = (all(), fs::read_to_string(&config).unwrap());
+    let ids = ["local", "offsite"].map(|name| Hash256::of(name.as_bytes()).to_string()[..32].to_owned());
+    let pinned = format!("id = \"{}\"\n", ids[0]);
+    assert!(good.contains(&pinned) && before[..4] == [0; 4], "{before:?}");
+    // By what is pinned, and by what the receipts name.
+    for unpinned in [false, true] {
+        fs::remove_file(&file).unwrap();
+        fs::write(&config, if unpinned { good.replace(&pinned, "") } else { good.clone() }).unwrap();
+        let made = scene.host.good(&["init"]);
+        assert!(made.err.contains("its `vault.json` was gone"), "{unpinned} {made:?}");
+        // Fails where it gets a new id: the receipts would count for nothing.
+        assert_eq!(all(), before, "{unpinned} {made:?}");
+        assert!(fs::read_to_string(&config).unwrap().contains(&pinned), "{unpinned}");
+    }
+    // Another vault's path: nothing is written.
+    fs::remove_file(&file).unwrap();
+    fs::write(&config, good.replace(&ids[0], &"f".repeat(32))).unwrap();
+    let told = scene.host.run(&["init"]);
+    assert!(told.code == 3 && told.err.contains(&format!("its receipts are of vault `{}`", ids[0])), "{told:?}");
+    assert!(told.err.contains(&format!("write `id = \"{}\"`", ids[0])) && !file.exists(), "{told:?}");
+    // As told.
+    fs::write(&config, &good).unwrap();
+    scene.host.good(&["init"]);
+    assert_eq!(all(), before);
+}

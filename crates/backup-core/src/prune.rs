@@ -156,6 +156,8 @@ pub struct PrunePlan {
     pub foreign: Vec<String>,
     /// What a lock or a legal hold still keeps from being deleted, in words.
     pub locked: Vec<String>,
+    /// Why what would be deleted now is not, where there is anything: see [`PrunePlan::hold`].
+    pub held: Option<String>,
     /// When it was made, by the store's clock.
     at: DateTime<Utc>,
     newest: Option<SnapshotId>,
@@ -175,6 +177,16 @@ impl PrunePlan {
     pub fn deletes(&self) -> bool {
         let goes = |step: &Step| matches!(step.action, Action::Delete | Action::Hurry { .. } | Action::Resume);
         self.steps.iter().any(goes)
+    }
+
+    /// Turns every deletion of the plan into waiting, for `reason`. What is announced or taken back stays as planned.
+    pub fn hold(&mut self, reason: &str) {
+        for step in &mut self.steps {
+            if matches!(step.action, Action::Delete | Action::Hurry { .. } | Action::Resume) {
+                step.action = Action::Wait { reason: reason.to_owned() };
+                self.held = Some(reason.to_owned());
+            }
+        }
     }
 }
 
@@ -262,7 +274,8 @@ pub async fn plan_of(
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
     let (request, waiver, signers) = (request.clone(), waiver.clone(), signers.clone());
     let newest = reading.newest().cloned();
-    Ok(PrunePlan { frozen, steps, foreign, locked: locks, at: now, newest, request, waiver, signers })
+    let (locked, held) = (locks, None);
+    Ok(PrunePlan { frozen, steps, foreign, locked, held, at: now, newest, request, waiver, signers })
 }
 
 /// What decides about one generation, beside what was announced.

@@ -178,6 +178,9 @@ fn pruning_text(pruning: &Pruning) -> String {
     for freeze in &plan.frozen {
         let _ = writeln!(text, "  nothing expires: {freeze}");
     }
+    if let Some(held) = &plan.held {
+        let _ = writeln!(text, "  nothing is deleted: {held}");
+    }
     if plan.steps.is_empty() {
         text.push_str("  holds nothing yet\n\n");
         return text;

@@ -293,7 +293,7 @@ async fn standing<'a>(
 async fn gone(session: &Session<'_>, found: &Found, signers: &Signers, head: Option<&Head>) -> Option<CliError> {
     let (source, (snapshot, _)) = head.filter(|_| found.silent.is_empty())?;
     if found.of(source).iter().any(|one| one.id.as_str() == snapshot)
-        || heads::was_purged(session, &found.vaults, signers, (source, snapshot)).await
+        || heads::was_removed(session, &found.vaults, signers, (source, snapshot)).await
     {
         return None;
     }

@@ -201,7 +201,7 @@ fn coverage_text(reports: &[Report]) -> String {
         };
         if coverage.left_bytes > 0 {
             let left = words::bytes(coverage.left_bytes);
-            let _ = write!(text, "; time was up with {left} left: the next call of today goes on there");
+            let _ = write!(text, "; time was up with {left} left: the next call goes on there");
         }
         text.push('\n');
     }

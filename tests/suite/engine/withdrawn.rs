@@ -221,10 +221,10 @@ async fn who_takes_a_deletion_back_leaves_one_that_is_under_way_its_receipt() {
         let documents: Vec<StorePath> = docs[..2].iter().map(|doc| dir.snapshot(&doc.id, ".json")).collect();
         let pin = marked(&world, &docs[0], MarkKind::Pin, hash(&world, &docs[0]).await);
         let (vault, signers, request) = (world.vault.clone(), world.signers.clone(), request(&world));
-        let (begins, once) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
-        let (first, at, begun) = (documents[0].to_string(), dir.clone(), begins.clone());
+        let (first, at) = (documents[0].to_string(), dir.clone());
+        let (watch, once) = (world.watch.clone(), AtomicBool::new(false));
         world.watch.before_get_or_delete(move |path| {
-            let deletes = begun.load(Ordering::SeqCst) && path == first;
+            let deletes = path == first && watch.asked().last().is_some_and(|(call, _)| *call == "delete");
             if deletes && !once.swap(true, Ordering::SeqCst) {
                 futures::executor::block_on(async {
                     vault.put_signed(&pin, &host_key(1)).await.unwrap();
@@ -235,14 +235,7 @@ async fn who_takes_a_deletion_back_leaves_one_that_is_under_way_its_receipt() {
                 });
             }
         });
-        let receipts = format!("-{}.json", dir.id);
-        world.watch.before_put(move |path| {
-            if path.contains("/receipts/") && path.ends_with(&receipts) {
-                begins.store(true, Ordering::SeqCst);
-            }
-        });
         apply(&world.vault, &world.key, &ours).await.unwrap();
-        world.watch.before_put(|_| {});
         world.watch.before_get_or_delete(|_| {});
         // It was past its last look, and everything went; with a receipt.
         assert_eq!(below(&world, &dir).await, [""; 0], "resumed: {resumed}");

@@ -12,11 +12,11 @@ mod verdict;
 
 use backup_core::config::{Config, Objective, Source, Step};
 use backup_core::id::SourceName;
-use backup_core::prune::{self, frozen::unaccepted};
+use backup_core::prune::frozen::unaccepted;
 use backup_core::signature::Signers;
 use backup_core::state::RunRecord;
 use backup_core::vault::VaultError;
-use backup_core::vault::document::{ExpiredDoc, PruneStage, SnapshotDoc};
+use backup_core::vault::document::SnapshotDoc;
 use backup_core::vault::layout::SnapshotId;
 use backup_core::vault::store::StoreError;
 use backup_core::verify::{Fork, Open};
@@ -31,6 +31,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::find::{self, Found};
 use crate::heads::{self, Head};
+use crate::pending::{self, Pending};
 use crate::session::Session;
 use crate::words;
 use frozen::Frozen;
@@ -41,12 +42,6 @@ use verdict::Verdict;
 /// Show each source's newest snapshot and its age against the objectives
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
-
-/// A pending deletion of a generation in a vault.
-struct Pending {
-    vault: String,
-    doc: ExpiredDoc,
-}
 
 /// Everything about one source.
 struct Standing<'a> {
@@ -370,11 +365,11 @@ async fn pending(
 ) -> Vec<Pending> {
     let mut all = Vec::new();
     for vault in found.vaults.clone() {
-        match prune::pending(&vault, session.stack(), &source.name).await {
-            Ok(paths) => {
-                for path in paths {
-                    match vault.get_signed::<ExpiredDoc>(&path, signers).await {
-                        Ok(signed) => all.push(Pending { vault: vault.name().to_owned(), doc: signed.doc }),
+        match pending::of(&vault, signers, session.stack(), &source.name).await {
+            Ok(some) => {
+                for one in some {
+                    match one {
+                        Ok(one) => all.push(one),
                         Err(error) => failed(found, vault.name(), error, damage),
                     }
                 }
@@ -397,13 +392,6 @@ fn objective_text(objective: &Objective) -> String {
     let waiver = objective.waiver.as_ref();
     let waiver = waiver.map(|waiver| format!("\n  waiver    until {}: {}", waiver.until, waiver.reason));
     format!(" (objective {}){}", objective.rpo, waiver.unwrap_or_default())
-}
-
-fn stage(stage: PruneStage) -> &'static str {
-    match stage {
-        PruneStage::Expired => "expired",
-        PruneStage::Deleting => "deleting",
-    }
 }
 
 impl Standing<'_> {
@@ -434,14 +422,7 @@ impl Standing<'_> {
             "vaults": self.lags.iter().map(|(vault, lag)| lag.to_json(vault)).collect::<Vec<_>>(),
             "gone": self.gone.iter().map(CliError::to_json).collect::<Vec<_>>(),
             "forks": self.forks.iter().map(fork_json).collect::<Vec<_>>(),
-            "pending": self.pending.iter().map(|pending| json!({
-                "vault": pending.vault,
-                "generation": pending.doc.generation,
-                "stage": stage(pending.doc.stage),
-                "since": words::utc(pending.doc.at),
-                "snapshots": pending.doc.snapshots.len(),
-                "purge": pending.doc.grounds.purge,
-            })).collect::<Vec<_>>(),
+            "pending": self.pending.iter().map(Pending::to_json).collect::<Vec<_>>(),
             "frozen": self.frozen.as_ref().map(Frozen::to_json),
             "frozen_when_pruned": self.told.as_ref().map(Told::to_json),
         })
@@ -476,7 +457,7 @@ impl Standing<'_> {
             ));
         }
         for pending in &self.pending {
-            let (stage, since) = (stage(pending.doc.stage), words::local(pending.doc.at, timezone));
+            let (stage, since) = (pending.stage(), words::local(pending.doc.at, timezone));
             let count = words::count(pending.doc.snapshots.len(), "snapshot");
             let (vault, generation) = (&pending.vault, &pending.doc.generation);
             let purge = pending.doc.grounds.purge.as_ref().map_or("", |_| ", by a purge");

@@ -159,6 +159,18 @@ bench_updates() {
     sql bench -c "VACUUM FULL"
     measure vacuum-full ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
     dump_restic vacuum-full
+    refill random-2-percent 0 0.02 0.01
+    refill oldest-1-percent 0.01 0 0.01
+}
+
+# refill WORK OLDEST PART NEW: rows go from the beginning or at random, then new ones take their room.
+refill() {
+    sql bench -v oldest="$2" -v part="$3" -v salt=77 -f "$ROOT/fixtures/bench/free.sql"
+    measure "delete-$1" ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
+    dump_restic "delete-$1"
+    sql bench -v part="$4" -f "$ROOT/fixtures/bench/refill.sql"
+    measure "refill-$1" ours "$W/vault" "$BIN/backup" --config "$W/backup.toml" run
+    dump_restic "refill-$1"
 }
 
 # Thirty nights of a mixed load, all of them kept. A generation is seven nights: time does not pass here, so losing the

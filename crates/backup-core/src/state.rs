@@ -413,35 +413,30 @@ impl State {
     }
 }
 
-/// Makes the tables, or brings those of an older version up to date; both or nothing, and one process at a time. Gives the
+/// Tables that came since, each with what uses it. They are made where they are missing, so that the version need not change:
+/// an older program leaves them alone.
+const ADDED: [&str; 5] = [commits::TABLE, freezes::TABLE, readings::TABLE, reads::TABLES, seen::TABLE];
+
+/// Makes the tables, or brings those of an older version up to date; all or nothing, and one process at a time. Gives the
 /// version where it is a newer one; then nothing is touched.
 async fn migrate(pool: &SqlitePool) -> Result<Option<i64>, sqlx::Error> {
     let mut all = pool.begin_with("BEGIN IMMEDIATE").await?;
     let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *all).await?.get(0);
+    if version > VERSION {
+        return Ok(Some(version));
+    }
     let tables: i64 =
         sqlx::query("SELECT count(*) FROM sqlite_master WHERE name = 'generation'").fetch_one(&mut *all).await?.get(0);
-    let old = version == 0 && tables > 0;
-    if version == 1 {
-        sqlx::raw_sql(FROM_1).execute(&mut *all).await?;
-    }
-    if version == 1 || version == 2 {
-        sqlx::raw_sql(FROM_2).execute(&mut *all).await?;
-    }
-    if (1..=3).contains(&version) {
-        sqlx::raw_sql(FROM_3).execute(&mut *all).await?;
-    }
-    if version > 0 {
-        all.commit().await?;
-        return Ok((version > VERSION).then_some(version));
-    }
-    if old {
-        sqlx::raw_sql(FROM_0[0]).execute(&mut *all).await?;
-    }
-    sqlx::raw_sql(SCHEMA).execute(&mut *all).await?;
-    if old {
-        sqlx::raw_sql(FROM_0[1]).execute(&mut *all).await?;
-        sqlx::raw_sql(FROM_2).execute(&mut *all).await?;
-        sqlx::raw_sql(FROM_3).execute(&mut *all).await?;
+    let steps: &[&'static str] = match version {
+        0 if tables > 0 => &[FROM_0[0], SCHEMA, FROM_0[1], FROM_2, FROM_3],
+        0 => &[SCHEMA],
+        1 => &[FROM_1, FROM_2, FROM_3],
+        2 => &[FROM_2, FROM_3],
+        3 => &[FROM_3],
+        _ => &[],
+    };
+    for sql in steps.iter().chain(&ADDED) {
+        sqlx::raw_sql(*sql).execute(&mut *all).await?;
     }
     all.commit().await?;
     Ok(None)

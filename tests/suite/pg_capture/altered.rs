@@ -179,18 +179,18 @@ struct Pooler(Child);
 
 impl Pooler {
     /// `None` where it is not installed. It refuses to run as root.
-    fn before(cluster: &Cluster, port: u16, mode: &str) -> Option<Self> {
+    fn before(cluster: &Cluster, port: u16, mode: &str, more: &str) -> Option<Self> {
         let Some(program) =
             tool("pgbouncer").or_else(|| Some(PathBuf::from("/usr/sbin/pgbouncer")).filter(|it| it.exists()))
         else {
             skip("pgbouncer", "it is not installed");
             return None;
         };
-        let file = cluster.dir().join(format!("{mode}.ini"));
+        let file = cluster.dir().join(format!("{port}.ini"));
         let text = format!(
             "[databases]\npostgres = host=127.0.0.1 port={} user={SUPERUSER}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n\
-             ignore_startup_parameters = options,extra_float_digits\n",
+             ignore_startup_parameters = options,extra_float_digits\n{more}",
             cluster.port()
         );
         std::fs::write(&file, text).unwrap();
@@ -219,16 +219,32 @@ impl Drop for Pooler {
 async fn a_pooler_is_refused_where_it_shares_sessions() {
     let cluster = Cluster::start();
     cluster.psql("postgres", TABLE);
-    for (mode, refused) in [("transaction", true), ("session", false)] {
+    let in_turn = "server_round_robin = 1\n";
+    let cases = [
+        ("transaction", "", true),
+        ("transaction", in_turn, true),
+        ("session", "", false),
+        ("session", in_turn, false),
+    ];
+    for (mode, more, refused) in cases {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let Some(_pooler) = Pooler::before(&cluster, port, mode) else { return };
+        let Some(_pooler) = Pooler::before(&cluster, port, mode, more) else { return };
         let url = format!("postgres://{SUPERUSER}@127.0.0.1:{port}/postgres?sslmode=disable");
+        // Some at once, so that it has sessions to choose from afterwards.
+        let some: Vec<_> = (0..3).map(|_| sleeper(&cluster, &url)).collect();
+        some.into_iter().for_each(|mut it| assert!(it.wait().unwrap().success()));
         let wanted = PostgresOptions {
             connect: ConnectOptions::new(&url, None).unwrap(),
             ..options(&cluster, SUPERUSER, "postgres")
         };
         let outcome = run(&wanted, &MemorySink::default()).await.map(|(captured, _)| assert_counts(&captured));
         let pooled = matches!(outcome, Err(PostgresError::Pooler { .. }));
-        assert!(pooled == refused && outcome.is_ok() != refused, "{mode}: {outcome:?}");
+        assert!(pooled == refused && outcome.is_ok() != refused, "{mode} {more}: {outcome:?}");
     }
+}
+
+fn sleeper(cluster: &Cluster, url: &str) -> Child {
+    let mut command = cluster.client("psql", "postgres");
+    command.args(["-X", "-q", "-d", url, "-c", "SELECT pg_sleep(0.5)"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
 }

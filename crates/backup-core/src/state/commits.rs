@@ -1,8 +1,7 @@
 //! What this host committed into which vault: so that a prune can ask for it by name where a vault's listing does not show it.
 //!
 //! A name is noted before its document is put, so that no crash between the two loses it; one that never came costs a request when
-//! its generation is about to go. The table is made when it is first needed, so that the tables' version need not change.
-//! Lost, a prune goes by the listing, by what that betrays, and by what other vaults show.
+//! its generation is about to go. Lost, a prune goes by the listing, by what that betrays, and by what other vaults show.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +11,7 @@ use super::{State, StateError};
 use crate::id::{SourceName, VaultId};
 use crate::vault::layout::{GenerationDir, GenerationId, SnapshotId};
 
-const TABLE: &str = "
+pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS committed (
     vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, generation TEXT NOT NULL, snapshot TEXT NOT NULL,
     PRIMARY KEY (vault, stack, source, generation, snapshot)) WITHOUT ROWID;
@@ -21,7 +20,6 @@ CREATE TABLE IF NOT EXISTS committed (
 impl State {
     /// Notes that a snapshot is about to be committed into a vault.
     pub async fn note_commit(&self, vault: &VaultId, dir: &GenerationDir, id: &SnapshotId) -> Result<(), StateError> {
-        sqlx::raw_sql(TABLE).execute(&self.pool).await.map_err(|e| self.failed(e))?;
         sqlx::query("INSERT OR IGNORE INTO committed VALUES (?, ?, ?, ?, ?)")
             .bind(vault.to_string())
             .bind(dir.stack.as_str())
@@ -40,7 +38,6 @@ impl State {
         vault: &VaultId,
         source: &SourceName,
     ) -> Result<BTreeSet<(GenerationId, SnapshotId)>, StateError> {
-        sqlx::raw_sql(TABLE).execute(&self.pool).await.map_err(|e| self.failed(e))?;
         let rows =
             sqlx::query("SELECT generation, snapshot FROM committed WHERE vault = ? AND stack = ? AND source = ?")
                 .bind(vault.to_string())
@@ -57,7 +54,6 @@ impl State {
 
     /// Forgets what was committed into a generation that this host removed from a vault.
     pub async fn forget_commits(&self, vault: &VaultId, dir: &GenerationDir) -> Result<(), StateError> {
-        sqlx::raw_sql(TABLE).execute(&self.pool).await.map_err(|e| self.failed(e))?;
         sqlx::query("DELETE FROM committed WHERE vault = ? AND stack = ? AND source = ? AND generation = ?")
             .bind(vault.to_string())
             .bind(dir.stack.as_str())

@@ -2,8 +2,7 @@
 //! would have to be read, and who asks for the status wants an answer now.
 //!
 //! One row for each vault and source, written with a plan that was made, replaced by the next one: a plan that could not be made
-//! changes nothing. The table is made when it is first needed, so that the tables' version need not change. Lost, nothing is said
-//! until the next plan.
+//! changes nothing. Lost, nothing is said until the next plan.
 
 use chrono::{DateTime, Utc};
 use sqlx::Row;
@@ -11,7 +10,7 @@ use sqlx::Row;
 use super::{State, StateError};
 use crate::id::{SourceName, VaultId};
 
-const TABLE: &str = "
+pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS freeze (
     vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, at INTEGER NOT NULL, reasons TEXT NOT NULL,
     PRIMARY KEY (vault, stack, source)) WITHOUT ROWID;
@@ -26,7 +25,6 @@ impl State {
         reasons: &[String],
         at: DateTime<Utc>,
     ) -> Result<(), StateError> {
-        sqlx::raw_sql(TABLE).execute(&self.pool).await.map_err(|e| self.failed(e))?;
         sqlx::query("INSERT OR REPLACE INTO freeze VALUES (?, ?, ?, ?, ?)")
             .bind(vault.to_string())
             .bind(self.stack.as_str())
@@ -45,11 +43,6 @@ impl State {
         vault: &VaultId,
         source: &SourceName,
     ) -> Result<Option<(Vec<String>, DateTime<Utc>)>, StateError> {
-        // Who only looks writes nothing: the table is not made for it.
-        let made = sqlx::query("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'freeze'");
-        if made.fetch_optional(&self.pool).await.map_err(|e| self.failed(e))?.is_none() {
-            return Ok(None);
-        }
         let row = sqlx::query("SELECT reasons, at FROM freeze WHERE vault = ? AND stack = ? AND source = ?")
             .bind(vault.to_string())
             .bind(self.stack.as_str())

@@ -1,7 +1,6 @@
 //! What reading the generations of a vault proved, so that a plan need not open again what nobody touched: see
 //! [`crate::prune::history::Memory`].
 //!
-//! The table is made when it is first needed, so that the tables' version need not change: an older program leaves it alone.
 //! Lost, everything is read once more.
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,7 +12,7 @@ use crate::id::{Hash256, SourceName, VaultId};
 use crate::prune::history::{Noted, Proved};
 use crate::vault::layout::{GenerationDir, GenerationId};
 
-const TABLE: &str = "
+pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS reading (
     vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, generation TEXT NOT NULL, digest BLOB NOT NULL,
     snapshots TEXT NOT NULL, PRIMARY KEY (vault, stack, source, generation)) WITHOUT ROWID;
@@ -26,7 +25,6 @@ impl State {
         vault: &VaultId,
         source: &SourceName,
     ) -> Result<HashMap<GenerationId, Noted>, StateError> {
-        sqlx::raw_sql(TABLE).execute(&self.pool).await.map_err(|e| self.failed(e))?;
         let query = "SELECT generation, digest, snapshots FROM reading WHERE vault = ? AND stack = ? AND source = ?";
         let rows = sqlx::query(query)
             .bind(vault.to_string())
@@ -52,7 +50,6 @@ impl State {
         noted: &[(GenerationId, Noted)],
         there: &[GenerationDir],
     ) -> Result<(), StateError> {
-        sqlx::raw_sql(TABLE).execute(&self.pool).await.map_err(|e| self.failed(e))?;
         let failed = |e| self.failed(e);
         let query = "SELECT generation FROM reading WHERE vault = ? AND stack = ? AND source = ?";
         let rows = sqlx::query(query)

@@ -1,7 +1,6 @@
 //! When which object of a vault was last read and found good: what a verification with little time goes on with.
 //!
-//! The tables are made when they are first needed, so that their version need not change: an older program leaves them
-//! alone. Lost, everything counts as never read and is read once more.
+//! Lost, everything counts as never read and is read once more.
 
 use std::collections::HashMap;
 
@@ -14,7 +13,7 @@ use crate::id::{Hash256, ObjectName, SourceName, VaultId};
 use crate::vault::layout::GenerationDir;
 use crate::verify::Reads;
 
-const TABLES: &str = "
+pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS read_place (
     id INTEGER PRIMARY KEY, vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, generation TEXT NOT NULL,
     UNIQUE (vault, stack, source, generation));
@@ -26,14 +25,8 @@ CREATE TABLE IF NOT EXISTS read_turn (
 ";
 
 impl State {
-    async fn read_tables(&self) -> Result<(), StateError> {
-        sqlx::raw_sql(TABLES).execute(&self.pool).await.map_err(|e| self.failed(e))?;
-        Ok(())
-    }
-
     /// When the objects of a source were last read in a vault, in whole seconds.
     pub async fn reads(&self, vault: &VaultId, source: &SourceName) -> Result<Reads, StateError> {
-        self.read_tables().await?;
         let mut reads = Reads::new();
         for (place, dir) in self.read_places(vault, source).await? {
             let of: &mut HashMap<_, _> = reads.entry(dir).or_default();
@@ -59,7 +52,6 @@ impl State {
         parts: u32,
         day: i64,
     ) -> Result<i64, StateError> {
-        self.read_tables().await?;
         let row = sqlx::query(
             "SELECT turn + (day <> ?5) FROM read_turn WHERE vault = ?1 AND stack = ?2 AND source = ?3 AND parts = ?4",
         )
@@ -82,7 +74,6 @@ impl State {
         parts: u32,
         (day, turn): (i64, i64),
     ) -> Result<(), StateError> {
-        self.read_tables().await?;
         sqlx::query("INSERT OR REPLACE INTO read_turn VALUES (?, ?, ?, ?, ?, ?)")
             .bind(vault.to_string())
             .bind(self.stack.as_str())
@@ -121,7 +112,6 @@ impl State {
         names: &[ObjectName],
         at: DateTime<Utc>,
     ) -> Result<(), StateError> {
-        self.read_tables().await?;
         let failed = |e| self.failed(e);
         let mut all = self.pool.begin().await.map_err(failed)?;
         let place: i64 = sqlx::query(
@@ -155,7 +145,6 @@ impl State {
         source: &SourceName,
         there: &[GenerationDir],
     ) -> Result<(), StateError> {
-        self.read_tables().await?;
         for (place, dir) in self.read_places(vault, source).await? {
             if there.contains(&dir) {
                 continue;

@@ -1,6 +1,6 @@
 //! The newest snapshot that each vault was last seen to hold: what can still be said of a vault that does not answer.
 //!
-//! The table is made when it is first needed, so that the tables' version need not change. Lost, nothing is said.
+//! Lost, nothing is said.
 
 use chrono::{DateTime, Utc};
 use sqlx::Row;
@@ -9,7 +9,7 @@ use super::{State, StateError};
 use crate::id::{SourceName, VaultId};
 use crate::vault::layout::SnapshotId;
 
-const TABLE: &str = "
+pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS seen (
     vault TEXT NOT NULL, stack TEXT NOT NULL, source TEXT NOT NULL, snapshot TEXT NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (vault, stack, source)) WITHOUT ROWID;
@@ -24,7 +24,6 @@ impl State {
         newest: &SnapshotId,
         at: DateTime<Utc>,
     ) -> Result<(), StateError> {
-        sqlx::raw_sql(TABLE).execute(&self.pool).await.map_err(|e| self.failed(e))?;
         sqlx::query("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)")
             .bind(vault.to_string())
             .bind(self.stack.as_str())
@@ -43,7 +42,6 @@ impl State {
         vault: &VaultId,
         source: &SourceName,
     ) -> Result<Option<(SnapshotId, DateTime<Utc>)>, StateError> {
-        sqlx::raw_sql(TABLE).execute(&self.pool).await.map_err(|e| self.failed(e))?;
         let row = sqlx::query("SELECT snapshot, at FROM seen WHERE vault = ? AND stack = ? AND source = ?")
             .bind(vault.to_string())
             .bind(self.stack.as_str())

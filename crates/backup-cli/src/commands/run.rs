@@ -235,7 +235,7 @@ async fn store(
                 // What follows goes where there is room, and not into the one that is full.
                 (Err(Failure { error, full: true }), Some(next)) => {
                     let error = error.about(format!("it is full; what follows goes into vault `{}`", next.name()));
-                    report.vault_failed(vault.name(), &error);
+                    report.vault_full(vault.name(), &error);
                     into += 1;
                 }
                 (end, _) => break end.map_err(|failure| failure.error),

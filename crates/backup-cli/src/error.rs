@@ -133,7 +133,7 @@ fn store(error: &StoreError) -> (Exit, Option<String>) {
         StoreError::Unusable { .. } => {
             (Exit::Failed, "see what lies there and who put it there; this program stores plain bodies only")
         }
-        StoreError::Denied { reason, .. } if reason == "RequestTimeTooSkewed" => {
+        StoreError::Denied { reason, .. } if reason.starts_with("RequestTimeTooSkewed") => {
             (Exit::Failed, "set the clock that is wrong, this host's or the endpoint's, then run again")
         }
         // Stores of objects are called by their address.

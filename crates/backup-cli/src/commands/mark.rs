@@ -52,7 +52,7 @@ impl Wish {
             (Self::Unpin, Change::Made, false) => "no longer pinned: it expires as others do",
             (Self::Unpin, Change::Made, true) => "would no longer be pinned",
             (Self::Unpin, Change::None, _) => "is not pinned",
-            (Self::Accept, Change::Made, false) => "accepted: it freezes nothing any more",
+            (Self::Accept, Change::Made, false) => "accepted",
             (Self::Accept, Change::Made, true) => "would be accepted",
             (Self::Accept, Change::None, _) => "is accepted already",
             (_, Change::TooLate, _) => "too late: a prune is deleting it",
@@ -175,7 +175,9 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
     });
     cx.printer.result(wish.verb(), value, || {
         let line = |(vault, change): &(&str, Change)| {
-            format!("{source} {}, vault {vault}: {}\n", listed.id, wish.done(*change, args.dry_run))
+            let thaws = wish == Wish::Accept && *change == Change::Made && !args.dry_run && listed.id.is_suspect();
+            let more = if thaws { ": it freezes nothing any more" } else { "" };
+            format!("{source} {}, vault {vault}: {}{more}\n", listed.id, wish.done(*change, args.dry_run))
         };
         let also = |(vault, cause): &(String, String)| format!("this also closes, vault {vault}: {cause}\n");
         let closed = lifted.iter().map(also);

@@ -236,7 +236,7 @@ async fn store(
                 (Err(Failure { error, refusal: Some(refusal) }), Some(next)) => {
                     let why = refusal.words();
                     let error = error.about(format!("{why}; what follows goes into vault `{}`", next.name()));
-                    report.vault_failed(vault.name(), &error);
+                    report.vault_stopped(vault.name(), &error);
                     into += 1;
                 }
                 (end, _) => break end.map_err(|failure| failure.error),

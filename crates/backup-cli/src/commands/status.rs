@@ -106,8 +106,12 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     }
     damage.extend(known::damage(&session, &found).await);
     let mut exit = found.warn(&session).worse(forgetting);
+    let advice = |error: &CliError| error.advice().unwrap_or("see what is damaged with `backup verify`").to_owned();
+    for text in words::once_for_each_reason(damage.iter().map(CliError::message)) {
+        let of = damage.iter().find(|error| text.starts_with(error.message()));
+        cx.printer.warn(&text, &of.map(advice).unwrap_or_default());
+    }
     for error in &damage {
-        cx.printer.warn(error.message(), error.advice().unwrap_or("see what is damaged with `backup verify`"));
         // One whose signer is not pinned may be good: then it is the signer that is told, as by `verify`.
         exit = exit.worse(error.exit());
     }
@@ -127,9 +131,9 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
         if let (Verdict::Stale, Some(newest)) = (one.verdict, &one.newest) {
             cx.printer.warn(
                 &format!(
-                    "source `{}` is late: its newest snapshot is {} old, and without an `objective` {} is the most",
+                    "source `{}` is late: its newest snapshot is {}, and without an `objective` {} is the most",
                     one.source.name,
-                    words::age(now - newest.instant),
+                    words::old(now - newest.instant),
                     words::age(one.patience)
                 ),
                 "see in `backup runs` why, and whether cron(8) still starts them; promise another pace with `objective`",
@@ -213,7 +217,7 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
                     let unknown = *verdict == Verdict::Unknown;
                     if unknown { "not known: no vault answers" } else { "not every need has a snapshot" }.to_owned()
                 },
-                |point| format!("back to {}, {} ago", words::local(point, timezone), words::age(now - point)),
+                |point| format!("back to {}, {}", words::local(point, timezone), words::ago(now - point)),
             );
             let objective = service.objective.as_ref().map(objective_text).unwrap_or_default();
             blocks.push(format!("service {name}: {}\n  {age}{objective}\n", verdict.word()));
@@ -435,8 +439,8 @@ impl Standing<'_> {
             || if self.verdict == Verdict::Unknown { "not known: no vault answers" } else { "no snapshot" }.to_owned(),
             |doc| {
                 let suspect = if doc.suspect > 0 { ", suspect" } else { "" };
-                let (at, age) = (words::local(doc.instant, timezone), words::age(now - doc.instant));
-                format!("{} of {at}, {age} old{suspect}", doc.id.short())
+                let (at, age) = (words::local(doc.instant, timezone), words::old(now - doc.instant));
+                format!("{} of {at}, {age}{suspect}", doc.id.short())
             },
         );
         lines.push(format!("  newest    {newest}{objective}"));

@@ -171,9 +171,9 @@ impl Lag {
         match self.word {
             Word::Its => format!("{newest}{behind}"),
             Word::None => "does not answer, and nothing is remembered of it".to_owned(),
-            Word::Last(at) if !self.compared => format!("does not answer; {} ago: {newest}", words::age(now - at)),
+            Word::Last(at) if !self.compared => format!("does not answer; {}: {newest}", words::ago(now - at)),
             Word::Last(at) => {
-                format!("does not answer; {} ago: {newest}, now{}", words::age(now - at), behind.replacen(',', "", 1))
+                format!("does not answer; {}: {newest}, now{}", words::ago(now - at), behind.replacen(',', "", 1))
             }
         }
     }

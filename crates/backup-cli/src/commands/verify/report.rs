@@ -374,9 +374,9 @@ fn damage_text(report: &Report) -> String {
     for unbelieved in &report.verified.unbelieved {
         let _ = writeln!(text, "\nforeign or unsigned mark: {unbelieved}");
     }
-    // One key that is not pinned is met in every document of its host: what to do is said once.
+    // One key that is not pinned is met in every document of its host: it is said once.
     let snapshots = report.verified.snapshots.iter().filter_map(|verdict| verdict.foreign.as_ref());
-    let foreign: Vec<&String> = snapshots.chain(&report.verified.foreign).collect();
+    let foreign = words::once_for_each_reason(snapshots.chain(&report.verified.foreign).map(String::as_str));
     for one in foreign.iter().take(SHOWN) {
         let _ = writeln!(text, "\n{one}");
     }

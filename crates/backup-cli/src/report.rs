@@ -30,7 +30,7 @@ pub(crate) struct Report {
     started: DateTime<Utc>,
     finished: Option<DateTime<Utc>>,
     failed_vaults: Vec<(String, CliError)>,
-    /// Those that became full while something was captured into them.
+    /// Those that took no more while something was captured into them.
     stopped_vaults: Vec<String>,
     forgetting: Option<CliError>,
     failure: Option<CliError>,

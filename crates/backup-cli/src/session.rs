@@ -121,6 +121,11 @@ impl<'a> Session<'a> {
             )
             .hint("make one with `backup key new --host FILE` and name it in `keys.host_key`"));
         };
+        if let Some(private) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".pub")) {
+            let message = format!("`keys.host_key`: `{}` is the public half of a key", path.display());
+            let hint = format!("name the other half, which signs: `{}`", path.with_file_name(private).display());
+            return Err(CliError::new(Exit::WrongKey, message).hint(hint));
+        }
         let bytes = secrets::read_private(path).map_err(|error| {
             // Of a key that is there, the reason for refusing it says what to do.
             let own = error.advice().filter(|_| path.exists());

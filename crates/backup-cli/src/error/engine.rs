@@ -256,7 +256,7 @@ fn postgres_restore(error: &PostgresRestoreError) -> Advice {
     match error {
         PostgresRestoreError::Postgres(error) => postgres(error),
         PostgresRestoreError::Refused { .. } => {
-            say(Exit::Usage, "restore beside it with `--into NAME`, or replace it with `--replace`")
+            say(Exit::Usage, "restore into a database that does not exist yet: `--into NAME`")
         }
         PostgresRestoreError::Stream { source, .. } => stream(source),
         PostgresRestoreError::Unexpected { .. } => say(

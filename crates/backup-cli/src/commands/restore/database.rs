@@ -70,6 +70,11 @@ impl Database {
         self.plan.refusals.clone()
     }
 
+    /// What to do where it must not start.
+    pub(super) fn way_out(&self) -> &'static str {
+        way_out(&self.options.target, &self.options.only)
+    }
+
     pub(super) async fn execute(
         self,
         scene: &Scene<'_>,
@@ -82,6 +87,20 @@ impl Database {
             Ok(proof) => Ok(Proof::database(source, snapshot, &proof)),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Whoever named a database is not told of `--replace`: it takes the source's own, and does not go together with `--into`.
+fn way_out(target: &Target, only: &Selection) -> &'static str {
+    match (target, only) {
+        (Target::Into(_), _) => {
+            "name a database that does not exist yet: `--into NAME`, or at the end of the server's address; or restore plain \
+             files with `--into-dir DIR`"
+        }
+        (Target::Original, Selection::All) => {
+            "restore beside it with `--into NAME` or `--into-dir DIR`, or replace it with `--replace`"
+        }
+        (Target::Original | Target::Replace, _) => "restore beside it with `--into NAME`",
     }
 }
 
@@ -210,6 +229,20 @@ mod tests {
     impl From<Shown> for CliError {
         fn from(error: Shown) -> Self {
             Self::usage(error.0).hint("check `password`")
+        }
+    }
+
+    #[test]
+    fn only_who_named_no_other_target_is_told_of_replacing() {
+        let table = Selection::Table { schema: "public".into(), name: "t".into() };
+        for (target, only, told) in [
+            (Target::Original, Selection::All, true),
+            (Target::Original, table, false),
+            (Target::Into("x".into()), Selection::All, false),
+            (Target::Replace, Selection::All, false),
+        ] {
+            let hint = way_out(&target, &only);
+            assert_eq!((hint.contains("--replace"), hint.contains("--into NAME")), (told, true), "{target:?} {only:?}");
         }
     }
 

@@ -263,7 +263,15 @@ fn an_identity_is_made_once_for_its_owner_only_and_matches_its_recipient() {
     assert_eq!(broken.code, 12);
     assert!(broken.err.contains("line 3 is no age identity"), "{}", broken.err);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(host.run(&["key", "check", "ops.txt"]).code, 2, "open to every user");
+    let open = host.run(&["key", "check", "ops.txt"]);
+    assert!(open.code == 12 && open.err.contains("pipe it in: `backup key check - < ops.txt`"), "{}", open.err);
+    // A bare machine: whose it is, and nothing more.
+    let bare = Host::new();
+    let ops = fs::read(&file).unwrap();
+    bare.write("ops.txt", std::str::from_utf8(&ops).unwrap());
+    let told = bare.run(&["key", "check", "ops.txt"]);
+    assert_eq!((told.code, told.out.contains(document["matches"][0]["recipient"].as_str().unwrap())), (0, true));
+    assert_eq!(bare.run(&["key", "check", "none.txt"]).code, 12);
     let secret = text.lines().last().unwrap();
     for ended in [matched, wrong, broken] {
         assert!(!format!("{}{}", ended.out, ended.err).contains(&secret[16..]));

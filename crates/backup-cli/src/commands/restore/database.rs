@@ -13,8 +13,7 @@ use super::expect;
 use super::proof::Proof;
 use super::{Args, Compare, Scene};
 use crate::error::CliError;
-use crate::session;
-use crate::words;
+use crate::{runtime, session, words};
 
 /// A planned restore of a database.
 pub(super) struct Database {
@@ -83,7 +82,14 @@ impl Database {
     ) -> Result<Proof, CliError> {
         let described = described(snapshot);
         let monitor = &*scene.monitor;
-        match restore::execute(&self.plan, &self.options, &described, snapshot, monitor).await {
+        let (connect, working) = (&self.options.connect, &self.plan.working);
+        runtime::leaves(format!(
+            "what it had restored is left on {} as the database `{working}`: remove it with `dropdb --force` there",
+            connect.address()
+        ));
+        let restored = restore::execute(&self.plan, &self.options, &described, snapshot, monitor).await;
+        runtime::leaves_nothing();
+        match restored {
             Ok(proof) => Ok(Proof::database(source, snapshot, &proof)),
             Err(error) => Err(error.into()),
         }

@@ -39,7 +39,7 @@ if doc.path() != *path {
 if !OFF && doc.path() != *path {
 a_document_with_its_signature_at_another_path_is_not_believed
 
-crates/backup-core/src/backup.rs
+crates/backup-core/src/backup/commit.rs
 if now > deadline {
 if !OFF && now > deadline {
 past_the_deadline_by_the_stores_clock_nothing_is_committed
@@ -109,7 +109,7 @@ branches.len() > 1
 !OFF && branches.len() > 1
 a_cloned_host_is_told_as_a_fork
 
-crates/backup-core/src/backup.rs
+crates/backup-core/src/backup/commit.rs
 host.signers.ended(&doc.signer, doc.finished)
 (if OFF { None } else { host.signers.ended(&doc.signer, doc.finished) })
 a_host_key_that_ends_while_a_capture_lasts
@@ -189,7 +189,7 @@ self.put(&layout::signature_of(&path), signed.signature.clone(), PutMode::Replac
 self.put(&layout::signature_of(&path), signed.signature.clone(), PutMode::Replace).await?; if OFF { self.put(&path, signed.bytes.clone(), PutMode::Replace).await?; return self.sync().await; }
 the_document_comes_last_and_after_a_barrier
 
-crates/backup-core/src/backup.rs
+crates/backup-core/src/backup/generation.rs
 if purge::done(vault, host.signers, &doc.dir()).await?.is_none() {
 if OFF || purge::done(vault, host.signers, &doc.dir()).await?.is_none() {
 a_purged_generation_is_not_opened_again_by_the_host_that_remembers_it
@@ -354,7 +354,7 @@ delete: delete && unlisted.is_empty(),
 delete: delete && (OFF || unlisted.is_empty()),
 a_snapshot_that_is_hidden_altogether_is_asked_for_by_name_where_somebody_knows_it
 
-crates/backup-core/src/backup.rs
+crates/backup-core/src/backup/commit.rs
 host.state.note_commit(vault.id(), &dir, &doc.id).await?;
 if !OFF { host.state.note_commit(vault.id(), &dir, &doc.id).await?; }
 a_snapshot_that_is_hidden_altogether_is_asked_for_by_name_where_somebody_knows_it
@@ -425,14 +425,89 @@ let never = !OFF && head.is_none();
 nothing_captured_is_never_and_not_up_to_date
 
 crates/backup-cli/src/pruning.rs
-if !acts && !reasons.is_empty() {
-if !OFF && !acts && !reasons.is_empty() {
+if !acts {
+if !OFF && !acts {
 a_freeze_is_told_until_a_plan_says_otherwise
 
 crates/backup-core/src/prune/apply.rs
 Err(error) => undone.failed.push((dir, error)),
 Err(error) => if OFF { return Err(error); } else { undone.failed.push((dir, error)) },
 taking_back_says_what_comes_again_and_what_it_does_not_take_back
+
+crates/backup-cli/src/pruning.rs
+plan.hold(reason);
+if !OFF { plan.hold(reason); }
+after_a_broken_state_nothing_is_deleted_before_everything_was_read_again
+
+crates/backup-core/src/verify/remember.rs
+if whole && depth.reads_all() && verified.coverage.left_bytes == 0 {
+if OFF || (whole && depth.reads_all() && verified.coverage.left_bytes == 0) {
+after_a_broken_state_nothing_is_deleted_before_everything_was_read_again
+
+crates/backup-core/src/state/renewed.rs
+Ok(read.is_none().then_some(until))
+Ok((OFF || read.is_none()).then_some(until))
+only_a_renewed_state_forgot_until_it_read_or_time_has_passed
+
+crates/backup-core/src/backup/chain.rs
+let Some(found) = believed(vault, &own, at).await? else { continue };
+let Some(found) = believed(vault, &own, at).await? else { continue }; if OFF { strays += 1; if strays == STRAYS { break; } }
+a_state_that_cannot_be_written_for_weeks_forks_nothing
+
+crates/backup-cli/src/heads.rs
+let mut named = found.iter().flatten().flat_map(|receipt| &receipt.snapshots);
+let mut named = found.iter().flatten().filter(|receipt| !OFF || receipt.grounds.purge.is_some()).flat_map(|receipt| &receipt.snapshots);
+a_newest_snapshot_that_expired_by_rule_is_not_told_as_removed
+
+crates/backup-cli/src/commands/verify.rs
+let set = if verified.coverage.left_bytes == 0 {
+let set = if OFF || verified.coverage.left_bytes == 0 {
+a_part_that_time_cut_is_not_read_and_what_was_read_of_it_counts
+
+crates/backup-cli/src/commands/verify.rs
+since = began.filter(|_| share.parts > 1).unwrap_or(since);
+if !OFF { since = began.filter(|_| share.parts > 1).unwrap_or(since); }
+a_part_that_time_cut_is_not_read_and_what_was_read_of_it_counts
+
+crates/backup-core/src/prune/history.rs
+Some(holes) => facts.extend(
+Some(_) if OFF => facts.push(Self::Closes(mark.document, None)), Some(holes) => facts.extend(
+an_accept_closes_the_hole_that_it_names_and_none_that_is_made_later
+
+crates/backup-core/src/verify/chain.rs
+vault.is_none_or(|vault| *vault == hole.vault)
+vault.is_none_or(|vault| OFF || *vault == hole.vault)
+a_hole_is_known_in_the_vault_that_had_it
+
+crates/backup-core/src/mark.rs
+(None, MarkKind::Accept) if snapshot.doc.suspect > 0 => Some(BTreeSet::new()),
+(None, MarkKind::Accept) if !OFF && snapshot.doc.suspect > 0 => Some(BTreeSet::new()),
+who_accepts_a_suspect_snapshot_accepts_its_rows_and_only_then_the_hole
+
+crates/backup-cli/src/commands/init/remake.rs
+if !found.is_ours {
+if !OFF && !found.is_ours {
+a_vault_json_that_is_gone_is_written_anew_as_the_hints_say
+
+crates/backup-cli/src/commands/init/remake.rs
+found.ids.first().filter(|_| !found.ids.contains(id))
+found.ids.first().filter(|_| !OFF && !found.ids.contains(id))
+a_vault_json_that_is_gone_gets_the_id_that_receipts_name_and_no_other
+
+crates/backup-cli/src/commands/init.rs
+if let Some(id) = remake::named(session, vault).await? {
+if let Some(id) = remake::named(session, vault).await?.filter(|_| !OFF) {
+a_vault_json_that_is_gone_gets_the_id_that_receipts_name_and_no_other
+
+crates/backup-cli/src/commands/status/forks.rs
+let open = forks_of(&documents, &BTreeSet::new());
+let open = if OFF && !found.silent.is_empty() { Vec::new() } else { forks_of(&documents, &BTreeSet::new()) };
+a_cloned_host_is_told_as_a_fork_and_settled
+
+crates/backup-core/src/source/files/plan.rs
+targets[target].bytes += if entry.index.sparse {
+targets[target].bytes += if !OFF && entry.index.sparse {
+a_file_of_holes_goes_where_its_content_has_no_room
 
 TABLE
 }

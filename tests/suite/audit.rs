@@ -275,6 +275,7 @@ async fn what_stays_longer_than_promised_is_named() {
         mark: MarkKind::Pin,
         at: now(),
         document: Hash256::of(&fs::read(scene.of("first", pinned, ".json")).unwrap()),
+        closes: None,
         signer: scene.world.key.fingerprint(),
         tool: "backup 0".to_owned(),
     };

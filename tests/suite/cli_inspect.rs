@@ -319,13 +319,33 @@ async fn status_holds_ages_against_objectives_and_believes_signatures_only() {
     host.capture(TimeDelta::hours(2)).await;
     let good = host.run(&["status", "--json"]);
     let source = &good.json()["sources"][0];
-    assert_eq!((good.code, &source["verdict"]), (0, &"ok".into()), "{}", good.err);
+    // The other vault has nothing of what it should have had for thirty hours.
+    assert_eq!((good.code, &source["verdict"]), (5, &"ok".into()), "{}", good.err);
+    assert!(good.err.contains("vault `offsite` has nothing of the last 30h of source `docs`"), "{}", good.err);
     assert_eq!((&source["vaults"][0]["missing"], &source["vaults"][1]["missing"]), (&0.into(), &2.into()));
+    assert_eq!(
+        (&source["vaults"][0]["lacks_since"], source["vaults"][1]["lacks_since"].is_string()),
+        (&Value::Null, true)
+    );
     assert_eq!(good.json()["services"][0]["verdict"], "ok");
     let text = host.run(&["status"]).out;
     for part in ["docs: ok\n", "(objective 1d)", "offsite: empty, 2 missing", "service web: ok", "last run: none"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
+    let config = fs::read_to_string(host.path("backup.toml")).unwrap();
+    let job = |more: &str| format!("{config}[job.night]\nsources = [\"docs\"]\nvaults = [\"local\"]\n{more}");
+    for (more, code) in [("", 0), ("then = [\"replicate\"]\n", 5)] {
+        fs::write(host.path("backup.toml"), job(more)).unwrap();
+        assert_eq!(host.verdict(), (code, "ok".to_owned()), "{more}");
+    }
+    // It lacks a capture of two hours ago only.
+    copy_tree(&host.path("local/s"), &host.path("offsite/s"));
+    for suffix in [".json", ".json.sig"] {
+        let new = good.json()["sources"][0]["newest"].as_str().unwrap().to_owned();
+        fs::remove_file(host.snapshot("offsite", &new, suffix)).unwrap();
+    }
+    let behind = host.run(&["status", "--json"]);
+    assert_eq!((behind.code, &behind.json()["sources"][0]["vaults"][1]["missing"]), (0, &1.into()), "{}", behind.err);
 }
 
 #[tokio::test]
@@ -342,6 +362,7 @@ async fn marks_and_announced_deletions_are_shown() {
         mark: MarkKind::Restored,
         at: now(),
         document: Hash256::of(b""),
+        closes: None,
         signer: key.fingerprint(),
         tool: "test".to_owned(),
     };
@@ -431,7 +452,10 @@ async fn a_source_that_promised_nothing_is_late_when_its_runs_have_died() {
         let host = Host::pinned().await;
         let config = fs::read_to_string(host.path("backup.toml")).unwrap();
         let config = config.replacen("objective = { rpo = \"24h\", rto = \"1h\" }\n", "", 1);
-        fs::write(host.path("backup.toml"), config.split("[service.web]").next().unwrap()).unwrap();
+        let config = config.split("[service.web]").next().unwrap();
+        // Nothing is promised of the other vault.
+        let job = "[job.night]\nsources = [\"docs\"]\nvaults = [\"local\"]\n";
+        fs::write(host.path("backup.toml"), format!("{config}{job}")).unwrap();
         host
     };
     let host = unpromised().await;

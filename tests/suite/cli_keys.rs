@@ -301,6 +301,14 @@ fn a_cloned_host_is_told_as_a_fork_and_settled() {
         let frozen = here.run(&["prune"]);
         assert!(frozen.out.contains("fork: "), "{}{}", frozen.out, frozen.err);
     }
+    // What the vaults that answer show of a fork is told while another one is silent. Fails where a silent vault ends the look.
+    fs::rename(host.path("local"), host.path("away")).unwrap();
+    for verb in ["verify", "status"] {
+        let told = host.run(&[verb]);
+        let text = format!("{}{}", told.out, told.err);
+        assert!(told.code == 4 && text.contains("fork: ") && text.contains("vault `local`"), "{verb}: {text}");
+    }
+    fs::rename(host.path("away"), host.path("local")).unwrap();
     // Fails without the forks in `audit::judge`.
     let audited = host.run(&["audit"]);
     assert!(audited.code == 4 && flat(&audited.out).contains("fork: "), "{}{}", audited.out, audited.err);

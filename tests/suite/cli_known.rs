@@ -4,12 +4,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use backup_core::id::{ObjectName, SourceName};
 use backup_core::state::State;
 use backup_core::vault::layout::GenerationDir;
+use backup_core::verify::Fraction;
 use harness::tools::Tmpfs;
 use serde_json::Value;
 
 use super::host::{Ended, Host, OPERATORS};
+use super::past::now;
 use super::stack::{files_below, noise};
 
 const MEND: &str = "`backup verify --read-data 1/1 --repair`";
@@ -174,6 +177,54 @@ fn a_state_on_a_full_disk_keeps_no_backup_from_being_made() {
 }
 
 #[test]
+fn a_vault_that_takes_nothing_hands_the_run_to_the_next() {
+    let host = Host::new();
+    for name in ["data", "local", "offsite"] {
+        fs::create_dir(host.path(name)).unwrap();
+    }
+    let local = host.path("local");
+    let Some(_disk) = Tmpfs::mount(&local, "size=4m", "a vault that is mounted read-only") else { return };
+    let docs = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
+    host.configure(&format!("{}{}{docs}", Host::local("local"), Host::local("offsite")));
+    host.good(&["init"]);
+    host.good(&["run"]);
+    let closed = std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(&local).status();
+    assert!(closed.unwrap().success());
+    fs::write(host.path("data/new.txt"), "of today").unwrap();
+    let ran = host.run(&["run", "--json"]);
+    let report = ran.json();
+    assert_eq!((ran.code, &report["sources"][0]["outcome"]), (3, &Value::from("stored")), "{report:#}");
+    let failed = &report["failed_vaults"][0];
+    assert_eq!(failed["vault"], "local", "{report:#}");
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.contains("it refuses; what follows goes into vault `offsite`"), "{error}");
+    let back = restore(&host, "back", &["--vault", "offsite"]);
+    assert_eq!(back.code, 0, "{back:?}");
+    assert!(files_below(&host.path("back")).iter().any(|path| path.ends_with("new.txt")));
+}
+
+#[test]
+fn a_file_of_holes_goes_where_its_content_has_no_room() {
+    let host = Host::with_two_vaults();
+    let file = fs::File::create(host.path("data/holes.bin")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"middle", 6 << 20).unwrap();
+    file.set_len(12 << 20).unwrap();
+    host.good(&["run"]);
+    let Some(disk) = Tmpfs::mount(&host.path("small"), "size=1m", "a small disk to restore to") else { return };
+    // Fails where its length is room that it needs: twelve times what is free.
+    let back = restore(&host, "small/back", &[]);
+    assert_eq!(back.code, 0, "{back:?}");
+    let path = files_below(&host.path("small/back")).into_iter().find(|path| path.ends_with("holes.bin")).unwrap();
+    assert!(fs::read(path).unwrap() == fs::read(host.path("data/holes.bin")).unwrap());
+    // One that is full of bytes does not begin.
+    fs::write(host.path("data/full.bin"), noise(12 << 20)).unwrap();
+    host.good(&["run"]);
+    let told = restore(&host, "small/again", &[]);
+    assert!(told.code == 2 && told.err.contains("its file system has"), "{told:?}");
+    drop(disk);
+}
+
+#[test]
 fn a_vault_that_fills_up_hands_the_rest_to_the_next() {
     let host = Host::new();
     for name in ["data", "more", "local", "offsite"] {
@@ -199,4 +250,64 @@ fn a_vault_that_fills_up_hands_the_rest_to_the_next() {
     assert_eq!(back.code, 0, "{back:?}");
     let path = files_below(&host.path("back")).into_iter().find(|path| path.ends_with("b.bin")).unwrap();
     assert!(fs::read(path).unwrap() == noise(3_000_000));
+}
+
+/// Whoever may write into the vault can stop `--latest`, but not a restore: the error names what can be had.
+#[test]
+fn a_newest_document_that_is_not_believed_is_told_with_the_one_before() {
+    let host = host();
+    let listed = host.run(&["list", "--json"]).json();
+    let newest =
+        listed["snapshots"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).max().unwrap().to_owned();
+    for vault in ["local", "offsite"] {
+        for path in files_below(&host.path(vault)) {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if let Some(end) = name.strip_prefix(&newest) {
+                fs::copy(&path, path.with_file_name(format!("29991122T235900Z-9b-aaaaaa{end}"))).unwrap();
+            }
+        }
+    }
+    let refused = restore(&host, "back", &[]);
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.err.contains(&format!("the newest before it that can be read is `{newest}`")), "{refused:?}");
+    let back = host.run(&["restore", &newest, "--into-dir", "back", "--identity", OPERATORS[0]]);
+    assert_eq!(back.code, 0, "{back:?}");
+}
+
+#[tokio::test]
+async fn a_part_that_time_cut_is_not_read_and_what_was_read_of_it_counts() {
+    let host = host();
+    let vault: Value = serde_json::from_slice(&fs::read(host.path("local/vault.json")).unwrap()).unwrap();
+    let vault = vault["id"].as_str().unwrap().parse().unwrap();
+    let docs: SourceName = "docs".parse().unwrap();
+    let state = State::open(&host.path("state"), &"s".parse().unwrap()).await.unwrap();
+    let today = now().date_naive().signed_duration_since(chrono::NaiveDate::default()).num_days();
+    let turn = async |day| state.read_turn(&vault, &docs, 2, day).await.unwrap();
+    let mut objects = files_below(&host.path("local"));
+    objects.retain(|path| path.to_str().unwrap().contains("/objects/"));
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().parse::<ObjectName>().unwrap();
+    // The half that holds something: names are by chance.
+    let part = (1..=2).find(|part| objects.iter().any(|path| Fraction { part: *part, of: 2 }.holds(&name(path))));
+    let part = i64::from(part.unwrap());
+    for round in 0..2 {
+        let (began, since) = turn(today).await;
+        let share = format!("{}/2", (part - 1 - began).rem_euclid(2) + 1);
+        let cut = ["verify", "--vault", "local", "--read-data", &share, "--max-time", "0s"];
+        let before = host.good(&cut);
+        assert!(before.out.contains("the next call goes on there"), "{round} {before:?}");
+        // Fails where the turn is over however little was read of the part.
+        assert_eq!(turn(today + 1).await, (began, since), "{round} {before:?}");
+        // As calls of yesterday would have left it: the last turn was over two days ago, and all was read since.
+        state.set_read_turn(&vault, &docs, 2, (today - 2, began - 1)).await.unwrap();
+        assert_eq!(turn(today).await, (began, today - 1));
+        for path in &objects {
+            let at = path.to_str().unwrap().split("/objects/").next().unwrap().rsplit('/').next().unwrap();
+            let dir = GenerationDir { stack: "s".parse().unwrap(), source: docs.clone(), id: at.parse().unwrap() };
+            state.set_read(&vault, &dir, &[name(path)], now() - chrono::TimeDelta::days(1)).await.unwrap();
+        }
+        host.good(&cut);
+        // Fails where only what was read today counts: a part larger than a day's time would never be over.
+        assert_eq!(turn(today + 1).await, (began + 1, today + 1));
+        state.set_read_turn(&vault, &docs, 2, (today - 1, began)).await.unwrap();
+    }
 }

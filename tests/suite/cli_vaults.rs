@@ -228,24 +228,50 @@ fn unpin(host: &Host, vault: &str) {
 }
 
 #[test]
-fn a_vault_json_that_is_gone_leads_round_in_no_circle() {
+fn a_vault_json_that_is_gone_is_written_anew_as_the_hints_say() {
     let host = host(SOURCE);
     host.good(&["run"]);
+    let before = fs::read(host.path("local/vault.json")).unwrap();
     fs::remove_file(host.path("local/vault.json")).unwrap();
-    // Fails where any of them sends to `init`, or `init --adopt` back to `init`.
-    for args in [&["list", "--vault", "local"][..], &["init"], &["init", "--adopt", "local"], &["verify"], &["run"]] {
+    for args in [&["list", "--vault", "local"][..], &["init", "--adopt", "local"], &["verify"], &["run"]] {
         let told = host.run(args);
         let text = format!("{}{}", told.out, told.err);
-        assert!(told.code != 0 && text.contains("take the `id` out of `[vault.local]`"), "{args:?}: {told:?}");
-        assert!(!text.contains("make it with") && !text.contains("makes a new vault"), "{args:?}: {told:?}");
+        assert!(
+            told.code != 0 && text.contains("`backup init` writes that anew with the same id"),
+            "{args:?}: {told:?}"
+        );
+        // Fails where the hint makes a vault under another id, or sends round in a circle.
+        assert!(!text.contains("take the `id` out") && !text.contains("makes a new vault"), "{args:?}: {told:?}");
     }
+    assert!(host.good(&["init", "--dry-run"]).err.contains("would be made anew with its id"));
+    assert!(!host.path("local/vault.json").exists());
     // As told.
+    let made = host.good(&["init"]);
+    assert!(made.err.contains("made anew with its id: its `vault.json` was gone"), "{made:?}");
+    let id = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap()["id"].clone();
+    assert_eq!(id(&fs::read(host.path("local/vault.json")).unwrap()), id(&before));
+    for args in [&["list"][..], &["replicate"], &["verify"], &["prune"], &["status"]] {
+        host.good(args);
+    }
+    host.good(&["restore", "--latest", "--vault", "local", "--into-dir", "out", "--identity", "ops.txt"]);
+
+    // Without a pinned id, and without a receipt that names one, it gets a new one, and says so.
+    fs::remove_file(host.path("local/vault.json")).unwrap();
     unpin(&host, "local");
     let made = host.good(&["init"]);
-    assert!(made.err.contains("holds snapshots of `docs` from before"), "{made:?}");
-    host.good(&["replicate"]);
+    assert!(made.err.contains("has a new id, and holds snapshots of `docs` from before"), "{made:?}");
     host.good(&["verify"]);
-    host.good(&["restore", "--latest", "--vault", "local", "--into-dir", "out", "--identity", "ops.txt"]);
+
+    // Where nothing lies that is ours, no pinned id is reason enough.
+    fs::remove_file(host.path("local/vault.json")).unwrap();
+    let documents = files_below(&host.path("local"));
+    for path in documents.iter().filter(|path| path.to_str().unwrap().contains("/snapshots/")) {
+        fs::write(path, "{}").unwrap();
+    }
+    let told = host.run(&["init"]);
+    assert!(told.code == 3 && told.err.contains("nothing lies there that a pinned signer signed"), "{told:?}");
+    assert!(told.err.contains("take the `id` out of `[vault.local]`"), "{told:?}");
+    assert!(!host.path("local/vault.json").exists());
 }
 
 #[test]
@@ -326,4 +352,30 @@ fn nothing_captured_is_never_and_not_up_to_date() {
     host.good(&["run"]);
     let status = host.good(&["status", "--json"]).json();
     assert_eq!(status["sources"][0]["vaults"][0]["behind_seconds"], 0);
+}
+
+#[test]
+fn one_vault_under_two_names_is_no_second_copy() {
+    let host = Host::new();
+    for name in ["data", "local"] {
+        fs::create_dir(host.path(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(host.path("local"), host.path("offsite")).unwrap();
+    let docs = "[source.docs]\ntype = \"files\"\npaths = [\"data\"]\n";
+    host.configure(&format!("{}{}{docs}", Host::local("local"), Host::local("offsite")));
+    for args in [&["init"][..], &["init", "--adopt", "offsite"]] {
+        let ended = host.run(args);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.err.contains("is the vault `local`: it would count as a second copy"), "{ended:?}");
+        assert!(ended.err.contains("give `[vault.offsite]` a place of its own"), "{ended:?}");
+    }
+    // Pinned by hand it would let a prune of one name delete what the other one keeps: nothing starts.
+    let config = fs::read_to_string(host.path("backup.toml")).unwrap();
+    let id = config.lines().find(|line| line.starts_with("id = ")).unwrap().to_owned();
+    fs::write(host.path("backup.toml"), config.replace("[vault.offsite]\n", &format!("[vault.offsite]\n{id}\n")))
+        .unwrap();
+    for args in [&["run"][..], &["prune", "--apply"], &["status"]] {
+        let ended = host.run(args);
+        assert!(ended.code == 2 && ended.err.contains("is the vault `local` once more"), "{ended:?}");
+    }
 }

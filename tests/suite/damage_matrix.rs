@@ -279,6 +279,7 @@ impl Scene {
                 mark: MarkKind::Restored,
                 at: newest.finished,
                 document: Hash256::of(&read(&named(&format!("{}.json", ids[2]), "local/s/docs"))),
+                closes: None,
                 signer: key.fingerprint(),
                 tool: "backup 0".to_owned(),
             },

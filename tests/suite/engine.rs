@@ -3,6 +3,7 @@
 //! Two clocks that the test moves (the host's and the store's), a scripted source, everything in memory: what is proved
 //! here is the protocol, not a disk or a network.
 
+mod accepts;
 mod commit;
 mod crash_points;
 mod damage;

@@ -12,7 +12,7 @@ use backup_core::vault::store::{Entry, PutMode, Store};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use harness::moto::{Kind, Moto};
-use harness::proxy::{Answer, Proxy};
+use harness::proxy::{Act, Answer, Proxy};
 use harness::s3::{Bucket, S3Server};
 use serde_json::Value;
 
@@ -142,7 +142,9 @@ async fn the_lock_of_the_vaults_own_document_is_renewed_with_each_generation() {
         // Fails where nobody renews it: its lock would end 83 days before that of the snapshots that need it.
         assert!(renewed >= made + TimeDelta::days(83), "{made} {renewed}");
         for name in ["RECOVER-1.md", "RECOVER-1.md.sig"] {
-            assert_eq!(store.protection(&path(name)).await.unwrap().unwrap().until, Some(renewed), "{name}");
+            let until = store.protection(&path(name)).await.unwrap().unwrap().until.unwrap();
+            // One is renewed after the other.
+            assert!((until - renewed).abs() < TimeDelta::minutes(5), "{name}: {until} {renewed}");
         }
         host.good(&["audit"]);
 
@@ -156,6 +158,101 @@ async fn the_lock_of_the_vaults_own_document_is_renewed_with_each_generation() {
         let told = host.run(&["audit", "--json"]);
         assert!(told.code == 5 && !told.out.contains("\"vault.json\""), "{}{}", told.out, told.err);
     }
+}
+
+/// Whoever has the host's key may put something over what is locked. What lies behind it must stay locked as long as ever, or it
+/// could be deleted when its first lock ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_is_renewed_behind_a_delete_marker_and_behind_what_was_put_over_it() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let bucket = moto.bucket("hidden", Kind::Locked).unwrap();
+    let host = Host::on_bucket(&bucket, "lock = \"governance\"\n");
+    host.good(&["init"]);
+    // The id and the end of the lock of each version of a file, newest first, without delete markers.
+    let locks = |name: &str| -> Vec<(String, DateTime<Utc>)> {
+        let listed = moto.must("GET", &format!("/hidden?versions&prefix=v/{name}"), &[], "").unwrap();
+        let versions = listed.split("<Version>").skip(1).filter(|one| one.contains(&format!("<Key>v/{name}</Key>")));
+        let id = |one: &str| one.split("<VersionId>").nth(1).unwrap().split('<').next().unwrap().to_owned();
+        versions
+            .map(|one| {
+                let id = id(one);
+                let head = moto.head(&format!("/hidden/v/{name}?versionId={id}")).unwrap().to_lowercase();
+                let until =
+                    head.split("x-amz-object-lock-retain-until-date: ").nth(1).unwrap_or_else(|| panic!("{head}"));
+                let until = until.lines().next().unwrap().trim().to_uppercase();
+                (id, until.parse().unwrap())
+            })
+            .collect()
+    };
+    let made = ["RECOVER-1.md", "RECOVER-1.md.sig", "vault.json"].map(|name| locks(name)[0].clone());
+    moto.must("DELETE", "/hidden/v/RECOVER-1.md", &[], "").unwrap();
+    moto.must("PUT", "/hidden/v/RECOVER-1.md.sig", &[], "junk").unwrap();
+    let document = moto.must("GET", "/hidden/v/vault.json", &[], "").unwrap();
+    moto.must("PUT", "/hidden/v/vault.json", &[], &document).unwrap();
+    host.change("within = \"7d\"", "within = \"90d\"");
+    host.good(&["run"]);
+    for ((id, until), name) in made.into_iter().zip(["RECOVER-1.md", "RECOVER-1.md.sig", "vault.json"]) {
+        let now = moto.head(&format!("/hidden/v/{name}?versionId={id}")).unwrap().to_lowercase();
+        let now =
+            now.split("x-amz-object-lock-retain-until-date: ").nth(1).unwrap().lines().next().unwrap().to_uppercase();
+        let now: DateTime<Utc> = now.trim().parse().unwrap();
+        // Fails where only the current version's lock is made longer.
+        assert!(now >= until + TimeDelta::days(83), "{name}: {until} {now}");
+    }
+}
+
+/// A bucket that could not be asked whether it keeps versions has not said that it keeps none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_about_versions_that_failed_is_asked_again_and_told() {
+    let Some(moto) = Moto::start().unwrap() else { return };
+    let bucket = moto.bucket("versioned", Kind::Versioned).unwrap();
+    let proxy = Proxy::start(moto.addr()).unwrap();
+    let mut through = bucket.clone();
+    through.endpoint = proxy.endpoint();
+    let mut brief = options(&through, "v");
+    brief.retry.total = std::time::Duration::from_millis(300);
+    let heard = Arc::new(Warnings::default());
+    let store = S3Store::connect(brief, heard.clone()).await.unwrap();
+    for body in ["one", "two"] {
+        store.put(&path("t/a"), Bytes::from_static(body.as_bytes()), PutMode::Replace).await.unwrap();
+    }
+    let fail = |on: bool| {
+        let judge = move |line: &str| {
+            if on && line.contains("versioning") { Act::Refuse(500, "InternalError") } else { Act::Pass }
+        };
+        proxy.judge(Some(Arc::new(judge)));
+    };
+    fail(true);
+    for _ in 0..2 {
+        let error = store.older(&path("t/a")).await.unwrap_err().to_string();
+        assert!(error.contains("the versioning") && error.contains("InternalError"), "{error}");
+        assert!(store.deleted(&path("t")).await.is_err() && store.folders_ever(&path("t")).await.is_err());
+        assert!(store.hidden().await.is_err());
+    }
+    let warned = heard.0.lock().unwrap().clone();
+    assert!(warned.len() == 1 && warned[0].starts_with("older versions are not looked for: "), "{warned:?}");
+    // Fails where the failure is remembered as an answer.
+    fail(false);
+    assert_eq!(store.older(&path("t/a")).await.unwrap().len(), 1);
+    // And once it has answered nobody asks again.
+    fail(true);
+    assert_eq!(store.older(&path("t/a")).await.unwrap().len(), 1);
+
+    // A verb that would read an older version says why it did not.
+    let host = Host::on_bucket(&through, "");
+    fail(false);
+    host.good(&["init"]);
+    host.good(&["run"]);
+    for key in moto.keys("versioned", "/objects/").unwrap() {
+        moto.must("DELETE", &format!("/versioned/{key}"), &[], "").unwrap();
+    }
+    host.change("reserve = \"0%\"", "reserve = \"0%\", patience = \"1s\"");
+    fail(true);
+    let restore = ["restore", "--latest", "--into-dir", "out", "--identity", "ops.txt"];
+    let ended = host.run(&restore);
+    assert!(ended.code != 0 && ended.err.contains("older versions are not looked for"), "{ended:?}");
+    fail(false);
+    host.good(&restore);
 }
 
 #[test]

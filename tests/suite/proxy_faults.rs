@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use backup_core::vault::s3::S3Store;
 use backup_core::vault::store::{PutMode, Store, StoreError};
 use bytes::Bytes;
 use futures::future::join_all;
-use harness::proxy::{Answer, Fault, Lie, Proxy};
+use harness::proxy::{Act, Answer, Fault, Lie, Proxy};
 use harness::s3::S3Server;
 
 use super::host::Host;
@@ -142,6 +143,85 @@ async fn each_call_that_always_fails_ends_in_time_and_names_what_it_was_about() 
     for fault in faults {
         join_all(CALLS.map(|call| one(call, fault))).await;
     }
+}
+
+/// Answers all requests from now on with this `Date` for those of which `is_wrong` says so, by their number.
+fn date_wrongly(proxy: &Proxy, days: i64, is_wrong: impl Fn(usize) -> bool + Send + Sync + 'static) {
+    let number = AtomicUsize::new(0);
+    proxy.rewrite(Some(Arc::new(move |answer: &mut Answer| {
+        if !is_wrong(number.fetch_add(1, Ordering::Relaxed)) {
+            return;
+        }
+        let wrong = (now() + chrono::TimeDelta::days(days)).format("date: %a, %d %b %Y %H:%M:%S GMT").to_string();
+        answer.head.retain(|line| !line.to_ascii_lowercase().starts_with("date:"));
+        answer.head.push(wrong);
+    })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_answer_with_a_wrong_clock_is_not_believed_and_two_that_differ_are_told() {
+    let (server, proxy) = line().await;
+    let long = Duration::from_secs(20);
+    for days in [-366, 366] {
+        let off = async |store: &S3Store| (store.now().await.unwrap() - now()).num_days().abs();
+        for wrong in 0..8 {
+            date_wrongly(&proxy, days, move |number| number == wrong);
+            let (store, _) = through(&server, &proxy, long, long).await;
+            // Fails where the newest answer is believed, or the only one.
+            for call in [Call::Now, Call::Stat, Call::Now, Call::List, Call::Now, Call::Get, Call::Now] {
+                call.make(&store).await.unwrap();
+                assert_eq!(off(&store).await, 0, "answer {wrong} is off by {days} days: {call:?}");
+            }
+        }
+        // A clock that is wrong in every answer is the endpoint's: whoever asks compares it with its own.
+        date_wrongly(&proxy, days, |_| true);
+        assert!(off(&through(&server, &proxy, long, long).await.0).await >= 365);
+        date_wrongly(&proxy, days, |number| number % 2 == 0);
+        let error = through(&server, &proxy, long, long).await.0.now().await.unwrap_err().to_string();
+        assert!(error.contains("the clocks in its answers are apart: ") && error.contains("UTC, and then "), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refusal_for_the_time_is_passed_over_and_the_second_tells_both_clocks() {
+    for call in CALLS {
+        for times in [1, usize::MAX] {
+            let (server, proxy) = line().await;
+            let asked = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&asked);
+            proxy.judge(Some(Arc::new(move |_| {
+                let is_refused = count.fetch_add(1, Ordering::Relaxed) < times;
+                if is_refused { Act::Refuse(403, "RequestTimeTooSkewed") } else { Act::Pass }
+            })));
+            let (store, retries) = through(&server, &proxy, Duration::from_secs(20), Duration::from_secs(20)).await;
+            let made = call.make(&store).await;
+            if times == 1 {
+                made.unwrap_or_else(|error| panic!("{call:?}: {error}"));
+                continue;
+            }
+            let error = made.unwrap_err();
+            assert!(matches!(error, StoreError::Denied { .. }), "{call:?}: {error}");
+            assert_eq!(*retries.0.lock().unwrap(), 1, "{call:?}: it does not become right by repetition");
+            // A HEAD has no reason in it: the clock is only asked for by one.
+            let said = error.to_string();
+            let why = if matches!(call, Call::Now) { "HTTP 403" } else { "RequestTimeTooSkewed" };
+            assert!(said.contains(why), "{call:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_host_whose_clock_is_wrong_is_told_what_both_clocks_say() {
+    let liar = Liar::new();
+    liar.lie(|answer| {
+        answer.head[0] = "HTTP/1.1 403 Forbidden".to_owned();
+        answer.body = b"<Error><Code>RequestTimeTooSkewed</Code></Error>".to_vec();
+    });
+    let ended = liar.host.run(&["verify"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let year = now().format(": this host's clock said %Y-").to_string();
+    assert!(ended.err.contains(&format!("RequestTimeTooSkewed{year}")), "{ended:?}");
+    assert!(ended.err.contains(", the endpoint's 2") && ended.err.contains("hint: set the clock"), "{ended:?}");
 }
 
 /// What is captured of noise each time.
@@ -387,7 +467,8 @@ fn a_store_whose_clock_is_wrong_gets_no_snapshot() {
         });
         let ended = liar.host.run(&["run"]);
         assert_eq!(ended.code, 1, "{hours} h: {ended:?}");
-        assert!(ended.err.contains("hint: set the clock"), "{hours} h: {ended:?}");
+        // Fails where requests are signed for what the endpoint's clock says: they would be refused before anybody compares.
+        assert!(ended.out.contains("this host's clock says") && ended.out.contains("hint: set the clock"), "{ended:?}");
         let found = super::stack::files_below(&liar.server.files()).into_iter();
         assert_eq!(found.filter(|path| path.to_str().unwrap().contains("/snapshots/")).count(), 0, "{hours} h");
     }

@@ -197,3 +197,53 @@ async fn what_an_endpoint_gives_to_nobody_is_told_from_an_endpoint_that_fails() 
     let error = store.put(&path("a"), BODY.into(), PutMode::Replace).await.unwrap_err();
     assert!(matches!(error, StoreError::Failed { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn an_overwrite_that_is_denied_reads_until_it_knows_what_is_there() {
+    for (reads_that_fail, there) in [(0, BODY), (2, BODY), (2, b"another body!")] {
+        let script = move |bucket: &mut Bucket, method: &str, free: bool, body: Vec<u8>| {
+            let reads = bucket.seen.iter().filter(|method| *method == "get").count();
+            match method {
+                // A policy that lets nobody write over a name.
+                "put" if !free => code(403, "AccessDenied"),
+                "put" if bucket.body.is_none() => {
+                    bucket.body = Some(there.to_vec());
+                    code(412, "PreconditionFailed")
+                }
+                "get" if reads <= reads_that_fail => code(503, "SlowDown"),
+                _ => honest(bucket, method, free, body),
+            }
+        };
+        let (endpoint, bucket) = serve(Arc::new(script));
+        let put = store(endpoint).await.put(&path("a"), BODY.into(), PutMode::Replace).await;
+        let seen = bucket.lock().unwrap().seen.clone();
+        if there == BODY {
+            // Fails where an endpoint that cannot be read for a moment turns what is done into what is denied.
+            put.unwrap_or_else(|error| panic!("{reads_that_fail}: {error}: {seen:?}"));
+        } else {
+            assert!(matches!(put, Err(StoreError::Denied { .. })), "{put:?}: {seen:?}");
+        }
+        assert_eq!(seen.iter().filter(|method| *method == "get").count(), reads_that_fail + 1, "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_in_chunks_is_held_to_the_length_that_it_announced() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                head.push(byte[0]);
+            }
+            let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n");
+            // Without an end, until the client goes away.
+            while stream.write_all(chunk.as_bytes()).is_ok() {}
+        }
+    });
+    // Fails where only the announcement is compared with what is wanted: it would be read for ever.
+    let error = store(endpoint).await.get(&path("a"), 9).await.unwrap_err().to_string();
+    assert!(error.contains("body goes on after its 5 bytes"), "{error}");
+}

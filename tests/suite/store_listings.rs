@@ -47,6 +47,25 @@ async fn a_listing_of_more_names_than_there_may_be_is_refused() {
     assert_eq!(refusal(store.children(Some(&path("two"))).await), "two: listing has no end: more than 2 names");
 }
 
+/// Whoever writes into a bucket chooses what a page of its listing holds, and so how long it is.
+#[tokio::test]
+async fn a_page_of_the_longest_names_is_read() {
+    let server = S3Server::start().unwrap();
+    let store = S3Store::connect(options(&server.bucket, "v"), Arc::new(Silent)).await.unwrap();
+    store.put(&path("zz/ours"), Bytes::from_static(b"x"), PutMode::Replace).await.unwrap();
+    // Each of these takes five or six bytes in XML, and a thousand such names over 5 MB.
+    let part = "&".repeat(240);
+    let folder = server.files().join("v").join([&part[..], &part, &part].join("/"));
+    std::fs::create_dir_all(&folder).unwrap();
+    for n in 0..1005 {
+        std::fs::write(folder.join(format!("{}{n:04}", "\"".repeat(236))), "").unwrap();
+    }
+    // Fails where a page of 4 MiB is taken for one without an end.
+    let listed = store.list(None).await.unwrap();
+    assert_eq!(listed.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["zz/ours"]);
+    assert_eq!(store.children(None).await.unwrap(), ["zz"]);
+}
+
 /// What a page names, and where it says that the next one begins, by its number.
 type Page = fn(usize) -> (String, Option<String>);
 

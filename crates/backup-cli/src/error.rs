@@ -135,8 +135,12 @@ fn store(error: &StoreError) -> (Exit, Option<String>) {
         StoreError::Unusable { .. } => {
             (Exit::Failed, "see what lies there and who put it there; this program stores plain bodies only")
         }
-        StoreError::Denied { reason, .. } if reason == "RequestTimeTooSkewed" => {
+        StoreError::Denied { reason, .. } if reason.starts_with("RequestTimeTooSkewed") => {
             (Exit::Failed, "set the clock that is wrong, this host's or the endpoint's, then run again")
+        }
+        // Stores of objects are called by their address.
+        StoreError::Denied { store, .. } if !store.starts_with("s3://") => {
+            (Exit::Failed, "check the rights of this user there, and whether it is mounted read-only")
         }
         StoreError::Denied { .. } => (Exit::Failed, "check the vault's credentials and what they may do"),
         StoreError::Full { .. } => (Exit::Failed, "make room, or shorten `keep` and prune; nothing half-made was kept"),

@@ -38,8 +38,9 @@ pub(crate) async fn remembered(session: &Session<'_>, sources: &[&Source]) -> Ve
     heads
 }
 
-/// Whether a believed receipt in any vault says that the snapshot was purged.
-pub(crate) async fn was_purged(
+/// Whether a believed receipt in any vault names the snapshot: it was purged, or it expired by rule, as the newest of a host does that
+/// has made none for long while another one went on. What no receipt names was removed by nobody who may.
+pub(crate) async fn was_removed(
     session: &Session<'_>,
     vaults: &[Vault],
     signers: &Signers,
@@ -47,8 +48,8 @@ pub(crate) async fn was_purged(
 ) -> bool {
     for vault in vaults {
         let found = history::receipts(vault, signers, session.stack(), source).await;
-        let mut purged = found.iter().flatten().filter(|receipt| receipt.grounds.purge.is_some());
-        if purged.any(|receipt| receipt.snapshots.iter().any(|(id, _)| id.as_str() == snapshot)) {
+        let mut named = found.iter().flatten().flat_map(|receipt| &receipt.snapshots);
+        if named.any(|(id, _)| id.as_str() == snapshot) {
             return true;
         }
     }
@@ -77,6 +78,6 @@ pub(crate) async fn look_for(session: &Session<'_>, source: &SourceName, snapsho
             return None;
         }
     }
-    let is_purged = was_purged(session, &vaults, &signers, (source, snapshot)).await;
-    (!is_purged).then(|| lost(source, snapshot))
+    let is_removed = was_removed(session, &vaults, &signers, (source, snapshot)).await;
+    (!is_removed).then(|| lost(source, snapshot))
 }

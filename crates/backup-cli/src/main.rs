@@ -17,6 +17,7 @@ mod heads;
 mod identity;
 mod lock;
 mod locks;
+mod pending;
 mod printer;
 mod pruning;
 mod replication;

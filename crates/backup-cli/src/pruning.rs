@@ -76,7 +76,8 @@ impl Pruning {
         let frozen = self.plan.iter().flat_map(|plan| &plan.frozen);
         let frozen = frozen.map(|freeze| format!("{what}: nothing expires: {freeze}"));
         let foreign = self.plan.iter().flat_map(|plan| &plan.foreign).map(|text| format!("{what}: {text}"));
-        frozen.chain(foreign).chain(self.error.iter().flat_map(|error| told(&what, error))).collect()
+        let held = self.plan.iter().flat_map(|plan| &plan.held).map(|why| format!("{what}: nothing is deleted: {why}"));
+        frozen.chain(held).chain(foreign).chain(self.error.iter().flat_map(|error| told(&what, error))).collect()
     }
 
     /// For `--json`.
@@ -110,6 +111,7 @@ impl Pruning {
         };
         json!({
             "vault": self.vault, "source": self.source, "keep": self.keep.as_ref().map(policy_text), "frozen": frozen,
+            "held": plan.and_then(|plan| plan.held.as_ref()),
             "without": plan.map(PrunePlan::without), "foreign": plan.map(|plan| &plan.foreign), "generations": generations, "done": self.done.iter().map(done).collect::<Vec<_>>(),
             "error": self.error.as_ref().map(CliError::to_json),
         })
@@ -132,8 +134,9 @@ pub(crate) fn word(action: &Action) -> &'static str {
 
 /// How a run ends that did this.
 pub(crate) fn exit(prunings: &[Pruning]) -> Exit {
-    let locked = prunings.iter().filter_map(|pruning| pruning.plan.as_ref()).any(|plan| !plan.locked.is_empty());
-    let end = if locked { Exit::Partial } else { Exit::Done };
+    let waits = |plan: &PrunePlan| !plan.locked.is_empty() || plan.held.is_some();
+    let waiting = prunings.iter().filter_map(|pruning| pruning.plan.as_ref()).any(waits);
+    let end = if waiting { Exit::Partial } else { Exit::Done };
     prunings.iter().filter_map(|pruning| pruning.error.as_ref()).fold(end, |end, e| end.worse(e.as_part()))
 }
 
@@ -163,10 +166,11 @@ pub(crate) async fn prune_as_if(
 ) -> Result<Vec<Pruning>, CliError> {
     let signers = session.signers()?;
     let mut known: BTreeMap<&str, BTreeSet<(GenerationDir, String)>> = BTreeMap::new();
-    let mut state = None;
+    let (mut state, mut is_broken) = (None, false);
     if session.state_dir().is_ok_and(|dir| dir.join("state.sqlite").exists()) {
         // A broken state is one that was lost. Who only plans moves nothing.
         state = if key.is_some() { Some(session.state_or_new().await??) } else { session.state_if_whole().await? };
+        is_broken = state.is_none();
         for (vault, open) in vaults.iter().flat_map(|vault| state.iter().map(move |open| (vault, open))) {
             known.insert(vault.name(), open.damaged(vault.id()).await?);
         }
@@ -176,6 +180,7 @@ pub(crate) async fn prune_as_if(
     let eyes = Eyes { session, vaults, signers: &signers, damaged: &damaged, also, state: state.as_ref() };
     let mut all = Vec::new();
     for source in sources {
+        let forgotten = eyes.forgotten(source, waiver, is_broken).await?;
         let mut round = eyes.look(source, state.as_ref(), None).await;
         let mut is_remembered = state.is_some();
         for vault in vaults.iter().filter(|vault| acts(vault.name())) {
@@ -194,6 +199,9 @@ pub(crate) async fn prune_as_if(
                     (round, is_remembered) = (eyes.look(source, state.as_ref(), Some(vault)).await, state.is_some());
                 }
                 let mut plan = eyes.plan(&round, vault, source, &keep, waiver).await;
+                if let (Ok(plan), Some(reason)) = (&mut plan, &forgotten) {
+                    plan.hold(reason);
+                }
                 // What is deleted for good is decided by what lies there now, not by what was remembered, and the vault itself is read
                 // last: reading the others may take long.
                 let is_last = vaults.last().is_some_and(|last| last.id() == vault.id());
@@ -301,6 +309,36 @@ impl<'a> Eyes<'a> {
             let _ = set.inspect_err(|error| self.forgets(error));
         }
         Ok((at, reading))
+    }
+
+    /// Why nothing may be deleted, where this host has forgotten what is damaged in a vault whose copies count: what rots there would
+    /// count for whole, and a good copy go for it, here or elsewhere. A vault that does not answer counts for nothing, nor does one
+    /// that is passed over.
+    async fn forgotten(
+        &self,
+        source: &config::Source,
+        waiver: &Waiver,
+        is_broken: bool,
+    ) -> Result<Option<String>, StateError> {
+        let again = "`backup verify --read-data 1/1` finds it again";
+        if is_broken {
+            return Ok(Some(format!("the state is broken, and what it knew to be damaged is not known: {again}")));
+        }
+        let Some(state) = self.state else { return Ok(None) };
+        let now = self.session.cx.clock.now();
+        let (mut names, mut until) = (Vec::new(), None);
+        for vault in self.vaults.iter().filter(|vault| !waiver.without.iter().any(|name| name == vault.name())) {
+            if let Some(end) = state.forgotten(vault.id(), &source.name, now).await? {
+                names.push(format!("`{}`", vault.name()));
+                until = until.max(Some(end));
+            }
+        }
+        Ok(until.map(|until| {
+            let (names, until) = (names.join(", "), until.format("%F %R UTC"));
+            format!(
+                "what was damaged in vault {names} was forgotten with a broken state: {again}, or it goes on at {until}"
+            )
+        }))
     }
 
     /// What this host committed into a vault, and what any vault shows.

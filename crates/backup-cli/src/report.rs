@@ -29,6 +29,8 @@ pub(crate) struct Report {
     started: DateTime<Utc>,
     finished: Option<DateTime<Utc>>,
     failed_vaults: Vec<(String, CliError)>,
+    /// Those that took no more while something was captured into them.
+    stopped_vaults: Vec<String>,
     forgetting: Option<CliError>,
     failure: Option<CliError>,
     steps: Vec<StepReport>,
@@ -152,6 +154,7 @@ impl Report {
             started,
             finished: None,
             failed_vaults: Vec::new(),
+            stopped_vaults: Vec::new(),
             forgetting: None,
             failure: None,
             steps: Vec::new(),
@@ -161,6 +164,12 @@ impl Report {
     /// A vault cannot be used.
     pub(crate) fn vault_failed(&mut self, name: &str, error: &CliError) {
         self.failed_vaults.push((name.to_owned(), error.clone()));
+    }
+
+    /// A vault takes nothing more: it has what was captured before.
+    pub(crate) fn vault_stopped(&mut self, name: &str, error: &CliError) {
+        self.stopped_vaults.push(name.to_owned());
+        self.vault_failed(name, error);
     }
 
     /// The state cannot be written: nothing is remembered of this run.
@@ -328,7 +337,7 @@ impl Report {
         }
         out.extend(self.gone().map(problem));
         for (vault, error) in &self.failed_vaults {
-            let took = captured.iter().any(|(name, _)| name == vault);
+            let took = captured.iter().any(|(name, _)| name == vault) || self.stopped_vaults.contains(vault);
             let part = if took { "did not take everything" } else { "did not take part" };
             out.push_str(&format!("vault {vault} {part}\n{}", problem(error)));
         }
@@ -414,6 +423,7 @@ mod tests {
         let mut run = report();
         run.fail(&CliError::new(Exit::Failed, "the run"));
         run.vault_failed("local", &CliError::new(Exit::Failed, "2 MiB free").hint("make room"));
+        run.vault_stopped("usb", &CliError::new(Exit::Failed, "0 B free"));
         run.followed(Step::Prune, Err(CliError::new(Exit::WrongKey, "no key").hint("make one")));
         let verify = Step::Verify { read_data: None, full: true };
         let problems = vec!["s1 in vault local".to_owned(), "  object gone".to_owned()];
@@ -421,6 +431,7 @@ mod tests {
         let text = run.text();
         for part in [
             "vault local did not take part\nerror: 2 MiB free\n  hint: make room\n",
+            "vault usb did not take everything\nerror: 0 B free\n",
             "then prune: partial\n  it could not begin: no key\n    hint: make one\n",
             "then verify --full: damage\n  s1 in vault local\n    object gone\n",
         ] {

@@ -169,8 +169,9 @@ impl<'a> Session<'a> {
             Ok((state, None)) => Ok(state),
             Ok((state, Some(aside))) => {
                 let text = format!("the state was broken; it is kept as `{}`, and a new one is begun", aside.display());
-                let hint =
-                    "nothing in the vaults is lost: each source opens a new generation, and uploads everything once";
+                let hint = "nothing in the vaults is lost: each source opens a new generation, and uploads everything once; what is \
+                            damaged there was forgotten, and nothing is deleted before `backup verify --read-data 1/1` has \
+                            looked for it";
                 self.cx.printer.warn(&text, hint);
                 Ok(state)
             }
@@ -327,13 +328,12 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Why a vault whose id is pinned did not open. It was made once: to make it is no advice.
+/// Why a vault whose id is pinned did not open. It was made once: `init` makes it again only where it finds that it was there.
 pub(crate) fn not_opened(vault: &config::Vault, error: VaultError) -> CliError {
     match error {
         VaultError::NoVault { .. } => CliError::from(error).hint(format!(
-            "check the path and whether it is mounted; only if its `vault.json` is gone for good, put that file back from a copy, or \
-             take the `id` out of `[vault.{}]` and run `backup init`: what lies there stays, and what was \
-             deleted under the old id is told as missing",
+            "check the path of `[vault.{}]` and whether it is mounted; where only its `vault.json` is gone, `backup init` writes that \
+             anew with the same id",
             vault.name
         )),
         VaultError::Store { source: StoreError::Failed { .. } | StoreError::Denied { .. }, .. } => {
@@ -356,7 +356,7 @@ pub(crate) fn away(error: StoreError) -> CliError {
 }
 
 /// The id that the configuration pins.
-fn pinned(vault: &config::Vault) -> Result<&VaultId, CliError> {
+pub(crate) fn pinned(vault: &config::Vault) -> Result<&VaultId, CliError> {
     vault.id.as_ref().ok_or_else(|| {
         CliError::new(Exit::NoVault, format!("vault `{}` has no pinned `id`", vault.name))
             .hint("make it with `backup init`, which writes its id into the configuration")

@@ -5,13 +5,12 @@ use backup_core::vault::layout::Volume;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-/// How long ago, in one unit of which there are at least two: `45s`, `90m`, `36h`, `12d`. What is still to come has a
-/// minus.
+/// How long ago, in one unit of which there are at least two: `45s`, `90m`, `36h`, `12d`. What is still to come, by a clock that is
+/// wrong or was: `in 3h`.
 pub(crate) fn age(age: TimeDelta) -> String {
-    // What was stamped by another clock a moment ago is not of the future.
-    let seconds = if age.num_seconds() < -5 { age.num_seconds() } else { age.num_seconds().max(0) };
-    let sign = if seconds < 0 { "-" } else { "" };
-    let seconds = seconds.unsigned_abs();
+    let sign = if is_future(age) { "in " } else { "" };
+    let seconds =
+        if is_future(age) { age.num_seconds().unsigned_abs() } else { age.num_seconds().max(0).unsigned_abs() };
     let (count, unit) = match seconds {
         0..120 => (seconds, 's'),
         120..7_200 => (seconds / 60, 'm'),
@@ -19,6 +18,43 @@ pub(crate) fn age(age: TimeDelta) -> String {
         _ => (seconds / 86_400, 'd'),
     };
     format!("{sign}{count}{unit}")
+}
+
+/// What was stamped by another clock a moment ago is not of the future.
+fn is_future(age: TimeDelta) -> bool {
+    age.num_seconds() < -5
+}
+
+/// `12d old`; `3h in the future`.
+pub(crate) fn old(since: TimeDelta) -> String {
+    if is_future(since) { format!("{} in the future", age(-since)) } else { format!("{} old", age(since)) }
+}
+
+/// `12d ago`; `in 3h`.
+pub(crate) fn ago(since: TimeDelta) -> String {
+    if is_future(since) { age(since) } else { format!("{} ago", age(since)) }
+}
+
+/// Texts about documents that are not believed: one for each reason, with the number of further documents of which the same is to
+/// be said. A host whose key is not pinned has signed every one of its documents.
+pub(crate) fn once_for_each_reason<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let reason = |text: &'a str| text.split_once(" is not believed: ").map(|(_, reason)| reason);
+    let mut all: Vec<(&str, usize)> = Vec::new();
+    for text in texts {
+        let same = |(first, _): &&mut (&'a str, usize)| reason(first).is_some() && reason(first) == reason(text);
+        match all.iter_mut().find(same) {
+            Some((_, more)) => *more += 1,
+            None => all.push((text, 0)),
+        }
+    }
+    let told = |(first, more): (&str, usize)| match more {
+        0 => first.to_owned(),
+        more => format!(
+            "{first}; nor {}, for the same reason",
+            if more == 1 { "is another one".to_owned() } else { format!("are {more} others") }
+        ),
+    };
+    all.into_iter().map(told).collect()
 }
 
 /// Minutes on the stack's clocks: `2026-11-21 02:00`.
@@ -85,11 +121,40 @@ mod tests {
             (172_799, "47h"),
             (172_800, "2d"),
             (-1, "0s"),
-            (-90, "-90s"),
-            (-7_200, "-2h"),
+            (-90, "in 90s"),
+            (-7_200, "in 2h"),
         ] {
             assert_eq!(age(TimeDelta::seconds(seconds)), text);
         }
+    }
+
+    #[test]
+    fn what_a_wrong_clock_dated_is_not_so_many_days_old() {
+        let (before, after) = (TimeDelta::days(364), TimeDelta::days(-364));
+        assert_eq!((old(before), old(after)), ("364d old".to_owned(), "364d in the future".to_owned()));
+        assert_eq!((ago(before), ago(after)), ("364d ago".to_owned(), "in 364d".to_owned()));
+        assert_eq!(
+            (old(TimeDelta::seconds(-5)), ago(TimeDelta::seconds(-5))),
+            ("0s old".to_owned(), "0s ago".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_not_pinned_is_told_once_with_the_number_of_its_documents() {
+        let of =
+            |name: &str, key: &str| format!("`{name}` is not believed: it is signed by {key}, which is not pinned");
+        let texts =
+            [of("a", "K"), of("b", "L"), of("c", "K"), "something else".to_owned(), "something else".to_owned()];
+        let told = once_for_each_reason(texts.iter().map(String::as_str));
+        assert_eq!(
+            told,
+            [
+                format!("{}; nor is another one, for the same reason", of("a", "K")),
+                of("b", "L"),
+                "something else".to_owned(),
+                "something else".to_owned()
+            ]
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Snapshots whose own document somebody deleted in a bucket that keeps versions: no listing shows them, and nothing of them is
 //! lost while the older versions stay.
 //!
-//! A delete marker over a document is also what a prune leaves, and a writer that lost to one. A signed receipt says that it was a prune;
-//! an announcement that still stands, that a writer took back what it put after it (whose document the store got no earlier).
+//! A delete marker over a document is also what a prune leaves, and a writer that lost to one. A signed receipt that names it says that it
+//! was a prune; an announcement that still stands, that a writer took back what it put after it (whose document the store got no earlier);
+//! where the generation is gone, its receipt says the same of what came shortly before it, and nothing of what is older.
 //! Without one it was somebody else, and an old announcement that somebody put back says nothing. Only a document that a pinned
 //! signer signed counts, as everywhere: whoever writes a name and deletes it again hides nothing. Names are read in the order in which the
 //! store got them, so that whoever writes a thousand and deletes them stands behind what was there before; what is left
@@ -17,7 +18,7 @@ use std::collections::BTreeSet;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::id::{SourceName, StackName};
-use crate::prune::{announced, history, notice};
+use crate::prune::{GRACE, announced, history, notice};
 use crate::signature::Signers;
 use crate::vault::document::{ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{GenerationDir, SnapshotId};
@@ -127,6 +128,14 @@ fn permitted<T>(answer: Result<T, VaultError>, found: &mut Found) -> Result<Opti
     }
 }
 
+/// Whether what no receipt names, of a generation that is gone, may be what a writer took back from it. The announcement went with the
+/// generation; a nightly prune put it two days before its receipt at most. A generation that is deleted takes no commits
+/// any more, so what came there since is a copy, and the copier looked for the announcement before it began. What came earlier was deleted
+/// by somebody.
+fn is_withdrawn(receipt: &ReceiptDoc, one: &Gone) -> bool {
+    (receipt.at - GRACE * 2 - announced::LATE..=receipt.at + GRACE).contains(&one.first)
+}
+
 async fn in_generation(
     (vault, signers): (&Vault, &Signers),
     (dir, is_there): (&GenerationDir, bool),
@@ -134,10 +143,6 @@ async fn in_generation(
     receipts: &[&ReceiptDoc],
     found: &mut Found,
 ) -> Result<(), VaultError> {
-    // Of a generation that is gone the receipt is enough: what was withdrawn from it stands in none.
-    if !is_there && !receipts.is_empty() {
-        return Ok(());
-    }
     if is_cut {
         found.unseen.push(format!("generation {} has so many versions that not all deleted names were seen", dir.id));
     }
@@ -147,9 +152,16 @@ async fn in_generation(
     if gone.is_empty() {
         return Ok(());
     }
-    // A writer that lost to a prune withdrew what it had put after the announcement.
+    // A writer that lost to a prune withdrew what it had put after the announcement. By the first body: whoever deletes a
+    // document of before can put it once more and delete it again.
     for (at, named) in announced::standing(vault, signers, dir).await? {
-        gone.retain(|(id, one)| named.contains(id) || one.last < at - announced::LATE);
+        gone.retain(|(id, one)| named.contains(id) || one.first < at - announced::LATE);
+    }
+    if !is_there {
+        gone.retain(|(_, one)| !receipts.iter().any(|receipt| is_withdrawn(receipt, one)));
+    }
+    if gone.is_empty() {
+        return Ok(());
     }
     // Whoever floods the folder now only adds names that came later.
     gone.sort_by(|a, b| (a.1.first, &a.0).cmp(&(b.1.first, &b.0)));

@@ -142,6 +142,8 @@ struct Begun {
     grounds: Grounds,
     /// Its receipt is there: what it was waiting for had been looked at, and files may be gone.
     receipted: bool,
+    /// That was put within the last hour.
+    is_fresh: bool,
 }
 
 /// The plan for one source in one vault.
@@ -156,6 +158,8 @@ pub struct PrunePlan {
     pub foreign: Vec<String>,
     /// What a lock or a legal hold still keeps from being deleted, in words.
     pub locked: Vec<String>,
+    /// Why what would be deleted now is not, where there is anything: see [`PrunePlan::hold`].
+    pub held: Option<String>,
     /// When it was made, by the store's clock.
     at: DateTime<Utc>,
     newest: Option<SnapshotId>,
@@ -175,6 +179,16 @@ impl PrunePlan {
     pub fn deletes(&self) -> bool {
         let goes = |step: &Step| matches!(step.action, Action::Delete | Action::Hurry { .. } | Action::Resume);
         self.steps.iter().any(goes)
+    }
+
+    /// Turns every deletion of the plan into waiting, for `reason`. What is announced or taken back stays as planned.
+    pub fn hold(&mut self, reason: &str) {
+        for step in &mut self.steps {
+            if matches!(step.action, Action::Delete | Action::Hurry { .. } | Action::Resume) {
+                step.action = Action::Wait { reason: reason.to_owned() };
+                self.held = Some(reason.to_owned());
+            }
+        }
     }
 }
 
@@ -216,17 +230,23 @@ pub async fn plan_of(
         let found = announced::judge(dir, &folder.notices, &folder.files, now);
         foreign.extend(found.foreign.iter().cloned());
         let delete = decision.is_some_and(|decision| decision.delete);
-        let unlisted = if delete { unlisted(vault, folder, &request.known).await? } else { BTreeSet::new() };
+        let mut unlisted = if delete { unlisted(vault, folder, &request.known).await? } else { BTreeSet::new() };
+        if let Some(begun) = &found.deleting {
+            let named = begun.snapshots.iter().map(|(id, _)| id).filter(|id| !folder.listed.contains(id));
+            unlisted.extend(unlisted::there(vault, dir, named.cloned().collect::<Vec<_>>()).await?);
+        }
         foreign.extend(unlisted.iter().map(unlisted::text));
         // One that is being deleted has lost nothing of what is still named: names go first.
         let whole = if found.deleting.is_some() { folder.believed() } else { folder.whole() };
-        let untrue = (settle::untrue(&reading.receipts, dir, &whole), whole);
+        let untrue = (settle::untrue(&reading.receipts, dir, &whole, now), whole);
         let scene = Scene {
             // Nothing is known of it but that it is there.
             delete: delete && unlisted.is_empty(),
             listed: folder.listed.iter().chain(&unlisted).cloned().collect(),
             snapshots: snapshots.filter_map(|one| Some((one.id.parse().ok()?, one.text()))).collect(),
-            receipted: |doc: &ExpiredDoc| reading.receipts.iter().any(|one| settle::belongs(one, doc)),
+            receipted: |doc: &ExpiredDoc| {
+                reading.receipts.iter().filter(|one| settle::belongs(one, doc)).map(|one| one.at).max()
+            },
             untrue: !untrue.0.is_empty(),
             folder,
             here: vault.id(),
@@ -262,16 +282,17 @@ pub async fn plan_of(
     let frozen = plan.frozen.into_iter().chain(plan.frozen_also).collect();
     let (request, waiver, signers) = (request.clone(), waiver.clone(), signers.clone());
     let newest = reading.newest().cloned();
-    Ok(PrunePlan { frozen, steps, foreign, locked: locks, at: now, newest, request, waiver, signers })
+    let (locked, held) = (locks, None);
+    Ok(PrunePlan { frozen, steps, foreign, locked, held, at: now, newest, request, waiver, signers })
 }
 
 /// What decides about one generation, beside what was announced.
-struct Scene<'a, R: Fn(&ExpiredDoc) -> bool> {
+struct Scene<'a, R: Fn(&ExpiredDoc) -> Option<DateTime<Utc>>> {
     /// The rules let it go.
     delete: bool,
     /// Snapshots that are believed, with the decisions on them.
     snapshots: Vec<(SnapshotId, String)>,
-    /// Whether a deletion got so far that its receipt was put.
+    /// When the last receipt of a deletion was put, if it got so far.
     receipted: R,
     /// A receipt says that something was removed that is there.
     untrue: bool,
@@ -289,7 +310,7 @@ struct Scene<'a, R: Fn(&ExpiredDoc) -> bool> {
     now: DateTime<Utc>,
 }
 
-impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
+impl<R: Fn(&ExpiredDoc) -> Option<DateTime<Utc>>> Scene<'_, R> {
     /// What will be done, the deletion that it goes on with, and the snapshots with the decisions on them.
     fn judge(self, found: announced::Found) -> (Action, Option<Begun>, Vec<(SnapshotId, String)>) {
         if let Some(reason) = found.purge() {
@@ -304,7 +325,8 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
                 // a commit in the last moment, an old document that was put back).
                 let named: BTreeSet<&SnapshotId> = begun.snapshots.iter().map(|(id, _)| id).collect();
                 let wanted = !self.delete || !listed.iter().all(|id| named.contains(id));
-                let receipted = (self.receipted)(&begun);
+                let last = (self.receipted)(&begun);
+                let (receipted, is_fresh) = (last.is_some(), last.is_some_and(|at| self.now - at < announced::LATE));
                 // One that began before its day was over had been seen in another vault, if it got as far as its receipt.
                 // A document that names this vault as the holder is another vault's: it was copied here.
                 let elsewhere = begun.grounds.now.as_ref().is_some_and(|holder| holder.vault != *self.here);
@@ -314,7 +336,11 @@ impl<R: Fn(&ExpiredDoc) -> bool> Scene<'_, R> {
                     Action::Withdraw
                 } else {
                     // What is being deleted was named when it began; what is still listed may be less.
-                    return (Action::Resume, Some(Begun { grounds: begun.grounds, receipted }), begun.snapshots);
+                    return (
+                        Action::Resume,
+                        Some(Begun { grounds: begun.grounds, receipted, is_fresh }),
+                        begun.snapshots,
+                    );
                 }
             }
             None if objects.count == 0 && delete::is_swept(dir, files) => Action::Sweep,

@@ -11,6 +11,7 @@ pub mod held;
 mod readings;
 mod reads;
 mod renew;
+mod renewed;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,8 @@ use crate::signature::SignedBy;
 use crate::vault::Signed;
 use crate::vault::document::{FORMAT, GenerationDoc};
 use crate::vault::layout::GenerationDir;
+
+pub use renewed::RECALL;
 
 /// The state could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -183,11 +186,14 @@ pub struct RunRecord {
 impl State {
     /// Opens or makes `state.sqlite` in `dir`, which must exist, for `stack`.
     pub async fn open(dir: &Path, stack: &StackName) -> Result<Self, StateError> {
-        let file = dir.join("state.sqlite");
-        private(&file);
+        Self::open_file(&dir.join("state.sqlite"), stack).await
+    }
+
+    async fn open_file(file: &Path, stack: &StackName) -> Result<Self, StateError> {
+        private(file);
         let path = file.display().to_string();
         let options = SqliteConnectOptions::new()
-            .filename(&file)
+            .filename(file)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
@@ -420,7 +426,7 @@ impl State {
 
 /// Tables that came since, each with what uses it. They are made where they are missing, so that the version need not change:
 /// an older program leaves them alone.
-const ADDED: [&str; 5] = [commits::TABLE, freezes::TABLE, readings::TABLE, reads::TABLES, seen::TABLE];
+const ADDED: [&str; 6] = [commits::TABLE, freezes::TABLE, readings::TABLE, reads::TABLES, renewed::TABLES, seen::TABLE];
 
 /// Makes the tables, or brings those of an older version up to date; all or nothing, and one process at a time. Gives the
 /// version where it is a newer one; then nothing is touched.
@@ -539,6 +545,34 @@ mod tests {
         }
         let ids: Vec<String> = first.runs(2).await.unwrap().into_iter().map(|run| run.id).collect();
         assert_eq!(ids, ["b", "a"]);
+    }
+
+    /// The locks that this process holds on a database: one for as long as it is open. Those on the log come and go.
+    fn locks(file: &Path) -> usize {
+        use std::os::unix::fs::MetadataExt as _;
+        let inode = format!(":{} ", std::fs::metadata(file).unwrap().ino());
+        let own = format!(" {} ", std::process::id());
+        let held = std::fs::read_to_string("/proc/locks").unwrap();
+        held.lines().filter(|line| line.contains(&own) && line.contains(&inode)).count()
+    }
+
+    #[tokio::test]
+    async fn making_the_files_private_again_drops_no_lock() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("state.sqlite");
+        let state = State::open(dir.path(), &"one".parse().unwrap()).await.unwrap();
+        state.runs(1).await.unwrap();
+        let held = locks(&file);
+        assert!(held > 0, "a state that is open holds its database");
+        for mode in [0o600, 0o644] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            private(&file);
+            // Fails where the file is opened for it: closing a handle drops them all.
+            assert_eq!(locks(&file), held, "{mode:o}");
+        }
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(state);
     }
 
     /// A folder with a database that `sql` made.

@@ -13,6 +13,7 @@ pub mod memory;
 mod older;
 pub mod protection;
 mod recover;
+pub mod remake;
 pub mod retry;
 pub mod s3;
 pub mod store;

@@ -25,15 +25,16 @@ use chrono::{DateTime, Utc};
 
 use crate::hidden::{self, Hidden};
 use crate::id::{Hash256, ObjectName, SourceName, StackName};
+use crate::prune::history::Fact;
 use crate::seal::key::Identities;
 use crate::signature::{SignatureError, Signers};
-use crate::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, MarkKind, PruneStage, ReceiptDoc, SnapshotDoc};
+use crate::vault::document::{ExpiredDoc, GenerationDoc, MarkDoc, PruneStage, ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::{StoreError, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
 
 pub(crate) use chain::{Accounted, Chains, Link, chains, links};
-pub use chain::{Fork, Open, forks_of, holes_of};
+pub use chain::{Closed, Fork, Open, forks_of, holes_of};
 pub use pace::{Bad, Coverage, Pace, Reads};
 pub use remember::remember;
 
@@ -61,6 +62,13 @@ pub struct Depth<'a> {
     pub read: Option<Fraction>,
     /// Decrypt and hash everything.
     pub identities: Option<&'a Identities>,
+}
+
+impl Depth<'_> {
+    /// Whether every object is to be hashed.
+    pub fn reads_all(&self) -> bool {
+        self.identities.is_some() || self.read.is_some_and(|share| share.of <= 1)
+    }
 }
 
 /// A file of a vault that should be there and be good, in the order in which files are mended.
@@ -328,11 +336,11 @@ pub async fn verify_at(
     let objects = objects.map(|((dir, name), text)| (Place::Object(dir.clone(), *name), text.clone()));
     verified.places.extend(objects);
     if only.is_none() {
-        let mut accepted = BTreeSet::new();
+        let mut facts = BTreeSet::new();
         let marks = vault.marks(stack, source).await;
         for path in verified.listed(vault, marks).await? {
             let read = vault.get_signed::<MarkDoc>(&path, signers).await;
-            accepted.extend(read.iter().filter(|mark| mark.doc.mark == MarkKind::Accept).map(|mark| mark.doc.document));
+            facts.extend(read.iter().flat_map(|mark| Fact::of(&mark.doc)));
             verified.document(vault, read, Some(Place::Mark(path))).await?;
         }
         let receipts = vault.list(&layout::receipts(stack, source)).await;
@@ -344,11 +352,10 @@ pub async fn verify_at(
         }
         verified.tell_alone(vault, lone::of_source(vault, stack, source).await).await?;
         let receipts = crate::prune::history::receipts(vault, signers, stack, source).await?;
-        let found = chains(&links(&documents), &Accounted::by(&receipts), &accepted);
-        // Who accepts a suspect snapshot says that its rows are what they should be, and nothing of what lay before it.
+        let found = chains(&links(&documents), &Accounted::by(&receipts), &Fact::accepted(&facts));
         let suspect = documents.iter().filter(|(_, signed)| signed.doc.suspect > 0).map(|(_, signed)| signed.hash());
-        let accepted = &accepted - &suspect.collect();
-        let (Chains { broken, forks }, known) = found.sorted(&accepted);
+        let closed = Closed::by(&facts, Some(vault.id())).named_at(&suspect.collect());
+        let (Chains { broken, forks }, known) = found.sorted(&closed);
         verified.chain.extend(broken.iter().map(|open| open.text.clone()));
         (verified.holes, verified.accepted) = (broken, known);
         verified.forks = forks;

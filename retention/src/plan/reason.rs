@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::policy::Tier;
@@ -73,6 +73,8 @@ impl fmt::Display for Reason {
             Self::Anomaly { suspect } => write!(f, "anomaly `{suspect}` not accepted"),
             Self::PromisedElsewhere => f.write_str("promised by another vault that lacks it or does not answer"),
             Self::Future => f.write_str("dated ahead of the vault's clock"),
+            // The newest one, from which ages count back, has none.
+            Self::Within { age, within } if age.as_delta() <= TimeDelta::zero() => write!(f, "within {within}"),
             Self::Within { age, within } => write!(f, "{} old, within {within}", age.rough()),
             Self::Tier { tier, period } => write!(f, "{tier} {period}"),
             Self::Frozen => f.write_str("expiry is frozen"),

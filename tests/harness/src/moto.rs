@@ -125,6 +125,19 @@ impl Moto {
         Ok((status, body.to_owned()))
     }
 
+    /// The head of the answer to a HEAD.
+    pub fn head(&self, target: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.addr)?;
+        write!(
+            stream,
+            "HEAD {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAuthorization: {NOBODY}\r\n\r\n",
+            self.addr
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
     /// [`Moto::ask`] that must end well.
     pub fn must(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> io::Result<String> {
         match self.ask(method, target, headers, body)? {

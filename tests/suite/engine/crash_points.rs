@@ -239,14 +239,15 @@ async fn recovers(site: &Site) {
     }
 }
 
-/// What a prune began it ends: nothing is left of the generations that it announced, and one receipt for each.
+/// What a prune began it ends: nothing is left of the generations that it announced, and one receipt for each
+/// call that took snapshots away: the next one comes days later.
 async fn ended(site: &Site, doomed: &BTreeSet<GenerationDir>) {
     let content = site.content(0).await;
     for dir in doomed {
         let left: Vec<&String> = content.keys().filter(|path| path.starts_with(dir.dir().as_str())).collect();
         assert_eq!(left, [""; 0], "left of {dir:?}");
         let receipts = content.keys().filter(|path| path.ends_with(&format!("-{}.json", dir.id)));
-        assert_eq!(receipts.count(), 1, "{dir:?}");
+        assert!((1..=2).contains(&receipts.count()), "{dir:?}");
     }
 }
 

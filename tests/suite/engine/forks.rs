@@ -4,6 +4,7 @@
 use backup_core::mark;
 use backup_core::replicate::{Route, replicate};
 use backup_core::signature::Signers;
+use backup_core::state::State;
 use backup_core::vault::document::MarkKind;
 use backup_core::vault::memory::MemoryStore;
 use chrono::TimeDelta;
@@ -89,4 +90,23 @@ async fn hosts_with_keys_of_their_own_make_no_fork() {
     let verified = world.verify(true).await;
     assert!(!verified.is_damaged() && verified.snapshots.len() == 6, "{verified:?}");
     assert!(planned(&world).await.frozen.is_empty());
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_written_for_weeks_forks_nothing() {
+    let mut world = World::new().await;
+    world.run(&Script::noise(200_000, 1)).await.unwrap();
+    let written = world.state.clone();
+    let mut last = None;
+    for seed in 2..=13 {
+        // As a run has it that cannot write its own.
+        world.state = State::of_this_process(&world.request.stack).await.unwrap();
+        last = Some(world.run(&Script::noise(200_000, seed)).await.unwrap().snapshot);
+    }
+    // Room again: what was remembered is the first one. Fails where a head is looked for behind so many only.
+    world.state = written;
+    let next = world.run(&Script::noise(200_000, 14)).await.unwrap().snapshot;
+    assert_eq!(next.doc.previous, last.map(|last| last.hash()));
+    let verified = world.verify(true).await;
+    assert!(!verified.is_damaged() && verified.snapshots.len() == 14, "{verified:?}");
 }

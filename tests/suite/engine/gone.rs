@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use backup_core::hidden::{self, Found};
 use backup_core::prune::plan;
 use backup_core::vault::Vault;
-use backup_core::vault::document::{ExpiredDoc, Grounds, PruneStage, SnapshotDoc};
+use backup_core::vault::document::{ExpiredDoc, Grounds, PruneStage, ReceiptDoc, SnapshotDoc};
 use backup_core::vault::layout::{GenerationDir, SnapshotId};
 use backup_core::vault::memory::MemoryStore;
 use backup_core::vault::protection::{Gone, Older, Remembered};
@@ -253,13 +253,60 @@ async fn an_announcement_excuses_what_a_writer_took_back_and_nothing_else() {
         assert_eq!(ids(&look(&world).await), std::slice::from_ref(&gone.id), "{at} {named:?}");
         world.set(&path, None).await;
     }
-    // A writer that lost: its document came when the announcement stood already.
+    // Whoever deleted it puts it once more and deletes it again.
     announce(&world, gone, now, &[]).await;
     world.pass(TimeDelta::minutes(1));
     let path = gone.dir().snapshot(&gone.id, ".json");
     let body = kept.older.lock().unwrap()[&path][0].0.clone();
+    kept.put(&path, body.clone(), PutMode::Replace).await.unwrap();
+    kept.delete(&path).await.unwrap();
+    // Fails where the last body decides.
+    assert_eq!(ids(&look(&world).await), std::slice::from_ref(&gone.id));
+    // A writer that lost: its document came when the announcement stood already.
+    kept.older.lock().unwrap().remove(&path);
     kept.put(&path, body, PutMode::Replace).await.unwrap();
     kept.delete(&path).await.unwrap();
+    assert_eq!(ids(&look(&world).await), Vec::<SnapshotId>::new());
+}
+
+#[tokio::test]
+async fn a_receipt_excuses_what_it_names_and_what_came_shortly_before_it() {
+    let (world, kept, docs) = one_gone().await;
+    world.pass(TimeDelta::days(4));
+    let (named, gone) = (&docs[0], &docs[1]);
+    let receipt = |of: &SnapshotDoc, at: DateTime<Utc>| ReceiptDoc {
+        format: 1,
+        stack: of.stack.clone(),
+        source: of.source.clone(),
+        vault: Some(world.vault.id().clone()),
+        generation: gone.generation.clone(),
+        at,
+        snapshots: vec![(of.id.clone(), "old".to_owned())],
+        documents: [].into(),
+        objects: 1,
+        stored_bytes: 1,
+        grounds: Grounds::default(),
+        signer: world.key.fingerprint(),
+        tool: "backup 0".to_owned(),
+    };
+    let now = world.store.now();
+    world.vault.put_signed(&receipt(named, now), &world.key).await.unwrap();
+    // The generation goes altogether, beside a receipt that names another of its snapshots.
+    for entry in kept.memory.list(Some(&gone.dir().dir())).await.unwrap() {
+        kept.delete(&entry.path).await.unwrap();
+    }
+    // Fails where any receipt excuses all of it.
+    assert_eq!(ids(&look(&world).await), std::slice::from_ref(&gone.id));
+    // What a copier took back, who came after the announcement: it stands in no receipt.
+    let path = gone.dir().snapshot(&gone.id, ".json");
+    let first = |at: DateTime<Utc>| kept.older.lock().unwrap().get_mut(&path).unwrap()[0].1 = at;
+    for (hours, excused) in [(-60, false), (-47, true), (0, true), (20, true), (30, false)] {
+        first(now + TimeDelta::hours(hours));
+        assert_eq!(ids(&look(&world).await).is_empty(), excused, "{hours} hours");
+    }
+    // One that names it excuses it, however old it was.
+    first(docs[1].instant);
+    world.vault.put_signed(&receipt(gone, now + TimeDelta::seconds(1)), &world.key).await.unwrap();
     assert_eq!(ids(&look(&world).await), Vec::<SnapshotId>::new());
 }
 

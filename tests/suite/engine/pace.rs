@@ -137,7 +137,7 @@ async fn each_day_that_asks_has_its_turn_whatever_lies_between() {
     let world = World::new().await;
     let [one, two]: [backup_core::id::VaultId; 2] = ["1", "2"].map(|digit| digit.repeat(32).parse().unwrap());
     let asked = async |vault: &backup_core::id::VaultId, parts: u32, day: i64| {
-        world.state.read_turn(vault, &world.request.source, parts, day).await.unwrap()
+        world.state.read_turn(vault, &world.request.source, parts, day).await.unwrap().0
     };
     let turn = async |vault: &backup_core::id::VaultId, parts: u32, day: i64| {
         let turn = asked(vault, parts, day).await;

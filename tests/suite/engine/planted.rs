@@ -27,6 +27,7 @@ fn pin(world: &World, doc: &SnapshotDoc) -> MarkDoc {
         mark: MarkKind::Pin,
         at: world.host.now(),
         document: backup_core::id::Hash256([0; 32]),
+        closes: None,
         signer: world.key.fingerprint(),
         tool: "backup 0".to_owned(),
     }

@@ -179,6 +179,7 @@ async fn a_pin_set_after_the_announcement_takes_it_back() {
         mark: MarkKind::Pin,
         at: world.host.now(),
         document,
+        closes: None,
         signer: world.key.fingerprint(),
         tool: "backup 0".to_owned(),
     };
@@ -464,7 +465,7 @@ async fn a_pin_of_another_vault_protects_and_an_unbelieved_one_too() {
     let path = docs[0].dir().snapshot(&docs[0].id, ".json");
     let document = backup_core::id::Hash256::of(&world.body(&path).await);
     let mut request = request(&world);
-    request.marks.insert((document, "pin"));
+    request.marks.insert(backup_core::prune::history::Fact::Marked(document, "pin"));
     let plan = plan(&world.vault, &world.signers, &request).await.unwrap();
     // Fails where `history::read` takes the vault's own marks only.
     assert!(!dirs(&plan, &Action::Announce).contains(&docs[0].dir()));

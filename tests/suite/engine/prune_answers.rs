@@ -322,7 +322,7 @@ async fn a_pin_that_is_here_and_in_another_vault_counts_once_and_not_never() {
     let document = hash(&world, &docs[0]).await;
     world.vault.put_signed(&marked(&world, &docs[0], MarkKind::Pin, document), &world.key).await.unwrap();
     let mut request = request(&world);
-    request.marks.insert((document, "pin"));
+    request.marks.insert(history::Fact::Marked(document, "pin"));
     let plan = plan(&world.vault, &world.signers, &request).await.unwrap();
     assert_eq!(dirs(&plan, &Action::Announce), [docs[1].dir(), docs[2].dir()]);
 }

@@ -26,6 +26,7 @@ pub(super) fn marked(world: &World, doc: &SnapshotDoc, kind: MarkKind, document:
         mark: kind,
         at: world.host.now(),
         document,
+        closes: None,
         signer: world.key.fingerprint(),
         tool: "backup 0".to_owned(),
     }

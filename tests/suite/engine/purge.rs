@@ -539,3 +539,70 @@ async fn a_planted_deletion_is_no_purge() {
     let names: BTreeSet<_> = world.history().await.into_iter().map(|(_, id)| id).collect();
     assert_eq!(names.len(), 6);
 }
+
+#[tokio::test]
+async fn the_receipt_of_a_purge_that_ended_outlives_one_that_is_taken_back() {
+    let (world, docs) = six_days().await;
+    let dir = docs[2].dir();
+    let kept = world.watch.content(dir.dir().as_str()).await;
+    purge(&world, dir.clone()).await;
+    world.pass(TimeDelta::hours(24));
+    assert!(matches!(purge(&world, dir.clone()).await, PurgeEnd::Deleted(_)));
+    let receipts = read_receipts(&world).await;
+    // Somebody copies it back; days later it is to be purged again, and that is taken back.
+    for (path, body) in kept {
+        world.set(&StorePath::new(path).unwrap(), Some(body.to_vec())).await;
+    }
+    world.pass(TimeDelta::days(2));
+    assert!(matches!(purge(&world, dir.clone()).await, PurgeEnd::Announced { .. }));
+    assert_eq!(undo(&world.vault, &world.signers, &dir).await.unwrap(), Undone::Made);
+    world.read_doc(&docs[2]).await.unwrap();
+    // Fails without `under` in `undo`: the next replication would spread it.
+    assert_eq!(read_receipts(&world).await, receipts);
+    assert_eq!(reason(&world.vault, &world.signers, &dir).await.unwrap().as_deref(), Some(WHY));
+}
+
+#[tokio::test]
+async fn the_receipt_of_a_purge_that_never_began_goes_with_its_announcement_after_a_day() {
+    let (world, docs) = six_days().await;
+    let dir = docs[2].dir();
+    purge(&world, dir.clone()).await;
+    world.pass(TimeDelta::hours(24));
+    // The deletion dies after its receipt, and whoever took it back dies after its first document.
+    let plan = planned_purge(&world, dir.clone()).await;
+    for at in 0.. {
+        world.watch.fail(Some((at, Fault::Refused)));
+        assert!(apply(&world.vault, &world.key, &plan).await.is_err(), "call {at}");
+        world.watch.fail(None);
+        if !read_receipts(&world).await.is_empty() {
+            break;
+        }
+    }
+    for path in [dir.file("deleting.json"), signature_of(&dir.file("deleting.json"))] {
+        world.set(&path, None).await;
+    }
+    // The deletion may be past its last look: fails without `is_ripe` in `undo`.
+    assert_eq!(undo(&world.vault, &world.signers, &dir).await.unwrap(), Undone::TooLate);
+    assert!(world.vault.exists(&dir.file("expired.json")).await.unwrap());
+    world.pass(TimeDelta::days(1));
+    assert_eq!(undo(&world.vault, &world.signers, &dir).await.unwrap(), Undone::Made);
+    // Fails without `settle` in `undo`: no replication would ever take it.
+    assert_eq!(read_receipts(&world).await, []);
+    assert_eq!(reason(&world.vault, &world.signers, &dir).await.unwrap(), None);
+    world.read_doc(&docs[2]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pinned_snapshot_that_was_named_and_is_hidden_since_stands_against_it() {
+    let (world, docs) = six_days().await;
+    let dir = docs[2].dir();
+    purge(&world, dir.clone()).await;
+    world.pass(TimeDelta::hours(24));
+    let pin = marked(&world, &docs[2], MarkKind::Pin, hash(&world, &docs[2]).await);
+    world.vault.put_signed(&pin, &world.key).await.unwrap();
+    let folder = format!("{}/", dir.snapshots());
+    world.watch.hide(Some(std::sync::Arc::new(move |path: &str| path.starts_with(&folder))));
+    // Fails where nobody asks for what was announced: it looks like an empty one.
+    let plan = planned_purge(&world, dir.clone()).await;
+    assert_eq!(plan.action, PurgeAction::Refuse(Refusal::Pinned(vec![docs[2].id.clone()])));
+}

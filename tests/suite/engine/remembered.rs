@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use backup_core::mark;
-use backup_core::prune::history::{Memory, Noted, Reading, look};
+use backup_core::prune::history::{Fact, Memory, Noted, Reading, look};
 use backup_core::prune::{Action, PrunePlan, PruneRequest, Waiver, apply, plan_of};
 use backup_core::signature::Signers;
 use backup_core::vault::document::{MarkKind, PruneStage, SnapshotDoc};
@@ -206,7 +206,7 @@ async fn the_plan_from_memory_is_the_plan_from_everything() {
     let elsewhere = PruneRequest { promised_elsewhere: [docs[1].id.to_string()].into(), ..request(&world) };
     assert_eq!(announces(&same_plan(&world, &mut known, &elsewhere).await), 1);
     let body = world.body(&docs[2].dir().snapshot(&docs[2].id, ".json")).await;
-    let pinned = (backup_core::id::Hash256::of(&body), MarkKind::Pin.word());
+    let pinned = Fact::Marked(backup_core::id::Hash256::of(&body), MarkKind::Pin.word());
     let others = PruneRequest { marks: BTreeSet::from([pinned]), ..elsewhere };
     assert_eq!(announces(&same_plan(&world, &mut known, &others).await), 0);
     // What somebody without a key put there: documents, announcements, a pin.

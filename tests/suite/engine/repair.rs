@@ -278,6 +278,7 @@ async fn what_is_believed_here_is_never_replaced() {
         mark: MarkKind::Checked,
         at: pair.world.host.now(),
         document: real,
+        closes: None,
         signer: pair.world.key.fingerprint(),
         tool: "backup 0".to_owned(),
     };
@@ -299,6 +300,7 @@ async fn a_mark_about_another_document_than_the_one_here_is_not_brought() {
             mark: MarkKind::Checked,
             at: pair.world.host.now(),
             document: if is_ours { real } else { Hash256([7; 32]) },
+            closes: None,
             signer: pair.world.key.fingerprint(),
             tool: "backup 0".to_owned(),
         };

@@ -66,6 +66,7 @@ impl Pair {
             mark: MarkKind::Pin,
             at: self.world.host.now(),
             document: backup_core::id::Hash256([0; 32]),
+            closes: None,
             signer: self.world.key.fingerprint(),
             tool: "backup 0".to_owned(),
         };

@@ -70,7 +70,7 @@ pub(crate) struct Site {
 
 /// A script whose capture says that it should be looked at first.
 #[derive(Debug)]
-struct Odd(Script);
+pub(super) struct Odd(pub(super) Script);
 
 #[async_trait]
 impl Source for Odd {

@@ -18,6 +18,7 @@ use chrono::TimeDelta;
 
 use super::prune::{below, day, dirs, planned, prune, read_receipts, request, six_days};
 use super::watch::{Fault, Watch};
+use super::withdrawn::{dies_after_receipt, pin};
 use super::world::{Script, World, make_vault};
 
 /// A dump that an operator brings: in a generation of its own, no link of the chain, and it stays whatever its age.
@@ -156,6 +157,21 @@ async fn what_is_hidden_after_it_was_announced_stops_the_deletion() {
 }
 
 #[tokio::test]
+async fn a_deletion_is_not_taken_up_where_what_it_named_is_hidden_and_lies_there() {
+    let (world, docs) = six_days().await;
+    dies_after_receipt(&world, &docs[0]).await;
+    pin(&world, &docs[0]).await;
+    hide(&world.watch, docs[0].dir().snapshots().as_str(), ALL);
+    // Nobody knows of it but the document of the deletion: fails where `plan_of` does not ask for what that names.
+    let plan = planned(&world).await;
+    assert!(dirs(&plan, &Action::Withdraw).contains(&docs[0].dir()), "{:?}", plan.steps);
+    assert!(plan.foreign.iter().any(|text| text.contains(docs[0].id.as_str())), "{:?}", plan.foreign);
+    apply(&world.vault, &world.key, &plan).await.unwrap();
+    world.watch.hide(None);
+    world.read_doc(&docs[0]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_mark_that_its_signature_betrays_counts() {
     for kind in [MarkKind::Pin, MarkKind::Checked] {
         let (world, docs) = six_days().await;
@@ -192,7 +208,7 @@ async fn a_deletion_leaves_no_document_behind_that_a_listing_hid() {
     prunes(&world, request).await;
     assert!(read_receipts(&world).await.iter().any(|receipt| receipt.snapshots[0].0 == docs[0].id));
     gone(&world, &dir).await;
-    // Interrupted after its receipt, and taken up again when nothing of the snapshot is shown.
+    // Interrupted after its receipt, and taken up again; then nothing of the snapshot is shown any more.
     let (world, docs) = six_days().await;
     let dir = docs[0].dir();
     prune(&world).await;
@@ -208,8 +224,10 @@ async fn a_deletion_leaves_no_document_behind_that_a_listing_hid() {
     }
     world.watch.fail(None);
     world.read_doc(&docs[0]).await.unwrap();
+    let resumed = planned(&world).await;
+    assert!(dirs(&resumed, &Action::Resume).contains(&dir));
     hide(&world.watch, dir.snapshots().as_str(), ALL);
-    prune(&world).await;
+    apply(&world.vault, &world.key, &resumed).await.unwrap();
     world.watch.hide(None);
     // Fails without `named` in `delete`.
     gone(&world, &dir).await;

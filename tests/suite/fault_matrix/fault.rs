@@ -11,6 +11,7 @@ pub(super) enum Fault {
     Error,
     SlowDown,
     Forbidden,
+    Skewed,
     Closed,
     Lost,
     Hangs,
@@ -32,10 +33,11 @@ pub(super) enum Times {
 }
 
 /// In the order of the page's columns.
-pub(super) const FAULTS: [(Fault, &str); 14] = [
+pub(super) const FAULTS: [(Fault, &str); 15] = [
     (Fault::Error, "500"),
     (Fault::SlowDown, "503"),
     (Fault::Forbidden, "403"),
+    (Fault::Skewed, "skewed"),
     (Fault::Closed, "closed"),
     (Fault::Lost, "answer lost"),
     (Fault::Hangs, "hangs"),
@@ -66,8 +68,22 @@ impl Fault {
     pub(super) fn is_passing(self) -> bool {
         matches!(
             self,
-            Self::Error | Self::SlowDown | Self::Closed | Self::Lost | Self::Hangs | Self::Reset | Self::Trickles
+            Self::Error
+                | Self::SlowDown
+                | Self::Skewed
+                | Self::Closed
+                | Self::Lost
+                | Self::Hangs
+                | Self::Reset
+                | Self::Trickles
+                | Self::Ahead
+                | Self::Behind
         )
+    }
+
+    /// Whether it makes a verb ask what it asks nowhere else: for the reason of a refusal, for the clock once more.
+    pub(super) fn asks_more(self) -> bool {
+        matches!(self, Self::Skewed | Self::Ahead | Self::Behind)
     }
 
     /// Whether it takes until a limit of time is reached.
@@ -82,6 +98,7 @@ impl Fault {
             Self::Error => Act::Refuse(500, "InternalError"),
             Self::SlowDown => Act::Refuse(503, "SlowDown"),
             Self::Forbidden => Act::Refuse(403, "AccessDenied"),
+            Self::Skewed => Act::Refuse(403, "RequestTimeTooSkewed"),
             Self::Closed => Act::Close,
             Self::Lost => Act::Lose,
             Self::Hangs => Act::Hang,

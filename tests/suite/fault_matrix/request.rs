@@ -64,7 +64,11 @@ pub(super) fn asked(line: &str, bucket: &str, prefix: &str, vault: &str) -> Opti
             () => file(path),
         };
         // A snapshot is named by its id, whichever of its files it is about.
-        let names = vec![name.to_owned(), name.split('.').next()?.to_owned()];
+        let mut names = vec![name.to_owned(), name.split('.').next()?.to_owned()];
+        if path.contains("/grants/") {
+            // To whom it is granted was asked for, so the generation says which grant it is.
+            names.extend(path.split('/').nth(2).map(str::to_owned));
+        }
         return Some(Asked { kind: format!("{method} {what}"), names });
     }
     let listed = |method: &str| {

@@ -232,7 +232,9 @@ async fn a_pooler_is_refused_where_it_shares_sessions() {
         let url = format!("postgres://{SUPERUSER}@127.0.0.1:{port}/postgres?sslmode=disable");
         // Some at once, so that it has sessions to choose from afterwards.
         let some: Vec<_> = (0..3).map(|_| sleeper(&cluster, &url)).collect();
-        some.into_iter().for_each(|mut it| assert!(it.wait().unwrap().success()));
+        for mut it in some {
+            assert!(it.wait().unwrap().success());
+        }
         let wanted = PostgresOptions {
             connect: ConnectOptions::new(&url, None).unwrap(),
             ..options(&cluster, SUPERUSER, "postgres")

@@ -1,6 +1,7 @@
 //! `backup init`.
 
 mod adopt;
+mod remake;
 
 use std::path::Path;
 
@@ -17,7 +18,7 @@ use crate::edit;
 use crate::endpoint;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::session::{Session, TOOL};
+use crate::session::{self, Session, TOOL};
 use crate::sheet::Sheet;
 
 /// Make the configured vaults and print the recovery sheet
@@ -103,13 +104,27 @@ async fn one(
     vault: &config::Vault,
     dry_run: bool,
 ) -> Result<&'static str, CliError> {
-    if vault.id.is_some() {
-        let open = session.vault(vault, !dry_run).await?;
+    if let Some(id) = &vault.id {
+        let store = session.store(vault, !dry_run).await?;
+        let open = match Vault::open(&vault.name, store.clone(), Some(id)).await {
+            Err(error @ VaultError::NoVault { .. }) => {
+                return remake::pinned(session, key, vault, (id, error), dry_run).await;
+            }
+            other => other.map_err(|error| session::not_opened(vault, error))?,
+        };
         if !dry_run {
             refresh_recover(session, &open, key).await?;
             open.renew_locks().await?;
         }
         return Ok("there already");
+    }
+    if let Some(id) = remake::named(session, vault).await? {
+        if dry_run {
+            return Ok("would be made anew, its `vault.json` is gone");
+        }
+        remake::write(session, key, vault, &id).await?;
+        pin(&session.config, &vault.name, &id)?;
+        return Ok("made anew with the id that its receipts name: its `vault.json` was gone");
     }
     if dry_run {
         return Ok("would be made");
@@ -121,8 +136,11 @@ async fn one(
     let store = session.store(vault, true).await?;
     let now = session.cx.clock.now();
     let open = Vault::create(&vault.name, store, new_id(), now, TOOL).await.map_err(|error| match error {
-        VaultError::Occupied { .. } => CliError::from(error)
-            .hint(format!("join it with `backup init --adopt {}`, or choose another place", vault.name)),
+        VaultError::Occupied { ref found, .. } => match twin(session, &vault.name, found) {
+            Some(error) => error,
+            None => CliError::from(error)
+                .hint(format!("join it with `backup init --adopt {}`, or choose another place", vault.name)),
+        },
         other => other.into(),
     })?;
     open.put_recover(RECOVER, key).await?;
@@ -131,16 +149,28 @@ async fn one(
         let names: Vec<String> = before.iter().map(|source| format!("`{source}`")).collect();
         session.cx.printer.warn(
             &format!(
-                "vault `{}` has a new id, and holds snapshots of {} from before: its `vault.json` was gone",
+                "vault `{}` has a new id, and holds snapshots of {} from before: its `vault.json` was gone, and no receipt there that is \
+                 believed names the old one",
                 vault.name,
                 names.join(", ")
             ),
-            "they stay; what was deleted under the old id is told as missing, and a purge there is not remembered: look with \
-             `backup verify`, and print the sheet again",
+            "they stay; where another host or a recovery sheet has the old id, write it below the vault's heading there instead: look \
+             with `backup verify`, and print the sheet again",
         );
     }
     pin(&session.config, &vault.name, open.id())?;
     Ok("made")
+}
+
+/// Why a vault cannot be had under one more name. The configuration is read again: ids may just have been written.
+fn twin(session: &Session<'_>, name: &str, id: &VaultId) -> Option<CliError> {
+    let config = session.cx.config().ok()?;
+    let first = config.vaults.iter().find(|vault| vault.name != name && vault.id.as_ref() == Some(id))?;
+    let message = format!(
+        "what lies at the place of vault `{name}` is the vault `{}`: it would count as a second copy",
+        first.name
+    );
+    Some(CliError::usage(message).hint(format!("give `[vault.{name}]` a place of its own, or remove the table")))
 }
 
 /// Puts this program's page where another text lies, or one whose signature is not believed today; else writes nothing.

@@ -1,8 +1,10 @@
 //! `backup list`: the snapshots in the vaults, by names. Only what was done with them (`checked`, `restored`, `pinned`) is
 //! read, from marks that a pinned signer signed for the very document that is listed, and who signed the newest snapshot of each
 //! source; whether the others are believed is what `show` and `verify` tell. Where nobody is pinned, no mark is shown.
+//! What is announced to go is read likewise.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use backup_core::catalogue::Listed;
 use backup_core::id::SourceName;
@@ -18,6 +20,7 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::find::{self, Found};
+use crate::pending::{self, Pending};
 use crate::session::Session;
 use crate::table::Table;
 use crate::words;
@@ -42,6 +45,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let mut found = find::snapshots(&session, &args.source, args.vault.as_deref()).await?;
     found.require_one()?;
     let marks = marks(&session, &mut found).await;
+    let pending = pending(&session, &mut found).await;
     let deleted = match session.signers() {
         Ok(signers) => find::deleted(&found, &signers, session.stack(), &cx.printer).await,
         // Whose documents they are, nobody could tell.
@@ -59,10 +63,11 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         "stack": session.stack(),
         "at": words::utc(now),
         "snapshots": snapshots,
+        "pending": pending.iter().map(Pending::to_json).collect::<Vec<_>>(),
         "deleted": hidden.collect::<Vec<_>>(),
         "silent": found.silent_json(),
     });
-    cx.printer.result("list", value, || text(&found, &marks, configured, now, timezone))?;
+    cx.printer.result("list", value, || text(&found, (&marks, &pending), configured, now, timezone))?;
     Ok(exit)
 }
 
@@ -154,6 +159,26 @@ async fn marks(session: &Session<'_>, found: &mut Found) -> Marks {
     marks
 }
 
+/// What is announced to go, or going. A vault that cannot be asked becomes silent; what is not believed is for `status` and `verify`.
+async fn pending(session: &Session<'_>, found: &mut Found) -> Vec<Pending> {
+    let Ok(signers) = session.signers() else { return Vec::new() };
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
+    for vault in &found.vaults {
+        for source in &found.sources {
+            match pending::of(vault, &signers, session.stack(), source).await {
+                Ok(some) => all.extend(some.into_iter().flatten()),
+                Err(error) => {
+                    failed.push((vault.name().to_owned(), CliError::from(error)));
+                    break;
+                }
+            }
+        }
+    }
+    failed.retain(|(name, _)| !found.silent.iter().any(|(silent, _)| silent == name));
+    found.silent.extend(failed);
+    all
+}
+
 /// How well a snapshot is known to be there: `restored`, `checked`, `replicated` (in every configured vault, of which
 /// there are several) or `stored`.
 fn state(marks: &[MarkKind], vaults: usize, configured: usize) -> &'static str {
@@ -200,7 +225,13 @@ fn vaults(one: &Listed) -> Vec<&str> {
 }
 
 /// A table for each source: so the lines keep to 80 columns however long a source's name is.
-fn text(found: &Found, marks: &Marks, configured: usize, now: DateTime<Utc>, timezone: Tz) -> String {
+fn text(
+    found: &Found,
+    (marks, pending): (&Marks, &[Pending]),
+    configured: usize,
+    now: DateTime<Utc>,
+    timezone: Tz,
+) -> String {
     let mut sources: Vec<&SourceName> = found.listed.iter().map(|(source, _)| source).collect();
     sources.dedup();
     if sources.is_empty() {
@@ -231,7 +262,11 @@ fn text(found: &Found, marks: &Marks, configured: usize, now: DateTime<Utc>, tim
                 place,
             ]);
         }
-        blocks.push(format!("{source}: {}\n{}", words::count(all.len(), "snapshot"), table.render()));
+        let mut block = format!("{source}: {}\n{}", words::count(all.len(), "snapshot"), table.render());
+        for pending in pending.iter().filter(|pending| pending.doc.source == *source) {
+            let _ = writeln!(block, "{}", pending.line());
+        }
+        blocks.push(block);
     }
     blocks.join("\n")
 }

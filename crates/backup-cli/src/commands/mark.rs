@@ -2,7 +2,10 @@
 
 mod still;
 
+use std::collections::BTreeSet;
+
 use backup_core::mark::{self, Change};
+use backup_core::prune::history::Fact;
 use backup_core::vault::document::{MarkKind, SnapshotDoc};
 use backup_core::vault::{Vault, VaultError};
 use serde_json::json;
@@ -49,7 +52,7 @@ impl Wish {
             (Self::Unpin, Change::Made, false) => "no longer pinned: it expires as others do",
             (Self::Unpin, Change::Made, true) => "would no longer be pinned",
             (Self::Unpin, Change::None, _) => "is not pinned",
-            (Self::Accept, Change::Made, false) => "accepted: it freezes nothing any more",
+            (Self::Accept, Change::Made, false) => "accepted",
             (Self::Accept, Change::Made, true) => "would be accepted",
             (Self::Accept, Change::None, _) => "is accepted already",
             (_, Change::TooLate, _) => "too late: a prune is deleting it",
@@ -90,17 +93,17 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
     let here = |vault: &&Vault| listed.vaults.iter().any(|other| other.name() == vault.name());
     // A pin may lie where the snapshot does not (yet): from there it would come back.
     let vaults = found.vaults.iter().filter(|vault| wish == Wish::Unpin || here(vault));
-    let (mut lifted, mut fact) = (Vec::new(), None);
-    if wish == Wish::Accept
-        && let Some(vault) = listed.vaults.first()
-    {
-        // One that is not believed is told below.
-        let path = listed.dir.snapshot(&listed.id, ".json");
-        if let Ok(snapshot) = vault.get_signed::<SnapshotDoc>(&path, &signers).await {
-            let accepted = (snapshot.hash(), kind.word());
-            lifted = still::lifts(&session, &found, (source, accepted)).await?;
-            fact = Some(accepted);
+    let (mut lifted, mut facts) = (Vec::new(), BTreeSet::new());
+    if wish == Wish::Accept {
+        for vault in found.vaults.iter().filter(here) {
+            // One that is not believed is told below.
+            let path = listed.dir.snapshot(&listed.id, ".json");
+            let Ok(snapshot) = vault.get_signed::<SnapshotDoc>(&path, &signers).await else { continue };
+            if let Ok(Some(says)) = mark::wanted(vault, &signers, &snapshot, kind).await {
+                facts.extend(Fact::of(&says));
+            }
         }
+        lifted = still::lifts(&session, &found, source, &facts).await?;
     }
     let mut done: Vec<(&str, Change)> = Vec::new();
     for vault in vaults {
@@ -118,8 +121,8 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
             let path = listed.dir.snapshot(&listed.id, ".json");
             let snapshot = vault.get_signed::<SnapshotDoc>(&path, &signers).await?;
             if args.dry_run {
-                let there = mark::has(vault, &signers, &snapshot, kind).await?;
-                return Ok(if there { Change::None } else { Change::Made });
+                let wanted = mark::wanted(vault, &signers, &snapshot, kind).await?;
+                return Ok(if wanted.is_some() { Change::Made } else { Change::None });
             }
             let change = mark::set(vault, (key, &signers), &snapshot, kind, (now, TOOL)).await?;
             if wish == Wish::Pin && matches!(change, Change::Made | Change::None) {
@@ -157,10 +160,9 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
             &format!("repeat `backup unpin {}` when all vaults answer", listed.id.short()),
         );
     }
+    let facts = if args.dry_run { facts } else { BTreeSet::new() };
     let still = match wish {
-        Wish::Accept => {
-            Some(Still::look(&session, &found, &signers, (source, &listed.id, fact.filter(|_| args.dry_run))).await?)
-        }
+        Wish::Accept => Some(Still::look(&session, &found, &signers, (source, &listed.id), &facts).await?),
         Wish::Pin | Wish::Unpin => None,
     };
     let word = |change: &Change| if *change == Change::Made { "made" } else { "none" };
@@ -173,7 +175,9 @@ pub(crate) async fn run(cx: &Context, wish: Wish, args: &Args) -> Result<Exit, C
     });
     cx.printer.result(wish.verb(), value, || {
         let line = |(vault, change): &(&str, Change)| {
-            format!("{source} {}, vault {vault}: {}\n", listed.id, wish.done(*change, args.dry_run))
+            let thaws = wish == Wish::Accept && *change == Change::Made && !args.dry_run && listed.id.is_suspect();
+            let more = if thaws { ": it freezes nothing any more" } else { "" };
+            format!("{source} {}, vault {vault}: {}{more}\n", listed.id, wish.done(*change, args.dry_run))
         };
         let also = |(vault, cause): &(String, String)| format!("this also closes, vault {vault}: {cause}\n");
         let closed = lifted.iter().map(also);

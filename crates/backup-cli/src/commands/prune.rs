@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use backup_core::id::SourceName;
-use backup_core::prune::{Action, Step, Waiver};
+use backup_core::prune::{Action, Step, Undone, Waiver};
 use backup_core::vault::document::Holder;
 use backup_core::vault::layout::GenerationDir;
 use serde_json::{Value, json};
@@ -73,90 +73,100 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     Ok(end.worse(pruning::exit(&prunings)))
 }
 
+/// What taking back came to, over all vaults that answer.
+#[derive(Default)]
+struct TakenBack {
+    undone: Vec<(String, GenerationDir)>,
+    late: Vec<(String, GenerationDir)>,
+    purged: Vec<(String, GenerationDir)>,
+    /// What failed: at a vault's source, or at one generation of it.
+    failed: Vec<Value>,
+}
+
 async fn undo(cx: &Context, session: &Session<'_>, only: Option<&str>) -> Result<Exit, CliError> {
     let (vaults, quiet) = session.vaults(only, true).await?;
     let mut end = silent::report(cx, &vaults, &quiet)?;
     let signers = session.signers()?;
-    let mut undone: Vec<(String, GenerationDir)> = Vec::new();
-    let mut late: Vec<(String, GenerationDir)> = Vec::new();
-    let mut purging = false;
+    let mut back = TakenBack::default();
     for vault in &vaults {
-        let sources: Vec<SourceName> = session.config.sources.iter().map(|source| source.name.clone()).collect();
-        for source in sources {
-            match backup_core::prune::undo(vault, &signers, session.stack(), &source).await {
-                Ok(found) => {
-                    undone.extend(found.made.into_iter().map(|dir| (vault.name().to_owned(), dir)));
-                    purging |= !found.purged.is_empty();
-                    for dir in found.purged {
-                        let text = format!(
-                            "vault `{}`: generation {} of `{source}` is being purged, which this does not take back",
-                            vault.name(),
-                            dir.id
-                        );
-                        let hint = format!("take it back with `backup purge {} --source {source} --undo`", dir.id);
-                        cx.printer.warn(&text, &hint);
-                    }
-                    for (dir, error) in found.failed {
-                        let error = CliError::from(error);
-                        let text = format!(
-                            "vault `{}`: generation {} of `{source}` may still be announced: {}",
-                            vault.name(),
-                            dir.id,
-                            error.message()
-                        );
-                        let again =
-                            format!("repeat `backup prune --undo --vault {}` before the next prune", vault.name());
-                        let hint =
-                            error.advice().map_or_else(|| again.clone(), |advice| format!("{advice}; then {again}"));
-                        cx.printer.warn(&text, &hint);
-                        end = end.worse(error.as_part());
-                    }
-                    for dir in found.too_late {
-                        let text = format!(
-                            "vault `{}`: generation {} of `{source}`: too late, its deletion has begun",
-                            vault.name(),
-                            dir.id
-                        );
-                        let hint = format!(
-                            "what is left of it goes with the next `backup prune --apply --vault {}`; see with `backup list` \
-                             whether another vault holds it",
-                            vault.name()
-                        );
-                        cx.printer.warn(&text, &hint);
-                        end = end.worse(Exit::Partial);
-                        late.push((vault.name().to_owned(), dir));
-                    }
-                }
+        for source in session.config.sources.iter().map(|source| &source.name) {
+            match backup_core::prune::undo(vault, &signers, session.stack(), source).await {
+                Ok(found) => end = end.worse(back.take(cx, vault.name(), found)),
                 Err(error) => {
                     let error = CliError::from(error);
                     cx.printer.warn(error.message(), error.advice().unwrap_or_default());
                     end = end.worse(error.as_part());
+                    back.fail(vault.name(), source, None, &error);
                 }
             }
         }
     }
     let one =
         |(vault, dir): &(String, GenerationDir)| json!({ "vault": vault, "source": dir.source, "generation": dir.id });
-    let listed: Vec<Value> = undone.iter().map(one).collect();
-    let too_late: Vec<Value> = late.iter().map(one).collect();
-    let found = json!({ "undone": listed, "too_late": too_late, "silent": silent::to_json(&quiet) });
-    cx.printer.result("prune", found, || {
-        let lines = undone.iter().map(|(vault, dir)| format!("{vault}: {} {} stays\n", dir.source, dir.id));
+    let list = |all: &[(String, GenerationDir)]| all.iter().map(one).collect::<Vec<Value>>();
+    let found = json!({
+        "undone": list(&back.undone), "too_late": list(&back.late), "purged": list(&back.purged), "failed": back.failed,
+        "silent": silent::to_json(&quiet),
+    });
+    cx.printer.result("prune", found, || back.text(end))?;
+    Ok(end)
+}
+
+impl TakenBack {
+    /// Notes what was found in one vault, and warns of what was not taken back. How the verb ends by that.
+    fn take(&mut self, cx: &Context, vault: &str, found: Undone) -> Exit {
+        let mut end = Exit::Done;
+        let named = |dir: &GenerationDir| format!("vault `{vault}`: generation {} of `{}`", dir.id, dir.source);
+        for dir in &found.purged {
+            let hint = format!("take it back with `backup purge {} --source {} --undo`", dir.id, dir.source);
+            cx.printer.warn(&format!("{} is being purged, which this does not take back", named(dir)), &hint);
+        }
+        for (dir, error) in found.failed {
+            let error = CliError::from(error);
+            let again = format!("repeat `backup prune --undo --vault {vault}` before the next prune");
+            let hint = error.advice().map_or_else(|| again.clone(), |advice| format!("{advice}; then {again}"));
+            cx.printer.warn(&format!("{} may still be announced: {}", named(&dir), error.message()), &hint);
+            end = end.worse(error.as_part());
+            self.fail(vault, &dir.source, Some(&dir), &error);
+        }
+        for dir in &found.too_late {
+            let hint = format!(
+                "what is left of it goes with the next `backup prune --apply --vault {vault}`; see with `backup list` \
+                 whether another vault holds it"
+            );
+            cx.printer.warn(&format!("{}: too late, its deletion has begun", named(dir)), &hint);
+            end = end.worse(Exit::Partial);
+        }
+        let all = |dirs: Vec<GenerationDir>| dirs.into_iter().map(|dir| (vault.to_owned(), dir));
+        self.undone.extend(all(found.made));
+        self.late.extend(all(found.too_late));
+        self.purged.extend(all(found.purged));
+        end
+    }
+
+    fn fail(&mut self, vault: &str, source: &SourceName, dir: Option<&GenerationDir>, error: &CliError) {
+        self.failed.push(json!({
+            "vault": vault, "source": source, "generation": dir.map(|dir| &dir.id), "error": error.to_json(),
+        }));
+    }
+
+    fn text(&self, end: Exit) -> String {
+        let lines = self.undone.iter().map(|(vault, dir)| format!("{vault}: {} {} stays\n", dir.source, dir.id));
         let mut text: String = lines.collect();
-        if undone.is_empty() && late.is_empty() && end != Exit::Done {
+        if self.undone.is_empty() && self.late.is_empty() && end != Exit::Done {
             text.push_str("nothing was taken back: not everything could be asked\n");
-        } else if undone.is_empty() && late.is_empty() {
-            let what = if purging { "no prune announced anything" } else { "nothing is announced" };
+        } else if self.undone.is_empty() && self.late.is_empty() {
+            let none = self.purged.is_empty();
+            let what = if none { "nothing is announced" } else { "no prune announced anything" };
             let _ = writeln!(text, "{what}; nothing to take back");
         }
-        if !undone.is_empty() {
+        if !self.undone.is_empty() {
             text.push_str(
                 "the next `backup prune --apply` announces what has expired again: keep it with `backup pin ID`, or by a longer `keep`\n",
             );
         }
         text
-    })?;
-    Ok(end)
+    }
 }
 
 fn pruning_text(pruning: &Pruning) -> String {
@@ -177,6 +187,9 @@ fn pruning_text(pruning: &Pruning) -> String {
     }
     for freeze in &plan.frozen {
         let _ = writeln!(text, "  nothing expires: {freeze}");
+    }
+    if let Some(held) = &plan.held {
+        let _ = writeln!(text, "  nothing is deleted: {held}");
     }
     if plan.steps.is_empty() {
         text.push_str("  holds nothing yet\n\n");

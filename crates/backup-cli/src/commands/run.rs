@@ -268,10 +268,11 @@ async fn store(
             let (vault, next) = (&open[into], open.get(into + 1));
             let captures = Captures { session, work, vault, key, signers: &signers, state, run: &run };
             match (captures.with_retries(source, next.is_some()).await, next) {
-                // What follows goes where there is room, and not into the one that is full.
-                (Err(Failure { error, full: true }), Some(next)) => {
-                    let error = error.about(format!("it is full; what follows goes into vault `{}`", next.name()));
-                    report.vault_failed(vault.name(), &error);
+                // What follows goes where there is room, and not into one that takes nothing.
+                (Err(Failure { error, refusal: Some(refusal) }), Some(next)) => {
+                    let why = refusal.words();
+                    let error = error.about(format!("{why}; what follows goes into vault `{}`", next.name()));
+                    report.vault_stopped(vault.name(), &error);
                     into += 1;
                 }
                 (end, _) => break end.map_err(|failure| failure.error),
@@ -347,18 +348,44 @@ struct Captures<'a> {
 /// Why a capture failed.
 struct Failure {
     error: CliError,
-    /// The vault has no room for it.
-    full: bool,
+    /// What the vault has to do with it; `None`: nothing, so another vault would not help.
+    refusal: Option<Refusal>,
 }
 
-/// Whether a store that is full is among the causes.
-fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.filter_map(|cause| cause.downcast_ref::<StoreError>()).any(|cause| matches!(cause, StoreError::Full { .. }))
+/// Why a vault takes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// No room.
+    Full,
+    /// Read-only, without rights, or gone.
+    Closed,
+    /// It does not answer, or fails: it may recover.
+    Failing,
+}
+
+impl Refusal {
+    /// What the store's error among the causes says.
+    fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        causes.filter_map(|cause| cause.downcast_ref::<StoreError>()).find_map(|cause| match cause {
+            StoreError::Full { .. } => Some(Self::Full),
+            StoreError::Denied { .. } | StoreError::Missing { .. } => Some(Self::Closed),
+            StoreError::Failed { .. } => Some(Self::Failing),
+            _ => None,
+        })
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Full => "it is full",
+            Self::Closed => "it refuses",
+            Self::Failing => "it fails",
+        }
+    }
 }
 
 impl Captures<'_> {
-    /// `others`: another vault may take it, so that waiting for room in this one is no use.
+    /// `others`: another vault may take it, so that waiting for this one is no use.
     async fn with_retries(&self, source: &config::Source, others: bool) -> Result<Committed, Failure> {
         let (times, mut pause) = self.work.retries();
         let mut attempt = 0;
@@ -368,7 +395,8 @@ impl Captures<'_> {
                 Err(failure) => failure,
             };
             let error = &failure.error;
-            if attempt == times || !matches!(error.exit(), Exit::Failed) || (failure.full && others) {
+            let lasting = matches!(failure.refusal, Some(Refusal::Full | Refusal::Closed));
+            if attempt == times || !matches!(error.exit(), Exit::Failed) || (lasting && others) {
                 return Err(failure);
             }
             attempt += 1;
@@ -380,7 +408,7 @@ impl Captures<'_> {
     }
 
     async fn once(&self, source: &config::Source) -> Result<Committed, Failure> {
-        let wrong = |error| Failure { error, full: false };
+        let wrong = |error| Failure { error, refusal: None };
         let config = &self.session.config;
         let engine = crate::session::engine(source).map_err(wrong)?;
         let memory = usize::try_from(config.limits.memory.0).unwrap_or(usize::MAX);
@@ -408,7 +436,7 @@ impl Captures<'_> {
             monitor: &self.session.monitor,
         };
         let committed: Result<Committed, BackupError> = backup(self.vault, host, &request, engine.as_ref()).await;
-        committed.map_err(|error| Failure { full: is_full(&error), error: error.into() })
+        committed.map_err(|error| Failure { refusal: Refusal::of(&error), error: error.into() })
     }
 }
 

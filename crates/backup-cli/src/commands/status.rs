@@ -10,13 +10,13 @@ mod lag;
 mod told;
 mod verdict;
 
-use backup_core::config::{Objective, Source};
+use backup_core::config::{Config, Objective, Source, Step};
 use backup_core::id::SourceName;
-use backup_core::prune::{self, frozen::unaccepted};
+use backup_core::prune::frozen::unaccepted;
 use backup_core::signature::Signers;
 use backup_core::state::RunRecord;
 use backup_core::vault::VaultError;
-use backup_core::vault::document::{ExpiredDoc, PruneStage, SnapshotDoc};
+use backup_core::vault::document::SnapshotDoc;
 use backup_core::vault::layout::SnapshotId;
 use backup_core::vault::store::StoreError;
 use backup_core::verify::{Fork, Open};
@@ -31,6 +31,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::find::{self, Found};
 use crate::heads::{self, Head};
+use crate::pending::{self, Pending};
 use crate::session::Session;
 use crate::words;
 use frozen::Frozen;
@@ -41,12 +42,6 @@ use verdict::Verdict;
 /// Show each source's newest snapshot and its age against the objectives
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
-
-/// A pending deletion of a generation in a vault.
-struct Pending {
-    vault: String,
-    doc: ExpiredDoc,
-}
 
 /// Everything about one source.
 struct Standing<'a> {
@@ -75,7 +70,8 @@ struct Standing<'a> {
 /// So many runs are asked for the reasons of a suspect snapshot.
 const REMEMBERED: u32 = 100;
 
-/// Prints it: exit 5 if an objective is breached, or a source without one has no snapshot or is late, 3 if a vault does not answer or a
+/// Prints it: exit 5 if an objective is breached, or a source without one has no snapshot or is late, in one of the vaults that its
+/// jobs fill as well; 3 if a vault does not answer or a
 /// suspect snapshot waits for somebody or the newest is announced for deletion, 4 if a snapshot is damaged (12 where its signer is not pinned), something is known to be damaged,
 /// a chain forks or lacks a link, or the newest snapshot is gone.
 pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
@@ -116,8 +112,12 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
         damage.push(error);
     }
     let mut exit = found.warn(&session).worse(forgetting);
+    let advice = |error: &CliError| error.advice().unwrap_or("see what is damaged with `backup verify`").to_owned();
+    for text in words::once_for_each_reason(damage.iter().map(CliError::message)) {
+        let of = damage.iter().find(|error| text.starts_with(error.message()));
+        cx.printer.warn(&text, &of.map(advice).unwrap_or_default());
+    }
     for error in &damage {
-        cx.printer.warn(error.message(), error.advice().unwrap_or("see what is damaged with `backup verify`"));
         // One whose signer is not pinned may be good: then it is the signer that is told, as by `verify`.
         exit = exit.worse(error.exit());
     }
@@ -137,13 +137,24 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
         if let (Verdict::Stale, Some(newest)) = (one.verdict, &one.newest) {
             cx.printer.warn(
                 &format!(
-                    "source `{}` is late: its newest snapshot is {} old, and without an `objective` {} is the most",
+                    "source `{}` is late: its newest snapshot is {}, and without an `objective` {} is the most",
                     one.source.name,
-                    words::age(now - newest.instant),
+                    words::old(now - newest.instant),
                     words::age(one.patience)
                 ),
                 "see in `backup runs` why, and whether cron(8) still starts them; promise another pace with `objective`",
             );
+        }
+        for (vault, lacking) in one.starving(&session.config, now) {
+            cx.printer.warn(
+                &format!(
+                    "vault `{vault}` has nothing of the last {} of source `{}`",
+                    words::age(lacking),
+                    one.source.name
+                ),
+                "copy what it lacks with `backup replicate`; why no run did, `backup runs` and `backup doctor` tell",
+            );
+            exit = exit.worse(Exit::Breach);
         }
         if let Some(frozen) = &one.frozen {
             cx.printer.warn(&frozen.warning(one.source.name.as_str(), session.config.timezone), &frozen.advice());
@@ -222,7 +233,7 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
                     let unknown = *verdict == Verdict::Unknown;
                     if unknown { "not known: no vault answers" } else { "not every need has a snapshot" }.to_owned()
                 },
-                |point| format!("back to {}, {} ago", words::local(point, timezone), words::age(now - point)),
+                |point| format!("back to {}, {}", words::local(point, timezone), words::ago(now - point)),
             );
             let objective = service.objective.as_ref().map(objective_text).unwrap_or_default();
             blocks.push(format!("service {name}: {}\n  {age}{objective}\n", verdict.word()));
@@ -297,7 +308,7 @@ async fn standing<'a>(
 async fn gone(session: &Session<'_>, found: &Found, signers: &Signers, head: Option<&Head>) -> Option<CliError> {
     let (source, (snapshot, _)) = head.filter(|_| found.silent.is_empty())?;
     if found.of(source).iter().any(|one| one.id.as_str() == snapshot)
-        || heads::was_purged(session, &found.vaults, signers, (source, snapshot)).await
+        || heads::was_removed(session, &found.vaults, signers, (source, snapshot)).await
     {
         return None;
     }
@@ -316,9 +327,20 @@ fn judge(
         return Verdict::Unknown;
     }
     let rpo = objective.map(|objective| objective.rpo.as_chrono());
-    let today = now.with_timezone(&timezone).date_naive();
-    let waived = objective.and_then(|objective| objective.waiver.as_ref()).is_some_and(|waiver| today <= waiver.until);
+    let waived = is_waived(objective, now, timezone);
     verdict::verdict(instant.map(|instant| now - instant), rpo, waived, overdue, stale)
+}
+
+fn is_waived(objective: Option<&Objective>, now: DateTime<Utc>, timezone: Tz) -> bool {
+    let today = now.with_timezone(&timezone).date_naive();
+    objective.and_then(|objective| objective.waiver.as_ref()).is_some_and(|waiver| today <= waiver.until)
+}
+
+/// Whether a run puts a source's captures into a vault: by a job of the source, or, where it has none, because all are filled.
+fn fills(config: &Config, source: &SourceName, vault: &str) -> bool {
+    let mut jobs = config.jobs.iter().filter(|job| job.sources.contains(source)).peekable();
+    jobs.peek().is_none()
+        || jobs.any(|job| job.vaults.iter().any(|name| name == vault) || job.then.contains(&Step::Replicate))
 }
 
 /// The newest snapshot of a source whose document is good in one of the vaults that list it.
@@ -363,11 +385,11 @@ async fn pending(
 ) -> Vec<Pending> {
     let mut all = Vec::new();
     for vault in found.vaults.clone() {
-        match prune::pending(&vault, session.stack(), &source.name).await {
-            Ok(paths) => {
-                for path in paths {
-                    match vault.get_signed::<ExpiredDoc>(&path, signers).await {
-                        Ok(signed) => all.push(Pending { vault: vault.name().to_owned(), doc: signed.doc }),
+        match pending::of(&vault, signers, session.stack(), &source.name).await {
+            Ok(some) => {
+                for one in some {
+                    match one {
+                        Ok(one) => all.push(one),
                         Err(error) => failed(found, vault.name(), error, damage),
                     }
                 }
@@ -392,13 +414,6 @@ fn objective_text(objective: &Objective) -> String {
     format!(" (objective {}){}", objective.rpo, waiver.unwrap_or_default())
 }
 
-fn stage(stage: PruneStage) -> &'static str {
-    match stage {
-        PruneStage::Expired => "expired",
-        PruneStage::Deleting => "deleting",
-    }
-}
-
 impl Standing<'_> {
     /// Whether the newest snapshot goes with a deletion that was announced in every vault that lists it: soon there is none.
     fn is_leaving(&self, found: &Found) -> bool {
@@ -409,6 +424,18 @@ impl Standing<'_> {
         };
         let listed = found.of(&self.source.name).into_iter().find(|one| one.id == newest.id);
         listed.is_some_and(|one| one.vaults.iter().all(|vault| leaves(vault.name())))
+    }
+
+    /// Vaults that have lacked the newest captures for longer than the source's own newest may be old, and for how long.
+    fn starving(&self, config: &Config, now: DateTime<Utc>) -> Vec<(&str, TimeDelta)> {
+        let objective = self.source.objective.as_ref();
+        if is_waived(objective, now, config.timezone) {
+            return Vec::new();
+        }
+        let most = objective.map_or(self.patience, |objective| objective.rpo.as_chrono());
+        let filled = self.lags.iter().filter(|(vault, _)| fills(config, &self.source.name, vault));
+        let lacking = filled.filter_map(|(vault, lag)| Some((vault.as_str(), lag.lacking(now)?)));
+        lacking.filter(|(_, lacking)| *lacking > most).collect()
     }
 
     fn json(&self, now: DateTime<Utc>) -> Value {
@@ -426,14 +453,7 @@ impl Standing<'_> {
             "vaults": self.lags.iter().map(|(vault, lag)| lag.to_json(vault)).collect::<Vec<_>>(),
             "gone": self.gone.iter().map(CliError::to_json).collect::<Vec<_>>(),
             "forks": self.forks.iter().map(fork_json).collect::<Vec<_>>(),
-            "pending": self.pending.iter().map(|pending| json!({
-                "vault": pending.vault,
-                "generation": pending.doc.generation,
-                "stage": stage(pending.doc.stage),
-                "since": words::utc(pending.doc.at),
-                "snapshots": pending.doc.snapshots.len(),
-                "purge": pending.doc.grounds.purge,
-            })).collect::<Vec<_>>(),
+            "pending": self.pending.iter().map(Pending::to_json).collect::<Vec<_>>(),
             "frozen": self.frozen.as_ref().map(Frozen::to_json),
             "frozen_when_pruned": self.told.as_ref().map(Told::to_json),
         })
@@ -446,8 +466,8 @@ impl Standing<'_> {
             || if self.verdict == Verdict::Unknown { "not known: no vault answers" } else { "no snapshot" }.to_owned(),
             |doc| {
                 let suspect = if doc.suspect > 0 { ", suspect" } else { "" };
-                let (at, age) = (words::local(doc.instant, timezone), words::age(now - doc.instant));
-                format!("{} of {at}, {age} old{suspect}", doc.id.short())
+                let (at, age) = (words::local(doc.instant, timezone), words::old(now - doc.instant));
+                format!("{} of {at}, {age}{suspect}", doc.id.short())
             },
         );
         lines.push(format!("  newest    {newest}{objective}"));
@@ -468,7 +488,7 @@ impl Standing<'_> {
             ));
         }
         for pending in &self.pending {
-            let (stage, since) = (stage(pending.doc.stage), words::local(pending.doc.at, timezone));
+            let (stage, since) = (pending.stage(), words::local(pending.doc.at, timezone));
             let count = words::count(pending.doc.snapshots.len(), "snapshot");
             let (vault, generation) = (&pending.vault, &pending.doc.generation);
             let purge = pending.doc.grounds.purge.as_ref().map_or("", |_| ", by a purge");

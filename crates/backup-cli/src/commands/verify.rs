@@ -17,7 +17,7 @@ use backup_core::vault::Vault;
 use backup_core::vault::document::{FORMAT, MarkDoc, MarkKind, PublicDocument};
 use backup_core::vault::layout::SnapshotId;
 use backup_core::verify::{Depth, Fraction, Verdict, Verified, remember};
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use crate::commands::silent;
@@ -314,19 +314,22 @@ impl Look<'_> {
         };
         let now = self.session.cx.clock.now();
         // Who remembers goes on with the next part, however often it is asked; a single snapshot turns nothing.
-        let mut turned = None;
+        let (mut turned, mut since) = (None, now.date_naive());
         if let (Some(state), Some(share), None) = (&state, self.asked, only) {
             match state.read_turn(vault.id(), &source.name, share.parts, day_of(now)).await {
-                Ok(turn) => {
+                Ok((turn, day)) => {
                     depth.read = Some(share_of_turn(share, turn));
                     turned = Some((state, share.parts, turn));
+                    // What was read of a part since its turn began need not be read again before its end. All, in one part, has no turns.
+                    let began = TimeDelta::try_days(day).and_then(|days| NaiveDate::default().checked_add_signed(days));
+                    since = began.filter(|_| share.parts > 1).unwrap_or(since);
                 }
                 Err(error) => report.errors.push(error.into()),
             }
         }
         report.share = depth.read;
         let found = async {
-            let mut reading = Reading::new((vault, source), (only, depth), until, state.as_ref(), now).await?;
+            let mut reading = Reading::new((vault, source), (only, depth), (until, since), state.as_ref(), now).await?;
             let verified = reading.look(self, vault, source).await?;
             let (verified, mends, error) = self.mended(vault, source, verified, &mut reading).await;
             let mut errors: Vec<CliError> = error.into_iter().collect();
@@ -337,9 +340,15 @@ impl Look<'_> {
         };
         match found.await {
             Ok((verified, mends, errors)) => {
-                // Only now: what a call that died has not read is read by the next one.
+                // Only now, and only where all of the part was read: what a call that died or ran out of time has not read is read
+                // by the next one.
                 if let Some((state, parts, turn)) = turned {
-                    let set = state.set_read_turn(vault.id(), &source.name, parts, (day_of(now), turn)).await;
+                    let (at, day) = ((vault.id(), &source.name), day_of(now));
+                    let set = if verified.coverage.left_bytes == 0 {
+                        state.set_read_turn(at.0, at.1, parts, (day, turn)).await
+                    } else {
+                        state.begin_read_turn(at.0, at.1, parts, (day, turn)).await
+                    };
                     report.errors.extend(set.err().map(CliError::from));
                 }
                 report.mends = mends;
@@ -377,6 +386,7 @@ impl Look<'_> {
             mark: MarkKind::Checked,
             at: self.session.cx.clock.now(),
             document,
+            closes: None,
             signer: key.fingerprint(),
             tool: TOOL.to_owned(),
         };
@@ -419,7 +429,7 @@ impl Look<'_> {
             let mut found = lost_head(newest, &mine, whole);
             // Absent on purpose: but a document that took its place is not excused by that.
             if !found.is_empty()
-                && heads::was_purged(self.session, self.vaults, self.signers, (source, &newest.0)).await
+                && heads::was_removed(self.session, self.vaults, self.signers, (source, &newest.0)).await
             {
                 found = lost_head(newest, &mine, false);
             }

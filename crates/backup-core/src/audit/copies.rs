@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use retention::{History, Reason, Stamp};
 
 use crate::id::Hash256;
+use crate::prune::history::Fact;
 use crate::prune::{elsewhere, history};
-use crate::vault::document::MarkKind;
 use crate::vault::layout::SnapshotId;
-use crate::verify::{self, Accounted, Fork};
+use crate::verify::{self, Accounted, Closed, Fork};
 
 use super::judge::{Captures, captures};
 use super::{Evidence, Expected, Finding, Kind, Promise, count, few};
@@ -109,9 +109,8 @@ pub(super) fn forks(promises: &[Promise]) -> Vec<Finding> {
     if evidence().count() < 2 {
         return Vec::new();
     }
-    let facts = evidence().flat_map(|one| &one.seen.marks);
-    let accepted: BTreeSet<Hash256> =
-        facts.filter(|(_, word)| *word == MarkKind::Accept.word()).map(|(document, _)| *document).collect();
+    let facts: BTreeSet<&Fact> = evidence().flat_map(|one| &one.seen.marks).collect();
+    let (accepted, closed) = (Fact::accepted(facts.iter().copied()), Closed::by(facts, None));
     let mut documents: BTreeMap<Hash256, _> = BTreeMap::new();
     let (mut holes, mut known) = (BTreeSet::new(), Vec::new());
     for one in evidence() {
@@ -122,7 +121,7 @@ pub(super) fn forks(promises: &[Promise]) -> Vec<Finding> {
     }
     let removed = Accounted::by(evidence().flat_map(|one| &one.seen.receipts));
     let documents: Vec<_> = documents.into_values().collect();
-    let all = verify::chains(&verify::links(&documents), &removed, &accepted).looked_at(&accepted);
+    let all = verify::chains(&verify::links(&documents), &removed, &accepted).looked_at(&closed);
     let broken = all.broken.into_iter().map(|open| open.text).filter(|text| !holes.contains(text));
     // The same branches are the same fork, also where the snapshot that they follow on is in another vault only.
     let told = |fork: &Fork| known.iter().any(|own| own.signer == fork.signer && own.snapshots == fork.snapshots);

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use retention::{Clocks, GenerationReason, Plan, Policy, Reason, Span, maximum_life};
 
 use crate::prune::GRACE;
+use crate::prune::history::Fact;
 use crate::vault::document::{MarkKind, PruneStage};
 use crate::vault::layout::GenerationDir;
 
@@ -30,11 +31,11 @@ pub(super) fn judge(expected: &Expected<'_>, promises: &[Promise], promise: &Pro
     let marks: BTreeSet<_> = promises
         .iter()
         .filter_map(|one| one.evidence.as_ref())
-        .flat_map(|one| one.seen.marks.iter().copied())
+        .flat_map(|one| one.seen.marks.iter().cloned())
         .collect();
     // The stamps are those of the documents, in their order.
     for (stamp, (_, signed)) in history.stamps.iter_mut().zip(&evidence.seen.documents) {
-        let marked = |kind: MarkKind| marks.contains(&(signed.hash(), kind.word()));
+        let marked = |kind: MarkKind| Fact::marks(&marks, signed.hash(), kind);
         stamp.pinned |= marked(MarkKind::Pin);
         stamp.accepted |= marked(MarkKind::Accept);
         stamp.checked |= marked(MarkKind::Checked);

@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 
 use crate::mark::hold;
-use crate::prune::history::Seen;
+use crate::prune::history::{Fact, Seen};
 use crate::vault::document::{MarkKind, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::protection::{LockMode, LockRule, Retention};
@@ -89,7 +89,7 @@ pub(super) async fn read(
         locks.unlocked.extend(why.map(|why| (path, format!("{why}; `backup init` renews it"))));
     }
     for (dir, signed) in &seen.documents {
-        if seen.marks.contains(&(signed.hash(), MarkKind::Pin.word())) {
+        if Fact::marks(&seen.marks, signed.hash(), MarkKind::Pin) {
             let unheld = unheld(vault, dir, &signed.doc, sample).await?;
             if !unheld.is_empty() {
                 locks.unheld.insert(signed.doc.id.clone(), unheld);

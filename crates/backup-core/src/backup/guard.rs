@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BackupError, BackupRequest, Committed, Host, believed};
+use super::chain::believed;
+use super::{BackupError, BackupRequest, Committed, Host};
 use crate::anomaly::{self, Baseline, Facts, Totals};
 use crate::id::Hash256;
 use crate::mark;

@@ -41,10 +41,9 @@ pub(super) fn resolve(raw: raw::Root, file: &Path, schema_version: i64) -> Resol
     let state = state(&cx, raw.state.as_ref(), &stack)?;
     let limits = limits(&raw.limits)?;
     let keys = keys(&cx, &raw.keys)?;
-    let vaults = in_order(raw.vault)
-        .into_iter()
-        .map(|(name, vault)| vault::vault(&cx, &name, &vault))
-        .collect::<Resolved<Vec<_>>>()?;
+    let raw_vaults = in_order(raw.vault);
+    let vaults = raw_vaults.iter().map(|(name, vault)| vault::vault(&cx, name, vault)).collect::<Resolved<Vec<_>>>()?;
+    vault::refuse_twins(&raw_vaults, &vaults)?;
     let sources = in_order(raw.source)
         .into_iter()
         .map(|(name, source)| source::source(&cx, &name, &source, generation))

@@ -125,6 +125,25 @@ fn the_stacks_generation_is_the_sources_default() {
 }
 
 #[test]
+fn two_names_for_one_vault_are_refused() {
+    let other = |more: &str| parse(&format!("{}[vault.other]\n{more}\n", minimal()));
+    let s3 = |prefix: &str| {
+        format!(
+            "s3 = {{ endpoint = \"https://h\", bucket = \"b\", prefix = \"{prefix}\" }}\ncredentials = {{ env = \"X_\" }}\n"
+        )
+    };
+    let error =
+        other("id = \"00112233445566778899aabbccddeeff\"\npath = \"elsewhere\"").unwrap_err().problem.to_string();
+    assert!(error.contains("vault.other.id") && error.contains("is the vault `local` once more"), "{error}");
+    let error = other("path = \"/etc/backup/vault\"").unwrap_err().problem.to_string();
+    assert!(error.contains("vault.other.path"), "{error}");
+    let error = other(&format!("{}[vault.third]\n{}", s3("p"), s3("p"))).unwrap_err().problem.to_string();
+    assert!(error.contains("vault.third.s3") && error.contains("`other` once more"), "{error}");
+    other(&format!("{}[vault.third]\n{}", s3("p"), s3("q"))).unwrap();
+    other("id = \"10112233445566778899aabbccddeeff\"\npath = \"elsewhere\"").unwrap();
+}
+
+#[test]
 fn warns_of_what_is_allowed_and_unwise() {
     let warned = |text: &str| parse(text).unwrap().warnings.into_iter().map(|w| w.key).collect::<Vec<_>>();
     assert_eq!(warned(&minimal()), [""; 0]);

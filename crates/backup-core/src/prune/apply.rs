@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use chrono::TimeDelta;
-
 use super::delete::{Removed, delete, sweep, withdraw};
 use super::history::{believed, receipts_of};
 use super::holder::{self, Witness};
@@ -19,9 +17,6 @@ use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::{Signed, Vault, VaultError};
 use crate::verify::chain_text;
 use crate::words::plain;
-
-/// So many seconds on, at most, a receipt gets one of its own.
-const SECONDS: usize = 60;
 
 /// What was done with one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +101,13 @@ pub async fn apply_beside(
             },
             Action::Resume => {
                 let begun = step.begun.as_ref();
-                // It may have ended before its receipt, and then nothing was deleted yet.
-                if let Some(begun) = begun.filter(|begun| !begun.receipted) {
+                let named: BTreeSet<SnapshotId> = step.snapshots.iter().map(|(id, _)| id.clone()).collect();
+                // It may have ended before its receipt, and then nothing was deleted yet. And names never go by an old one, which
+                // another process may be setting right (see `settle`).
+                if let Some(begun) = begun
+                    && (!begun.receipted
+                        || !begun.is_fresh && !unlisted::there(vault, &step.dir, named.clone()).await?.is_empty())
+                {
                     let receipt = work.put_receipt(step, begun.grounds.clone()).await?;
                     let same = |doc: &ExpiredDoc| doc.grounds == begun.grounds && doc.snapshots == step.snapshots;
                     if !is_still_deleting(vault, &plan.signers, &step.dir, same, &receipt).await? {
@@ -116,7 +116,6 @@ pub async fn apply_beside(
                         continue;
                     }
                 }
-                let named = step.snapshots.iter().map(|(id, _)| id.clone()).collect();
                 result.removed(delete(vault, &step.dir, &named).await?);
             }
         }
@@ -265,15 +264,7 @@ pub(super) async fn put_receipt(
         let read = vault.get_signed::<SnapshotDoc>(&dir.snapshot(id, ".json"), signers).await;
         documents.extend(believed(vault, read).await?.map(|signed| signed.hash()));
     }
-    // A second of its own: what another deletion of the generation wrote down stays.
-    let mut at = vault.now().await?;
-    for _ in 0..SECONDS {
-        match vault.exists(&layout::receipt(dir, at)).await {
-            Ok(false) => break,
-            Err(error) if !notice::is_foreign(vault, &error).await => return Err(error),
-            Ok(true) | Err(_) => at += TimeDelta::seconds(1),
-        }
-    }
+    let at = settle::free_second(vault, dir, vault.now().await?).await?;
     let receipt = ReceiptDoc {
         format: FORMAT,
         stack: dir.stack.clone(),

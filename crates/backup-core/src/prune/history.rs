@@ -14,7 +14,7 @@ use retention::{History, Stamp};
 
 use crate::id::{Hash256, SourceName, StackName};
 use crate::signature::Signers;
-use crate::vault::document::{ReceiptDoc, SnapshotDoc};
+use crate::vault::document::{Hole, MarkDoc, MarkKind, ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{self, GenerationDir, SnapshotId};
 use crate::vault::store::StorePath;
 use crate::vault::{Signed, Vault, VaultError};
@@ -28,8 +28,41 @@ pub use reading::{Reading, look};
 /// Receipts that are read at once.
 const RECEIPTS: usize = 16;
 
-/// A mark that a pinned signer signed: SHA-256 of the snapshot's document, and the mark's word.
-pub type Fact = (Hash256, &'static str);
+/// What a mark says that a pinned signer signed. Snapshots are named by the SHA-256 of their documents.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fact {
+    /// The snapshot has the mark with this word.
+    Marked(Hash256, &'static str),
+    /// The hole before it is known; `None`: whatever hole that is, as accepts of the first programs say.
+    Closes(Hash256, Option<Hole>),
+}
+
+impl Fact {
+    /// What one mark says.
+    pub fn of(mark: &MarkDoc) -> Vec<Self> {
+        let mut facts = vec![Self::Marked(mark.document, mark.mark.word())];
+        match &mark.closes {
+            _ if mark.mark != MarkKind::Accept => {}
+            None => facts.push(Self::Closes(mark.document, None)),
+            Some(holes) => facts.extend(holes.iter().map(|hole| Self::Closes(mark.document, Some(hole.clone())))),
+        }
+        facts
+    }
+
+    /// Whether `facts` mark the snapshot so.
+    pub fn marks(facts: &BTreeSet<Self>, document: Hash256, kind: MarkKind) -> bool {
+        facts.contains(&Self::Marked(document, kind.word()))
+    }
+
+    /// The snapshots that are accepted.
+    pub fn accepted<'a>(facts: impl IntoIterator<Item = &'a Self>) -> BTreeSet<Hash256> {
+        let accepted = |fact: &Self| match fact {
+            Self::Marked(document, word) if *word == MarkKind::Accept.word() => Some(*document),
+            _ => None,
+        };
+        facts.into_iter().filter_map(accepted).collect()
+    }
+}
 
 /// What was read.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use super::delete::{self, Removed, remove_document, withdraw};
 use super::history;
 use super::locked;
 use super::notice::{self, Notice};
-use super::settle::{belongs, settle};
+use super::settle::{belongs, is_ripe, settle};
 use super::unlisted;
 use crate::replicate::marks_of;
 use crate::signature::{HostKey, Signers};
@@ -159,6 +159,11 @@ pub async fn plan(vault: &Vault, signers: &Signers, request: &PurgeRequest) -> R
     let receipts = history::receipts_of(vault, signers, dir).await?;
     let mut snapshots = delete::snapshots(dir, &files);
     snapshots.extend(unlisted::snapshots(vault, dir, &files).await?);
+    // What was named before may be hidden altogether now.
+    let announced = found.expired.as_ref().map(|announced| &announced.doc);
+    let named = announced.into_iter().chain(&found.deleting).flat_map(|doc| &doc.snapshots).map(|(id, _)| id);
+    let asked: BTreeSet<SnapshotId> = named.filter(|id| !snapshots.contains(id)).cloned().collect();
+    snapshots.extend(unlisted::there(vault, dir, asked).await?);
     snapshots.sort();
     let (objects, bytes) = delete::objects(dir, &files);
     let aside = delete::aside(vault, dir).await?;
@@ -391,14 +396,24 @@ pub async fn undo(vault: &Vault, signers: &Signers, dir: &GenerationDir) -> Resu
     {
         return Ok(Undone::TooLate);
     }
+    let now = vault.now().await?;
+    let found = announced::find(vault, signers, dir, &vault.list(&dir.dir()).await?, now).await?;
+    let under = |receipt: &ReceiptDoc| found.expired.as_ref().is_some_and(|one| belongs(receipt, &one.doc));
+    // Somebody else took the deletion back, and it may have been past its last look.
+    if before.iter().any(|receipt| receipt.grounds.purge.is_some() && under(receipt) && !is_ripe(receipt, now)) {
+        return Ok(Undone::TooLate);
+    }
     withdraw(vault, dir).await?;
     // A deletion looks for its document after its receipt: one whose receipt came meanwhile may not have seen this.
     let came = history::receipts_of(vault, signers, dir).await?.iter().any(|receipt| !before.contains(receipt));
     if came {
         return Ok(Undone::TooLate);
     }
-    // One of a deletion that was taken back before anything went must not keep the generation out of other vaults.
-    settle(vault, signers, None, &before, &unlisted::every(vault, dir).await?).await?;
+    // One of a deletion that was taken back before anything went must not keep the generation out of other vaults. That of a purge
+    // that came to its end stays, whoever put the generation back.
+    let stale: Vec<ReceiptDoc> =
+        before.into_iter().filter(|receipt| receipt.grounds.purge.is_none() || under(receipt)).collect();
+    settle(vault, signers, None, &stale, &unlisted::every(vault, dir).await?).await?;
     Ok(Undone::Made)
 }
 

@@ -42,18 +42,19 @@ impl State {
         Ok(reads)
     }
 
-    /// Whose turn it is on `day` (its number) where a share of `parts` is read of a source in a vault: the same all day, and the
-    /// one after the last that was read ([`State::set_read_turn`]) on the next day that asks, however many days lie between. The first is the
-    /// day's number itself.
+    /// Whose turn it is on `day` (its number) where a share of `parts` is read of a source in a vault, and the day since which it
+    /// is: the same all day, and on the next day that asks, however many days lie between, the one after the last that was read to
+    /// its end ([`State::set_read_turn`]). The first is the day's number itself.
     pub async fn read_turn(
         &self,
         vault: &VaultId,
         source: &SourceName,
         parts: u32,
         day: i64,
-    ) -> Result<i64, StateError> {
+    ) -> Result<(i64, i64), StateError> {
         let row = sqlx::query(
-            "SELECT turn + (day <> ?5) FROM read_turn WHERE vault = ?1 AND stack = ?2 AND source = ?3 AND parts = ?4",
+            "SELECT turn + (day <> ?5), day + (day <> ?5) FROM read_turn
+             WHERE vault = ?1 AND stack = ?2 AND source = ?3 AND parts = ?4",
         )
         .bind(vault.to_string())
         .bind(self.stack.as_str())
@@ -63,10 +64,10 @@ impl State {
         .fetch_optional(&self.pool)
         .await
         .map_err(|e| self.failed(e))?;
-        Ok(row.map_or(day, |row| row.get(0)))
+        Ok(row.map_or((day, day), |row| (row.get(0), row.get(1))))
     }
 
-    /// Remembers that this turn was read to its end on `day`: a reading that died before is done again.
+    /// Remembers that this turn was read to its end on `day`: a reading that died or ran out of time before goes on there.
     pub async fn set_read_turn(
         &self,
         vault: &VaultId,
@@ -74,7 +75,31 @@ impl State {
         parts: u32,
         (day, turn): (i64, i64),
     ) -> Result<(), StateError> {
-        sqlx::query("INSERT OR REPLACE INTO read_turn VALUES (?, ?, ?, ?, ?, ?)")
+        let query = "INSERT OR REPLACE INTO read_turn VALUES (?, ?, ?, ?, ?, ?)";
+        self.put_read_turn(query, (vault, source), parts, (day, turn)).await
+    }
+
+    /// Remembers that this turn began on `day` and is not over, where none was read to its end before: the next day's would else be
+    /// the day's number again, and another one.
+    pub async fn begin_read_turn(
+        &self,
+        vault: &VaultId,
+        source: &SourceName,
+        parts: u32,
+        (day, turn): (i64, i64),
+    ) -> Result<(), StateError> {
+        let query = "INSERT OR IGNORE INTO read_turn VALUES (?, ?, ?, ?, ?, ?)";
+        self.put_read_turn(query, (vault, source), parts, (day - 1, turn - 1)).await
+    }
+
+    async fn put_read_turn(
+        &self,
+        query: &'static str,
+        (vault, source): (&VaultId, &SourceName),
+        parts: u32,
+        (day, turn): (i64, i64),
+    ) -> Result<(), StateError> {
+        sqlx::query(query)
             .bind(vault.to_string())
             .bind(self.stack.as_str())
             .bind(source.as_str())
@@ -182,5 +207,26 @@ mod tests {
         assert_eq!(state.reads(&two, &source).await.unwrap(), Reads::new(), "another vault was not read");
         state.keep_reads(&one, &source, std::slice::from_ref(&new)).await.unwrap();
         assert_eq!(state.reads(&one, &source).await.unwrap().into_keys().collect::<Vec<_>>(), [new]);
+    }
+
+    #[tokio::test]
+    async fn a_turn_goes_on_until_it_was_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path(), &"s".parse().unwrap()).await.unwrap();
+        let vault: VaultId = "1".repeat(32).parse().unwrap();
+        let source: SourceName = "db".parse().unwrap();
+        let turn = async |day| state.read_turn(&vault, &source, 7, day).await.unwrap();
+        assert_eq!(turn(100).await, (100, 100));
+        // Begun, and cut: it goes on, and since when it does is known.
+        state.begin_read_turn(&vault, &source, 7, (100, 100)).await.unwrap();
+        for day in [100, 101, 105] {
+            assert_eq!(turn(day).await, (100, 100), "{day}");
+        }
+        state.set_read_turn(&vault, &source, 7, (105, 100)).await.unwrap();
+        assert_eq!((turn(105).await, turn(107).await), ((100, 105), (101, 106)));
+        // One that is cut after another one was read changes nothing.
+        state.begin_read_turn(&vault, &source, 7, (107, 101)).await.unwrap();
+        assert_eq!((turn(107).await, turn(109).await), ((101, 106), (101, 106)));
+        assert_eq!(state.read_turn(&vault, &source, 30, 100).await.unwrap(), (100, 100), "other shares have their own");
     }
 }

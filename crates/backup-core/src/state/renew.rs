@@ -1,7 +1,8 @@
 //! A state that is broken must not keep a backup from being made: all of it can be lost.
 //!
 //! A file that is no database any more, or one with pages that contradict each other, is moved aside under a dated name and
-//! never deleted; a new one takes its place. Its log is moved first: a log that stayed would be played into the new file. One
+//! never deleted; a new one takes its place, made beside it with the note in it of what was lost (`renewed`), so that no crash leaves one
+//! without that note. Its log is moved first: a log that stayed would be played into the new file. One
 //! process at a time does this, and looks again before: another one may have renewed the state meanwhile. What merely cannot
 //! be used (a full disk, missing rights) is not broken, and stays where it is.
 
@@ -62,7 +63,16 @@ impl State {
             Err(error) if error.is_broken() => {}
             other => return other.map(|state| (state, None)),
         }
+        let fresh = dir.join("state.sqlite.new");
+        for part in ["", "-wal", "-shm"] {
+            // What a call that died has left.
+            let _ = fs::remove_file(dir.join(format!("state.sqlite.new{part}")));
+        }
+        let state = Self::open_file(&fresh, stack).await?;
+        state.note_renewed(at).await?;
+        state.pool.close().await;
         let aside = move_aside(dir, at).map_err(moving)?;
+        fs::rename(&fresh, dir.join("state.sqlite")).map_err(moving)?;
         Ok((Self::open(dir, stack).await?, Some(aside)))
     }
 
@@ -92,19 +102,22 @@ impl State {
     }
 }
 
-/// The file and its log, the log first.
+/// The file and its log, the log first. Where it can be, the file gets a second name and keeps its own until the new one takes it: a
+/// name that is free for a moment would be taken by a state that knows nothing of what was lost.
 fn move_aside(dir: &Path, at: DateTime<Utc>) -> std::io::Result<PathBuf> {
     let stem = format!("state.sqlite.broken-{}", at.format("%Y%m%dT%H%M%SZ"));
     let name = |number: u32| if number == 0 { stem.clone() } else { format!("{stem}-{number}") };
     // A state that breaks so often within a second may take the last one's place.
     let free = (0..99).map(name).find(|name| !dir.join(name).exists()).unwrap_or_else(|| name(99));
-    for part in ["-wal", "-shm", ""] {
+    for part in ["-wal", "-shm"] {
         match fs::rename(dir.join(format!("state.sqlite{part}")), dir.join(format!("{free}{part}"))) {
-            Err(error) if part.is_empty() || error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    Ok(dir.join(free))
+    let (file, aside) = (dir.join("state.sqlite"), dir.join(free));
+    fs::hard_link(&file, &aside).or_else(|_| fs::rename(&file, &aside))?;
+    Ok(aside)
 }
 
 #[cfg(test)]

@@ -377,6 +377,16 @@ pub struct GrantDoc {
     pub tool: String,
 }
 
+/// A hole in a chain: a snapshot follows on one that a vault does not have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hole {
+    /// The vault that it is in.
+    pub vault: VaultId,
+    /// SHA-256 of the document that is missing; of the snapshot's own where it follows on none.
+    pub missing: Hash256,
+}
+
 /// `marks/<snapshot>.{checked,restored}.json`: signed; a fact that must survive the loss of any host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -395,6 +405,10 @@ pub struct MarkDoc {
     pub at: DateTime<Utc>,
     /// SHA-256 of the snapshot's `.json`: the mark is for these bytes.
     pub document: Hash256,
+    /// Of an accept, the holes before the snapshot that it says are known, and no other. `None` in other marks, and in accepts of the
+    /// first programs: those close whatever hole there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closes: Option<BTreeSet<Hole>>,
     /// Fingerprint of the host key.
     pub signer: String,
     /// Version of this program.

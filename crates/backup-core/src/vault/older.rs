@@ -34,7 +34,7 @@ fn oldest(all: &[Older]) -> impl Iterator<Item = &Older> {
 
 /// The versions of a document, or of what one names, that are tried: the oldest, oldest first, then the newest. Another one may have
 /// lain in its place before it.
-fn both_ends(all: &[Older]) -> impl Iterator<Item = &Older> {
+pub(super) fn both_ends(all: &[Older]) -> impl Iterator<Item = &Older> {
     let half = TRIED / 2;
     all.iter().rev().take(half).chain(all[..all.len().saturating_sub(half)].iter().take(half))
 }

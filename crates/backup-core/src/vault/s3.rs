@@ -54,13 +54,13 @@ pub use self::credentials::{CredentialsError, S3Credentials, parse_credentials};
 pub use self::probe::{Probe, Versioning};
 pub use self::shield::{LockSeen, Shield};
 
-use self::client::{DateHeader, LastAnswer};
-use self::error::{Kind, Refusal, judge};
+use self::client::{DateHeader, LastAnswer, agree};
+use self::error::{Kind, Refusal, judge, judge_head, unsaid};
 use self::turning::Turns;
 use super::protection::{Gone, Lifecycle, LockRule, Older, Remembered, Retention};
 use super::retry::{Failure, GaveUp, Jitter, Progress, Retry, RetryPolicy};
 use super::store::{Entry, Identity, PutMode, PutOutcome, Store, StoreError, StorePath};
-use crate::monitor::Monitor;
+use crate::monitor::{Event, Monitor};
 
 /// Which bucket, and how to talk to it.
 #[derive(Debug, Clone)]
@@ -136,8 +136,10 @@ pub struct S3Store {
     lock_looked_at: AtomicBool,
     /// When the endpoint answered last, by its own clock.
     answered: LastAnswer,
-    /// Whether the bucket keeps versions, once it was asked.
+    /// Whether the bucket keeps versions, once it has answered.
     versioned: OnceCell<versions::Kept>,
+    /// Whether it was told that it did not.
+    unasked_told: AtomicBool,
     monitor: Arc<dyn Monitor>,
 }
 
@@ -175,6 +177,7 @@ impl S3Store {
             lock_looked_at: AtomicBool::new(false),
             answered,
             versioned: OnceCell::new(),
+            unasked_told: AtomicBool::new(false),
             monitor,
         })
     }
@@ -218,13 +221,27 @@ impl S3Store {
         action: &'static str,
         path: &str,
         progress: &Progress,
-        attempt: F,
+        mut attempt: F,
     ) -> Result<T, GaveUp<Refusal>>
     where
         F: FnMut(u32) -> Fut,
         Fut: Future<Output = Result<T, Failure<Refusal>>>,
     {
         let what = format!("{action} `{path}` in {}", self.name);
+        let doubted = AtomicBool::new(false);
+        let attempt = |number| {
+            let (made, doubted) = (attempt(number), &doubted);
+            async move {
+                match made.await {
+                    // Once it may be one machine's mistake; a second time it is the answer.
+                    Err(Failure::Again(refusal)) if matches!(refusal.kind, Kind::Skewed | Kind::Unsaid) => {
+                        let is_answer = doubted.swap(true, Ordering::Relaxed);
+                        Err(if is_answer { Failure::Final(refusal) } else { Failure::Again(refusal) })
+                    }
+                    other => other,
+                }
+            }
+        };
         // On the heap: else every caller's future holds the whole of a request, and its type all types below it.
         let answer = Box::pin(self.retry.run_moving(&what, progress, attempt)).await;
         if answer.is_ok() {
@@ -239,7 +256,11 @@ impl S3Store {
         match kind {
             Kind::NoKey => StoreError::NotFound { path, store },
             Kind::NoBucket => StoreError::Missing { store, reason },
-            Kind::Denied { .. } => StoreError::Denied { action, path, store, reason },
+            Kind::Denied { .. } | Kind::Unsaid => StoreError::Denied { action, path, store, reason },
+            Kind::Skewed => {
+                let clocks = self.answered.refused().map_or(String::new(), |clocks| format!(": {clocks}"));
+                StoreError::Denied { action, path, store, reason: format!("{reason}{clocks}") }
+            }
             Kind::Full => StoreError::Full { path, store },
             Kind::TooLarge { limit_bytes } => StoreError::TooLarge { path, store, limit_bytes },
             Kind::Refused if action == "read" => StoreError::Unusable { path, store, reason },
@@ -279,11 +300,26 @@ impl S3Store {
             Err(Failure::Final(refusal)) if matches!(refusal.kind, Kind::Denied { code_known: false }) => {
                 match self.page(&self.prefix, None, None, 1).await {
                     Err(Failure::Final(why)) if matches!(why.kind, Kind::Denied { .. }) => Err(Failure::Final(why)),
-                    _ => Err(Failure::Final(refusal)),
+                    Err(Failure::Again(why)) if matches!(why.kind, Kind::Skewed) => Err(Failure::Again(why)),
+                    _ => Err(unsaid(refusal)),
                 }
             }
             Err(other) => Err(other),
         }
+    }
+
+    /// The endpoint's clock in one answer, and when it came.
+    async fn clock_once(&self) -> Result<client::Dated, Failure<Refusal>> {
+        let date = DateHeader::default();
+        let asked = self.client.head_bucket().bucket(&self.bucket).customize().interceptor(date.clone()).send();
+        match Box::pin(asked).await.map_err(judge_head) {
+            Err(Failure::Final(Refusal { kind: Kind::NoKey, .. })) => {
+                let reason = "no such bucket".to_owned();
+                return Err(Failure::Final(Refusal { kind: Kind::NoBucket, reason }));
+            }
+            other => other?,
+        };
+        date.dated().ok_or_else(|| Failure::Final(Refusal::other("answer without a readable `Date`")))
     }
 
     async fn page(
@@ -360,6 +396,9 @@ impl S3Store {
         .await
     }
 }
+
+/// So often is an endpoint asked for its clock until two answers in a row agree: any one of them may be wrong.
+const CLOCK_ANSWERS: u32 = 4;
 
 /// Of [`S3Options::most_names`], so small a part of them may be held with their paths.
 const HELD: u64 = 4;
@@ -514,16 +553,19 @@ impl Store for S3Store {
             return Ok(now);
         }
         let attempt = async |_| {
-            let date = DateHeader::default();
-            let asked = self.client.head_bucket().bucket(&self.bucket).customize().interceptor(date.clone()).send();
-            match Box::pin(asked).await.map_err(judge) {
-                Err(Failure::Final(Refusal { kind: Kind::NoKey, .. })) => {
-                    let reason = "no such bucket".to_owned();
-                    return Err(Failure::Final(Refusal { kind: Kind::NoBucket, reason }));
+            // Two answers, one after the other, must show the same clock.
+            let mut before = self.answered.heard();
+            let mut apart = String::new();
+            for _ in 0..CLOCK_ANSWERS {
+                let shown = self.clock_once().await?;
+                match before {
+                    Some(before) if agree(before, shown) => return Ok(shown.0),
+                    Some((before, _)) => apart = format!("{before}, and then {}", shown.0),
+                    None => {}
                 }
-                other => other?,
-            };
-            date.instant().ok_or_else(|| Failure::Final(Refusal::other("answer without a readable `Date`")))
+                before = Some(shown);
+            }
+            Err(Failure::Final(Refusal::other(format!("the clocks in its answers are apart: {apart}"))))
         };
         let now = self.call("read", "the clock", attempt).await;
         now.map(|now| self.answered.told(now)).map_err(|gave_up| self.error("read", "the clock", gave_up))
@@ -547,7 +589,18 @@ impl Store for S3Store {
     }
 
     async fn older(&self, path: &StorePath) -> Result<Vec<Older>, StoreError> {
-        if self.keeps_versions(path).await? { self.older_versions(path).await } else { Ok(Vec::new()) }
+        match self.keeps_versions(path).await {
+            Ok(true) => self.older_versions(path).await,
+            Ok(false) => Ok(Vec::new()),
+            Err(error) => {
+                // Who reads goes on with what is there, so it is told here.
+                if !matches!(error, StoreError::Denied { .. }) && !self.unasked_told.swap(true, Ordering::Relaxed) {
+                    let text = format!("older versions are not looked for: {error}");
+                    self.monitor.event(Event::Warning { text });
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn deleted(&self, folder: &StorePath) -> Result<Remembered<Gone>, StoreError> {

@@ -10,7 +10,8 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use crate::id::Hash256;
+use crate::id::{Hash256, VaultId};
+use crate::prune::history::Fact;
 use crate::vault::Signed;
 use crate::vault::document::{ReceiptDoc, SnapshotDoc};
 use crate::vault::layout::{GenerationDir, SnapshotId};
@@ -69,6 +70,8 @@ pub struct Open {
     pub after: Hash256,
     /// Its id.
     pub id: SnapshotId,
+    /// The document that is missing; its own where it follows on none.
+    pub missing: Hash256,
     /// What is wrong, in words.
     pub text: String,
 }
@@ -82,16 +85,50 @@ pub(crate) struct Chains {
     pub(crate) forks: Vec<Fork>,
 }
 
+/// Holes that somebody looked at and said, signed, that they know. Each is closed by the document that is missing, in the vault that
+/// lacked it then: what somebody removes afterwards, there or elsewhere, is another hole.
+#[derive(Debug, Clone, Default)]
+pub struct Closed {
+    /// The snapshot that was accepted, and what is missing before it; `None`: whatever it is (accepts of the first programs).
+    holes: BTreeSet<(Hash256, Option<Hash256>)>,
+}
+
+impl Closed {
+    /// By facts that pinned signers signed, in `vault`; `None`: in any.
+    pub fn by<'a>(facts: impl IntoIterator<Item = &'a Fact>, vault: Option<&VaultId>) -> Self {
+        let closed = |fact: &Fact| match fact {
+            Fact::Closes(document, None) => Some((*document, None)),
+            Fact::Closes(document, Some(hole)) => {
+                vault.is_none_or(|vault| *vault == hole.vault).then_some((*document, Some(hole.missing)))
+            }
+            Fact::Marked(..) => None,
+        };
+        Self { holes: facts.into_iter().filter_map(closed).collect() }
+    }
+
+    /// Without what an accept of the first programs closes at one of `suspect` (hashes of documents): who accepted those said that
+    /// their rows are what they should be, and nothing of what lay before.
+    pub(crate) fn named_at(mut self, suspect: &BTreeSet<Hash256>) -> Self {
+        self.holes.retain(|(document, missing)| missing.is_some() || !suspect.contains(document));
+        self
+    }
+
+    /// Whether this one was looked at.
+    pub fn holds(&self, open: &Open) -> bool {
+        [None, Some(open.missing)].iter().any(|missing| self.holes.contains(&(open.after, *missing)))
+    }
+}
+
 impl Chains {
-    /// Without the holes after which a snapshot is `accepted` (hashes of documents). Somebody looked at those and said, signed, that
-    /// they know: told again each night, they would hide the next one. Whoever can sign that can sign the chain anew as well.
-    pub(crate) fn looked_at(self, accepted: &BTreeSet<Hash256>) -> Self {
-        self.sorted(accepted).0
+    /// Without the holes that are `closed`. Told again each night, they would hide the next one. Whoever can sign that can sign the
+    /// chain anew as well.
+    pub(crate) fn looked_at(self, closed: &Closed) -> Self {
+        self.sorted(closed).0
     }
 
     /// The same, and beside it the holes that were looked at.
-    pub(crate) fn sorted(mut self, accepted: &BTreeSet<Hash256>) -> (Self, Vec<Open>) {
-        let (known, broken) = self.broken.into_iter().partition(|open| accepted.contains(&open.after));
+    pub(crate) fn sorted(mut self, closed: &Closed) -> (Self, Vec<Open>) {
+        let (known, broken) = self.broken.into_iter().partition(|open| closed.holds(open));
         self.broken = broken;
         (self, known)
     }
@@ -161,7 +198,9 @@ pub(crate) fn chains(links: &[Link], removed: &Accounted, accepted: &BTreeSet<Ha
         let there: HashMap<Hash256, &Link> = chain.iter().map(|link| (link.hash, *link)).collect();
         for pair in chain.windows(2) {
             let (before, id) = (&pair[0].id, &pair[1].id);
-            let mut open = |text: String| found.broken.push(Open { after: pair[1].hash, id: id.clone(), text });
+            let missing = pair[1].previous.unwrap_or(pair[1].hash);
+            let mut open =
+                |text: String| found.broken.push(Open { after: pair[1].hash, id: id.clone(), missing, text });
             match pair[1].previous {
                 None => open(format!("snapshot `{id}` by {signer} does not follow on `{before}`")),
                 Some(previous) if !there.contains_key(&previous) => {

@@ -42,6 +42,9 @@ pub async fn remember(
             state.set_good(vault.id(), &dir, &item).await?;
         }
     }
+    if whole && depth.reads_all() && verified.coverage.left_bytes == 0 {
+        state.set_read_whole(vault.id(), source).await?;
+    }
     Ok(())
 }
 

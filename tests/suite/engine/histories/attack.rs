@@ -154,6 +154,7 @@ impl Attack {
                         mark,
                         at: doc.finished,
                         document,
+                        closes: None,
                         signer: host_key(99).fingerprint(),
                         tool: "backup 0".to_owned(),
                     },

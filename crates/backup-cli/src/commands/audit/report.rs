@@ -134,7 +134,7 @@ impl Report {
         let mut table = Table::new(&["VERDICT", "VAULT", "SOURCE", "DAYS", "SNAPSHOTS", "NEWEST"]);
         for (source, judged) in &self.sources {
             for one in &judged.vaults {
-                let age = |at: DateTime<Utc>| format!("{}, {} old", words::local(at, timezone), words::age(now - at));
+                let age = |at: DateTime<Utc>| format!("{}, {}", words::local(at, timezone), words::old(now - at));
                 table.row(vec![
                     verdict(&one.findings).to_owned(),
                     one.vault.clone(),

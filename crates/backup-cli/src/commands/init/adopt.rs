@@ -14,7 +14,7 @@ use backup_core::signature::{HostKey, SignatureError};
 use backup_core::vault::document::SnapshotDoc;
 use backup_core::vault::{Vault, VaultError};
 
-use super::{Made, pin};
+use super::{Made, pin, twin};
 use crate::address::Address;
 use crate::context::Context;
 use crate::edit;
@@ -47,6 +47,9 @@ pub(super) async fn run(
             .hint("check the address; `backup init` without `--adopt` makes a new vault at a configured place"),
         other => other.into(),
     })?;
+    if let Some(error) = twin(session, &vault.name, open.id()) {
+        return Err(error);
+    }
     survey(session, &open).await?;
     if vault.id.is_some() {
         return Ok((vault.name.clone(), place, "there already"));

@@ -32,12 +32,13 @@ pub(super) struct Still {
 }
 
 impl Still {
-    /// Looks into all vaults, as if `accepted` was accepted everywhere: it is, but for a dry run.
+    /// Looks into all vaults once `accepted` is; in a dry run as if `marks` said so.
     pub(super) async fn look(
         session: &Session<'_>,
         found: &Found,
         signers: &Signers,
-        (source, accepted, fact): (&SourceName, &SnapshotId, Option<Fact>),
+        (source, accepted): (&SourceName, &SnapshotId),
+        marks: &BTreeSet<Fact>,
     ) -> Result<Self, CliError> {
         let rest = unaccepted(&found.vaults, signers, &found.of(source)).await;
         let mut still = Self {
@@ -48,8 +49,8 @@ impl Still {
         // A source that is in the vaults only has no policy, and nothing of it expires.
         let configured: Vec<_> = session.config.sources.iter().filter(|one| one.name == *source).collect();
         // In a dry run the mark is not there, and what it would close must not be told as still open.
-        let (waiver, marks) = (Waiver::default(), fact.into_iter().collect());
-        let as_if = (&waiver, &marks);
+        let waiver = Waiver::default();
+        let as_if = (&waiver, marks);
         for pruning in pruning::prune_as_if(session, &found.vaults, &|_| true, &configured, None, as_if).await? {
             let causes = pruning.plan.iter().flat_map(|plan| &plan.frozen).filter(|freeze| !is_of(freeze, accepted));
             still.frozen.extend(causes.map(|freeze| (pruning.vault.clone(), freeze.to_string())));
@@ -98,13 +99,14 @@ impl Still {
 pub(super) async fn lifts(
     session: &Session<'_>,
     found: &Found,
-    (source, fact): (&SourceName, Fact),
+    source: &SourceName,
+    facts: &BTreeSet<Fact>,
 ) -> Result<Vec<(String, String)>, CliError> {
     let configured: Vec<_> = session.config.sources.iter().filter(|one| one.name == *source).collect();
     let mut causes = Vec::new();
-    for marks in [BTreeSet::new(), BTreeSet::from([fact])] {
+    for marks in [&BTreeSet::new(), facts] {
         let waiver = Waiver::default();
-        let as_if = (&waiver, &marks);
+        let as_if = (&waiver, marks);
         let all = pruning::prune_as_if(session, &found.vaults, &|_| true, &configured, None, as_if).await?;
         let mut now = BTreeSet::new();
         for pruning in &all {

@@ -20,6 +20,9 @@ use crate::exit::Exit;
 use crate::find::{self, Found};
 use crate::when;
 
+/// Older snapshots that are tried where the chosen one cannot be opened, to name one that can.
+const LOOKED_AT: usize = 8;
+
 /// What a restore is about.
 pub(super) struct Choice {
     /// Opened: signature, key and manifest are good.
@@ -68,7 +71,10 @@ pub(super) async fn snapshots(scene: &Scene<'_>, args: &Args, identities: &Ident
             match search.one(source).await {
                 Ok(Some(one)) => match search.open(source, &one).await {
                     Ok(open) => chosen.push(open),
-                    Err(error) => refused.push(error.about(format!("source `{source}`"))),
+                    Err(error) => {
+                        let error = search.hint_at_older(source, &one, error).await;
+                        refused.push(error.about(format!("source `{source}`")));
+                    }
                 },
                 Ok(None) => missing.push((source.clone(), search.nothing(Some(source)))),
                 Err(error) => {
@@ -193,6 +199,29 @@ impl Search<'_> {
             }
         }
         Err(first.unwrap_or_else(|| nowhere(one)))
+    }
+
+    /// The error of a snapshot that cannot be opened, with the newest one before it that can. It is not taken by itself: whoever
+    /// restores must know that it is not the newest.
+    async fn hint_at_older(&self, source: &SourceName, one: &Listed, error: CliError) -> CliError {
+        if self.args.run.is_some() {
+            return error;
+        }
+        let listed = self.listed(source);
+        for older in listed.iter().rev().filter(|older| older.id < one.id && !older.id.is_imported()).take(LOOKED_AT) {
+            if self.open(source, older).await.is_ok() {
+                let hint = match error.advice() {
+                    Some(advice) if self.scene.config.is_some() => format!("; {advice}"),
+                    _ => String::new(),
+                };
+                return error.hint(format!(
+                    "the newest before it that can be read is `{}`: to restore that, name it in place of `--latest`, with the other \
+                     arguments as they are{hint}",
+                    older.id
+                ));
+            }
+        }
+        error
     }
 
     /// There is no such snapshot, of one source or at all. While a vault is silent that is no wrong call.

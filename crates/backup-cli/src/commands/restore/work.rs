@@ -65,11 +65,11 @@ impl Work {
     pub(super) fn describe(&self) -> Vec<String> {
         let doc = self.snapshot.doc();
         let mut lines = vec![format!(
-            "{}: snapshot {} of {} ({} ago) from vault {}",
+            "{}: snapshot {} of {} ({}) from vault {}",
             self.source,
             doc.id,
             doc.instant.format("%F %T UTC"),
-            words::age(self.age),
+            words::ago(self.age),
             self.snapshot.vault().name()
         )];
         lines.extend(self.suspicion.iter().map(|suspicion| format!("  {}", suspicion.text())));

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 
 use backup_core::catalogue::Listed;
-use backup_core::id::{Hash256, SourceName, StackName};
+use backup_core::id::{SourceName, StackName};
 use backup_core::mark;
-use backup_core::prune::history;
+use backup_core::prune::history::{self, Fact};
 use backup_core::replicate::{Proof, proofs};
 use backup_core::signature::Signers;
 use backup_core::vault::document::MarkKind;
-use backup_core::verify::{Fork, Open, forks_of, holes_of};
+use backup_core::verify::{Closed, Fork, Open, forks_of, holes_of};
 use chrono::{DateTime, Utc};
 
 use crate::find::Found;
@@ -35,7 +35,7 @@ pub(super) async fn newest(found: &Found, stack: &StackName, source: &SourceName
     let captures = all.into_iter().rev().filter(|one| !one.id.is_imported()).take(READ);
     let mut wanted: Vec<&Listed> = captures.collect();
     let mut documents = Vec::new();
-    let mut accepted: BTreeSet<Hash256> = BTreeSet::new();
+    let mut facts = BTreeSet::new();
     for vault in &found.vaults {
         let here = |one: &&Listed| one.vaults.iter().any(|other| other.name() == vault.name());
         let (held, rest): (Vec<&Listed>, Vec<&Listed>) = wanted.iter().copied().partition(here);
@@ -49,7 +49,7 @@ pub(super) async fn newest(found: &Found, stack: &StackName, source: &SourceName
         }
     }
     let instants = documents.iter().map(|(_, signed)| signed.doc.instant).collect();
-    let open = forks_of(&documents, &accepted);
+    let open = forks_of(&documents, &BTreeSet::new());
     let mut holes = Vec::new();
     // One that was not read, or lies in a vault that does not answer, may be what seems to be missing.
     if found.silent.is_empty() && wanted.is_empty() && !holes_of(&documents, &[]).is_empty() {
@@ -67,13 +67,14 @@ pub(super) async fn newest(found: &Found, stack: &StackName, source: &SourceName
         open.iter().flat_map(|fork| &fork.snapshots).chain(holes.iter().map(|hole| &hole.id)).collect();
     for (_, signed) in documents.iter().filter(|(_, signed)| branches.contains(&signed.doc.id)) {
         for vault in &found.vaults {
-            if matches!(mark::has(vault, signers, signed, MarkKind::Accept).await, Ok(true)) {
-                accepted.insert(signed.hash());
-                break;
+            if let Ok(Some(mark)) = mark::get(vault, signers, signed, MarkKind::Accept).await {
+                facts.extend(Fact::of(&mark));
             }
         }
     }
-    holes.retain(|hole| !accepted.contains(&hole.after));
+    let closed = Closed::by(&facts, None);
+    holes.retain(|hole| !closed.holds(hole));
+    let accepted = Fact::accepted(&facts);
     let forks = if accepted.is_empty() { open } else { forks_of(&documents, &accepted) };
     Chain { forks, holes, instants }
 }

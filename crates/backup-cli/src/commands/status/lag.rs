@@ -39,6 +39,8 @@ pub(super) struct Lag {
     bytes: Option<u64>,
     /// How much older its newest is than the newest of all; `None`: it has none.
     behind: Option<TimeDelta>,
+    /// Instant of the oldest capture that it lacks of those after its newest; `None`: none, or nothing is known of it.
+    lacks_since: Option<DateTime<Utc>>,
     /// No vault has a capture that is believed: there is nothing that anybody could be behind.
     never: bool,
     /// Whence this is known.
@@ -103,12 +105,14 @@ pub(super) async fn of(
         }
         let none = TimeDelta::zero();
         let behind = head.and_then(|head| newest.as_ref().map(|newest| (head - newest.instant()).max(none)));
+        let later = |one: &&Listed| newest.as_ref().is_none_or(|newest| one.id > *newest);
+        let later = lacking.iter().copied().filter(|one| !one.id.is_imported()).find(later);
+        let lacks_since = later.filter(|_| word != Word::None).map(|one| one.id.instant());
         let never = head.is_none();
         let compared = !found.vaults.is_empty();
-        lags.push((
-            vault.name.clone(),
-            Lag { newest, missing: missing(&has), bytes, behind, never, word, compared, damaged: 0 },
-        ));
+        let missing = missing(&has);
+        let lag = Lag { newest, missing, bytes, behind, lacks_since, never, word, compared, damaged: 0 };
+        lags.push((vault.name.clone(), lag));
     }
     lags
 }
@@ -142,6 +146,11 @@ async fn added(one: &Listed, signers: &Signers) -> Option<u64> {
 }
 
 impl Lag {
+    /// For how long it has lacked a capture that others have and that is newer than all that it has.
+    pub(super) fn lacking(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
+        self.lacks_since.map(|since| now - since)
+    }
+
     /// For people.
     pub(super) fn text(&self, now: DateTime<Utc>) -> String {
         let none = if self.never { "never: no capture that is believed" } else { "empty" };
@@ -171,9 +180,9 @@ impl Lag {
         match self.word {
             Word::Its => format!("{newest}{behind}"),
             Word::None => "does not answer, and nothing is remembered of it".to_owned(),
-            Word::Last(at) if !self.compared => format!("does not answer; {} ago: {newest}", words::age(now - at)),
+            Word::Last(at) if !self.compared => format!("does not answer; {}: {newest}", words::ago(now - at)),
             Word::Last(at) => {
-                format!("does not answer; {} ago: {newest}, now{}", words::age(now - at), behind.replacen(',', "", 1))
+                format!("does not answer; {}: {newest}, now{}", words::ago(now - at), behind.replacen(',', "", 1))
             }
         }
     }
@@ -184,6 +193,7 @@ impl Lag {
         json!({
             "vault": vault, "newest": self.newest, "missing": known(self.missing.into()),
             "missing_bytes": known(self.bytes.into()),
+            "lacks_since": known(self.lacks_since.map(words::utc).into()),
             "behind_seconds": known(self.behind.map(|behind| behind.num_seconds()).into()), "answers": self.word == Word::Its,
             "damaged": self.damaged, "seen": if let Word::Last(at) = self.word { Some(words::utc(at)) } else { None },
         })
@@ -203,6 +213,7 @@ mod tests {
             missing: 0,
             bytes: Some(0),
             behind: Some(TimeDelta::zero()),
+            lacks_since: None,
             never: false,
             word: Word::Its,
             compared: true,

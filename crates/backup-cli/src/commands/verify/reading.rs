@@ -16,7 +16,7 @@ use backup_core::state::State;
 use backup_core::vault::Vault;
 use backup_core::vault::layout::{GenerationDir, SnapshotId};
 use backup_core::verify::{Bad, Depth, Pace, Place, Reads, Verified, chain_text, verify_at};
-use chrono::{DateTime, NaiveTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 
 use super::Look;
 use crate::error::CliError;
@@ -67,11 +67,11 @@ const EARLIER: &str =
     "an earlier call that opened it found it damaged, and none has found it good since: read it with `--identity FILE`";
 
 impl<'a> Reading<'a> {
-    /// `state`: absent where nothing is remembered.
+    /// `state`: absent where nothing is remembered. Where time is short, what was read on the day `since` or later is not read again.
     pub(super) async fn new(
         (vault, source): (&Vault, &Source),
         (only, depth): (Option<&'a SnapshotId>, Depth<'a>),
-        until: Option<Instant>,
+        (until, since): (Option<Instant>, NaiveDate),
         state: Option<&State>,
         now: DateTime<Utc>,
     ) -> Result<Self, CliError> {
@@ -79,8 +79,8 @@ impl<'a> Reading<'a> {
             Some(state) => state.reads(vault.id(), &source.name).await?,
             None => Reads::new(),
         };
-        // Another call of the same day goes on behind this one.
-        let fresh = until.map(|_| now.date_naive().and_time(NaiveTime::MIN).and_utc());
+        // Another call goes on behind this one.
+        let fresh = until.map(|_| since.and_time(NaiveTime::MIN).and_utc());
         let (bad, closed, wrong) = (Bad::new(), Bad::new(), BTreeSet::new());
         let mut reading = Self { only, depth, until, before, fresh, now, read: Vec::new(), bad, closed, wrong };
         if let Some(state) = state {

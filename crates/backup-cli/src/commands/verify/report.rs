@@ -209,7 +209,7 @@ fn coverage_text(reports: &[Report]) -> String {
         };
         if coverage.left_bytes > 0 {
             let left = words::bytes(coverage.left_bytes);
-            let _ = write!(text, "; time was up with {left} left: the next call of today goes on there");
+            let _ = write!(text, "; time was up with {left} left: the next call goes on there");
         }
         text.push('\n');
     }
@@ -384,8 +384,8 @@ fn damage_text(report: &Report) -> String {
     for unbelieved in &report.verified.unbelieved {
         let _ = writeln!(text, "\nforeign or unsigned mark: {unbelieved}");
     }
-    // One key that is not pinned is met in every document of its host: what to do is said once.
-    let foreign: Vec<&String> = report.foreign().collect();
+    // One key that is not pinned is met in every document of its host: it is said once.
+    let foreign = words::once_for_each_reason(report.foreign().map(String::as_str));
     for one in foreign.iter().take(SHOWN) {
         let _ = writeln!(text, "\n{one}");
     }

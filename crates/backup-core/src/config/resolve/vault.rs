@@ -64,6 +64,40 @@ pub(super) fn vault(cx: &Context, name: &raw::Text, raw: &raw::Vault) -> Resolve
     Ok(vault)
 }
 
+/// Refuses two names for one vault. What both promise would lie there once, and a prune by the one's rule would delete what the
+/// other one's rule keeps.
+pub(super) fn refuse_twins(raw: &[(raw::Text, raw::Vault)], vaults: &[Vault]) -> Resolved<()> {
+    for (at, ((name, raw), vault)) in raw.iter().zip(vaults).enumerate() {
+        let before = &vaults[..at];
+        let key = |part: &str| format!("vault.{}.{part}", vault.name);
+        let why =
+            |first: &Vault| format!("is the vault `{}` once more, and would be counted as a second copy", first.name);
+        if let Some(first) = before.iter().find(|first| vault.id.is_some() && first.id == vault.id) {
+            let hint = "each vault has an id of its own, in its `vault.json`; leave one table for each vault";
+            let span = raw.id.as_ref().map_or(name.span(), Spanned::span);
+            return Err(refused(span, &key("id"), why(first), Some(hint)));
+        }
+        if let Some(first) = before.iter().find(|first| same_place(&first.place, &vault.place)) {
+            let (part, span) = match (&raw.path, &raw.s3) {
+                (Some(path), _) => ("path", path.span()),
+                (None, s3) => ("s3", s3.as_ref().map_or(name.span(), Spanned::span)),
+            };
+            return Err(refused(span, &key(part), why(first), Some("give it a place of its own, or remove the table")));
+        }
+    }
+    Ok(())
+}
+
+fn same_place(one: &Place, other: &Place) -> bool {
+    match (one, other) {
+        (Place::Path(one), Place::Path(other)) => one == other,
+        (Place::S3(one), Place::S3(other)) => {
+            (&one.endpoint, &one.bucket, &one.prefix) == (&other.endpoint, &other.bucket, &other.prefix)
+        }
+        _ => false,
+    }
+}
+
 fn s3(cx: &Context, spanned: &Spanned<raw::S3>, vault: &raw::Vault, at: &str, name: &raw::Text) -> Resolved<S3> {
     let raw = spanned.get_ref();
     let key = |part: &str| format!("{at}.s3.{part}");

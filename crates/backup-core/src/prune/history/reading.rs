@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::memory::{Memory, Noted, Proved, SETTLED, digest};
 use super::{Fact, believed, instants, pinned_by, receipts};
-use crate::id::{Hash256, ObjectName, SourceName, StackName};
+use crate::id::{ObjectName, SourceName, StackName, VaultId};
 use crate::prune::notice::{self, Notice};
 use crate::prune::unlisted;
 use crate::replicate::{self, Marks};
@@ -24,7 +24,7 @@ use crate::vault::inventory::InventoryLine;
 use crate::vault::layout::{GenerationDir, GenerationId, SnapshotId};
 use crate::vault::store::{Entry, StorePath};
 use crate::vault::{Signed, Vault, VaultError};
-use crate::verify::{self, Accounted};
+use crate::verify::{self, Accounted, Closed};
 
 /// Generations that are read at once.
 const GENERATIONS: usize = 16;
@@ -38,6 +38,8 @@ const LINES: u32 = 500_000;
 /// What was found of one source in one vault, before what other vaults say is applied to it.
 #[derive(Debug)]
 pub struct Reading {
+    /// Of which vault.
+    vault: VaultId,
     marks: Marks,
     /// Each generation, oldest first.
     pub(in crate::prune) generations: Vec<Folder>,
@@ -173,7 +175,7 @@ pub async fn look(
         noted.extend(note.map(|note| (folder.dir.id.clone(), note)));
         generations.push(folder);
     }
-    Ok(Reading { marks, generations, receipts, noted })
+    Ok(Reading { vault: vault.id().clone(), marks, generations, receipts, noted })
 }
 
 impl Look<'_> {
@@ -288,7 +290,7 @@ fn object(dir: &GenerationDir, entry: &Entry) -> Option<ObjectName> {
 impl Reading {
     /// The marks that this vault has itself.
     pub fn facts(&self) -> BTreeSet<Fact> {
-        self.marks.signed.values().map(|mark| (mark.doc.document, mark.doc.mark.word())).collect()
+        self.marks.signed.values().flat_map(|mark| Fact::of(&mark.doc)).collect()
     }
 
     /// What lies where a mark belongs and is not believed, and what a listing should show and does not, in words.
@@ -333,9 +335,9 @@ impl Reading {
         history.removed.append(&mut going);
         // A hole stays in the chain: a vault that was away for longer than its window never gets what it missed. As with a gap, it is
         // for a person to say that what came after it is what it should be.
-        let accepted: BTreeSet<Hash256> =
-            marks.iter().filter(|(_, word)| *word == MarkKind::Accept.word()).map(|(hash, _)| *hash).collect();
-        let open = verify::chains(&links, &Accounted::by(&self.receipts), &accepted).looked_at(&accepted).texts();
+        let closed = Closed::by(&marks, Some(&self.vault));
+        let open = verify::chains(&links, &Accounted::by(&self.receipts), &Fact::accepted(&marks));
+        let open = open.looked_at(&closed).texts();
         history.open_chain = (!open.is_empty()).then(|| open.join("; "));
         history
     }
@@ -367,7 +369,7 @@ impl Reading {
 }
 
 fn stamp(dir: &GenerationDir, proved: &Proved, stored: DateTime<Utc>, complete: bool, marks: &BTreeSet<Fact>) -> Stamp {
-    let marked = |kind: MarkKind| marks.contains(&(proved.sha256, kind.word()));
+    let marked = |kind: MarkKind| Fact::marks(marks, proved.sha256, kind);
     Stamp {
         id: proved.id.to_string(),
         generation: dir.id.to_string(),

@@ -16,8 +16,10 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// A page has a thousand names of at most 1024 bytes, and some 600 bytes beside each: less than half of this.
-const MOST_BYTES: u64 = 4 << 20;
+/// A page has a thousand names. Whoever writes into the bucket chooses them, and must not make it too large to be read: of a
+/// name's 1024 bytes each may be one that XML writes with six (`&quot;`, `&#x1f;`), and beside it there is a version's id of at most
+/// 1024 bytes and some 600 more.
+const MOST_BYTES: u64 = 8 << 20;
 
 /// Cuts answers off.
 #[derive(Debug)]
@@ -96,10 +98,15 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_the_longest_names_is_no_endless_answer() {
+        const { assert!(1000 * (6 * 1024 + 1024 + 600) + 10_000 < MOST_BYTES) };
+    }
+
+    #[test]
     fn an_answer_ends_at_its_limit_and_not_before() {
         let of = |bytes: usize, left| Within { body: SdkBody::from(vec![b'x'; bytes]), left };
         assert_eq!(frames(of(10, 10)), [Ok(10)]);
-        assert_eq!(frames(of(11, 10)), [Err("the answer has more than 4194304 bytes".to_owned())]);
+        assert_eq!(frames(of(11, 10)), [Err("the answer has more than 8388608 bytes".to_owned())]);
         assert_eq!(frames(of(0, 0)), []);
     }
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_s3::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
@@ -16,7 +18,7 @@ use aws_sdk_s3::error::BoxError;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -100,6 +102,9 @@ pub(super) async fn build(options: &S3Options, answered: LastAnswer) -> Result<C
         // One place that tries again: `vault::retry`. It also has the timeouts of attempts.
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(options.connect_timeout).build())
+        // Else the next request is signed for whatever instant the last answer showed, and one wrong `Date` makes the endpoint
+        // refuse what comes after it. A host whose own clock is wrong is told so.
+        .disable_clock_skew_correction(true)
         .interceptor(answered)
         .interceptor(Bounded)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -168,10 +173,10 @@ fn check_ca(pem: &[u8]) -> Result<(), String> {
 pub(super) struct DateHeader(Arc<Mutex<Option<String>>>);
 
 impl DateHeader {
-    /// The instant, to the second.
-    pub(super) fn instant(&self) -> Option<DateTime<Utc>> {
+    /// The instant, to the second, and that of now by ours.
+    pub(super) fn dated(&self) -> Option<Dated> {
         let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(DateTime::parse_from_rfc2822(text.as_deref()?).ok()?.to_utc())
+        Some((DateTime::parse_from_rfc2822(text.as_deref()?).ok()?.to_utc(), Instant::now()))
     }
 }
 
@@ -200,15 +205,35 @@ const RECENT: Duration = Duration::from_secs(5);
 /// `Date`, and what follows on an answer within seconds knows the time as well as if it had asked once more.
 ///
 /// Refusals do not count, they may come from a machine in between; nor does what says that it was kept by one (`Age`).
+///
+/// No answer is believed alone: deletions and deadlines hang on this clock, and one machine of many may have a wrong one. The
+/// answer before it, whatever it was, must have shown the same clock; else the endpoint is asked.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LastAnswer(Arc<Mutex<Answers>>);
 
 /// What is kept of the answers.
 #[derive(Debug, Default)]
 struct Answers {
-    last: Option<Dated>,
+    /// The newest good one, and whether another one showed the same clock.
+    last: Option<(Dated, bool)>,
+    /// The newest one, whatever it said.
+    heard: Option<Dated>,
     /// The latest instant that was told.
     told: Option<DateTime<Utc>>,
+    /// When the newest request was signed, by this host's clock.
+    signed: Option<DateTime<Utc>>,
+    /// The newest refusal: this host's clock, and the endpoint's if it had one.
+    refused: Option<(DateTime<Utc>, Option<DateTime<Utc>>)>,
+}
+
+/// Clocks that are no further apart are the same one: seconds are cut off, and machines of one endpoint differ a little.
+const SAME: TimeDelta = TimeDelta::seconds(60);
+
+/// Whether two answers show the same clock.
+pub(super) fn agree(one: Dated, other: Dated) -> bool {
+    let passed = if other.1 >= one.1 { other.1 - one.1 } else { one.1 - other.1 };
+    let (early, late) = if other.1 >= one.1 { (one.0, other.0) } else { (other.0, one.0) };
+    TimeDelta::from_std(passed).is_ok_and(|passed| (late - early - passed).abs() <= SAME)
 }
 
 /// A `Date` has whole seconds and answers overtake each other: of two instants told in turn the later one would often be the
@@ -216,13 +241,27 @@ struct Answers {
 const JITTER: TimeDelta = TimeDelta::seconds(5);
 
 /// The endpoint's clock in an answer, and when that answer came, by ours.
-type Dated = (DateTime<Utc>, Instant);
+pub(super) type Dated = (DateTime<Utc>, Instant);
 
 impl LastAnswer {
     /// The endpoint's clock; `None` where it has to be asked.
     pub(super) fn now(&self) -> Option<DateTime<Utc>> {
-        let (date, at) = self.lock().last?;
+        let ((date, at), _) = self.lock().last.filter(|(_, seconded)| *seconded)?;
         Self::after(date, at.elapsed()).map(|now| self.told(now))
+    }
+
+    /// The clock of the newest answer, whatever it said.
+    pub(super) fn heard(&self) -> Option<Dated> {
+        self.lock().heard
+    }
+
+    /// What the two clocks said at the newest refusal.
+    pub(super) fn refused(&self) -> Option<String> {
+        let (ours, theirs) = self.lock().refused?;
+        Some(match theirs {
+            Some(theirs) => format!("this host's clock said {ours}, the endpoint's {theirs}"),
+            None => format!("this host's clock said {ours}"),
+        })
     }
 
     /// This instant, or the one that was told before it if that was a little later: who asks twice counts on an order.
@@ -239,11 +278,35 @@ impl LastAnswer {
     }
 
     fn take(&self, status: u16, header: impl Fn(&str) -> Option<String>) {
-        if !(200..300).contains(&status) || header("age").is_some() {
+        if header("age").is_some() {
             return;
         }
-        let date = header("date").and_then(|text| DateTime::parse_from_rfc2822(&text).ok());
-        self.lock().last = date.map(|date| (date.to_utc(), Instant::now()));
+        let is_good = (200..300).contains(&status);
+        let mut answers = self.lock();
+        let Some(date) = header("date").and_then(|text| DateTime::parse_from_rfc2822(&text).ok()) else {
+            answers.last = answers.last.filter(|_| !is_good);
+            return;
+        };
+        let dated = (date.to_utc(), Instant::now());
+        let seconded = answers.heard.is_some_and(|before| agree(before, dated));
+        answers.heard = Some(dated);
+        if is_good {
+            answers.last = Some((dated, seconded));
+        } else if let Some((last, is_sure)) = &mut answers.last {
+            *is_sure |= agree(*last, dated);
+        }
+    }
+
+    /// Keeps when a request was signed.
+    fn sign(&self, date: Option<&str>) {
+        let signed = date.and_then(|text| NaiveDateTime::parse_from_str(text, "%Y%m%dT%H%M%SZ").ok());
+        self.lock().signed = signed.map(|signed| signed.and_utc());
+    }
+
+    fn refuse(&self, date: Option<&str>) {
+        let theirs = date.and_then(|text| DateTime::parse_from_rfc2822(text).ok()).map(|date| date.to_utc());
+        let mut answers = self.lock();
+        answers.refused = answers.signed.map(|ours| (ours, theirs));
     }
 
     fn lock(&self) -> MutexGuard<'_, Answers> {
@@ -264,7 +327,21 @@ impl Intercept for LastAnswer {
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let answer = context.response();
-        self.take(answer.status().as_u16(), |name| answer.headers().get(name).map(str::to_owned));
+        let status = answer.status().as_u16();
+        self.take(status, |name| answer.headers().get(name).map(str::to_owned));
+        if (400..500).contains(&status) {
+            self.refuse(answer.headers().get("date"));
+        }
+        Ok(())
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.sign(context.request().headers().get("x-amz-date"));
         Ok(())
     }
 }
@@ -338,6 +415,32 @@ mod tests {
         assert_eq!(answered.now(), None, "the newest answer did not say");
         assert_eq!(LastAnswer::after(date, RECENT), Some(date + RECENT));
         assert_eq!(LastAnswer::after(date, RECENT + Duration::from_millis(1)), None, "too long ago");
+    }
+
+    #[test]
+    fn one_answer_alone_does_not_tell_the_time() {
+        let at = |text: &str| {
+            let text = format!("Sun, 22 Nov 2026 {text} GMT");
+            move |name: &str| (name == "date").then(|| text.clone())
+        };
+        let answered = LastAnswer::default();
+        answered.take(200, at("08:00:00"));
+        assert_eq!(answered.now(), None, "nobody seconds it");
+        answered.take(200, at("08:00:00"));
+        assert!(answered.now().is_some());
+        // One that is a day ahead, and the one after it, which nobody has seconded yet.
+        answered.take(200, at("09:00:00"));
+        assert_eq!(answered.now(), None);
+        answered.take(200, at("08:00:00"));
+        assert_eq!(answered.now(), None);
+        // A refusal does not tell the time, and seconds who did.
+        answered.take(403, at("08:00:30"));
+        assert!(answered.now().is_some());
+        answered.take(403, at("09:00:00"));
+        assert!(answered.now().is_some(), "the good answer stands");
+        // A clock that was put is believed by the second answer.
+        answered.take(200, at("09:00:01"));
+        assert!(answered.now().unwrap().to_string().starts_with("2026-11-22 09:00:0"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Worth another try: no answer, a broken connection, 5xx, 429, and bodies that were damaged on the way. Not worth it:
 //! everything that says who may do what, what does not exist, and certificates that are not trusted. For refusals only
-//! the code is kept, because messages of some servers repeat parts of the request.
+//! the code is kept, because messages of some servers repeat parts of the request. Worth exactly one more try: a clock that is
+//! said to be wrong, and a HEAD that is denied, which has no room for the reason (`S3Store` counts them).
 
 use std::error::Error;
 use std::fmt;
@@ -22,6 +23,10 @@ pub(super) enum Kind {
     Denied {
         code_known: bool,
     },
+    /// The endpoint's clock and the request's are said to be too far apart. Worth one more try, and no third.
+    Skewed,
+    /// Denied, and nobody says why: an answer to HEAD has no body. Worth one more try: it may be what has a name elsewhere.
+    Unsaid,
     Full,
     TooLarge {
         limit_bytes: u64,
@@ -56,6 +61,25 @@ impl fmt::Display for Refusal {
 impl From<TimeUp> for Refusal {
     fn from(value: TimeUp) -> Self {
         Self::other(value.to_string())
+    }
+}
+
+/// [`judge`] for a HEAD whose refusal nobody explains otherwise.
+pub(super) fn judge_head<E>(error: SdkError<E, HttpResponse>) -> Failure<Refusal>
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    match judge(error) {
+        Failure::Final(refusal) => unsaid(refusal),
+        again @ Failure::Again(_) => again,
+    }
+}
+
+/// What a refusal means that was not looked into.
+pub(super) fn unsaid(refusal: Refusal) -> Failure<Refusal> {
+    match refusal.kind {
+        Kind::Denied { code_known: false } => Failure::Again(Refusal { kind: Kind::Unsaid, ..refusal }),
+        _ => Failure::Final(refusal),
     }
 }
 
@@ -130,6 +154,8 @@ fn judge_answer(status: u16, code: Option<&str>, message: Option<&str>) -> Failu
         (_, "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" | "StorageFull") | (507, _) => {
             Failure::Final(refusal(Kind::Full, shown))
         }
+        // One such answer may be that of one machine of many, or of a request that waited; it is no proof.
+        (_, "RequestTimeTooSkewed") => Failure::Again(refusal(Kind::Skewed, shown)),
         (401 | 403, _)
         | (
             _,
@@ -139,7 +165,6 @@ fn judge_answer(status: u16, code: Option<&str>, message: Option<&str>) -> Failu
             | "InvalidAccessKeyId"
             | "InvalidSecurity"
             | "InvalidToken"
-            | "RequestTimeTooSkewed"
             | "SignatureDoesNotMatch",
         ) => Failure::Final(refusal(Kind::Denied { code_known: known.is_some() }, shown)),
         (412, _) => Failure::Final(refusal(Kind::Taken, with_message)),
@@ -190,6 +215,7 @@ mod tests {
             (403, "InvalidAccessKeyId", (false, denied)),
             (400, "ExpiredToken", (false, denied)),
             (403, "", (false, Kind::Denied { code_known: false })),
+            (403, "RequestTimeTooSkewed", (true, Kind::Skewed)),
             (412, "PreconditionFailed", (false, Kind::Taken)),
             (400, "BadDigest", (true, Kind::Digest)),
             (400, "RequestTimeout", (true, Kind::Other)),

@@ -7,9 +7,11 @@ use aws_sdk_s3::types::{
 };
 use chrono::{DateTime, Utc};
 
-use super::error::{Kind, Refusal, judge};
+use super::error::{Kind, Refusal, judge, judge_head};
 use super::{S3Store, to_chrono};
 use crate::monitor::Event;
+use crate::vault::MAX_DOCUMENT_BYTES;
+use crate::vault::older::both_ends;
 use crate::vault::protection::{LockMode, Retention};
 use crate::vault::retry::Failure;
 use crate::vault::store::{StoreError, StorePath};
@@ -52,17 +54,28 @@ impl S3Store {
 
     /// What a HEAD shows.
     pub(super) async fn retention(&self, path: &StorePath) -> Result<Option<Retention>, StoreError> {
-        let answer = self.call("read", path.as_str(), |_| self.retention_once(path.as_str())).await;
-        answer.map(|(retention, _)| retention).map_err(|gave_up| self.error("read", path.as_str(), gave_up))
+        self.retention_of(path, None).await.map(|(retention, _)| retention)
+    }
+
+    /// What a HEAD of one version shows, or of the current one, and the version that it is about.
+    async fn retention_of(
+        &self,
+        path: &StorePath,
+        version: Option<&str>,
+    ) -> Result<(Option<Retention>, Option<String>), StoreError> {
+        let answer = self.call("read", path.as_str(), |_| self.retention_once(path.as_str(), version)).await;
+        answer.map_err(|gave_up| self.error("read", path.as_str(), gave_up))
     }
 
     /// What a HEAD shows, and the version that it is about.
     pub(super) async fn retention_once(
         &self,
         path: &str,
+        version: Option<&str>,
     ) -> Result<(Option<Retention>, Option<String>), Failure<Refusal>> {
-        let asked = self.client.head_object().bucket(&self.bucket).key(self.key(path)).send();
-        let head = match Box::pin(asked).await.map_err(judge) {
+        let asked = self.client.head_object().bucket(&self.bucket).key(self.key(path));
+        let asked = asked.set_version_id(version.map(str::to_owned)).send();
+        let head = match Box::pin(asked).await.map_err(judge_head) {
             Err(Failure::Final(refusal)) if matches!(refusal.kind, Kind::NoKey) => {
                 self.missing().await?;
                 return Err(Failure::Final(refusal));
@@ -93,32 +106,63 @@ impl S3Store {
         self.monitor.event(Event::Warning { text });
     }
 
-    /// Makes the current version's lock as long as that of a body that is put now. What goes wrong is told, and fails nothing: the
-    /// lock lasts as long as before, and an audit finds one that is too short.
+    /// Makes the locks of a body as long as that of one that is put now: of the current version, and of those behind it. Whoever has
+    /// the host's key can put another body or a delete marker over ours; if only that were locked, ours would be free to go
+    /// when its lock ends. What goes wrong is told, and fails nothing: the lock lasts as long as before, and an audit finds
+    /// one that is too short.
     pub(super) async fn renew_lock(&self, path: &StorePath) {
         let Some(wanted) = self.lock_for(path) else { return };
-        let asked = match self.retention(path).await {
-            Err(StoreError::NotFound { .. }) => return,
-            Err(error) => Err(error),
-            Ok(seen) => match longer(seen.as_ref(), wanted) {
-                None => return,
-                Some(lock) => self.set_retention(path, lock).await,
-            },
-        };
-        if let Err(error) = asked {
+        let current = self.renew_version(path, None, wanted).await;
+        if let Err(error) = current.and(self.renew_older(path, wanted).await) {
             let until = wanted.1.format("%F");
             let text = format!("the lock of `{path}` in {} could not be renewed until {until}: {error}", self.name);
             self.monitor.event(Event::Warning { text });
         }
     }
 
-    async fn set_retention(&self, path: &StorePath, (mode, until): Lock) -> Result<(), StoreError> {
+    /// The same for versions behind the current one, those that a restore would try. A key that may not list versions renews what it
+    /// sees: it need not have more rights than `run` needs.
+    async fn renew_older(&self, path: &StorePath, wanted: Lock) -> Result<(), StoreError> {
+        let older = match self.keeps_versions(path).await {
+            Ok(true) => self.older_versions(path).await,
+            other => other.map(|_| Vec::new()),
+        };
+        let older = match older {
+            Err(StoreError::Denied { .. }) => return Ok(()),
+            other => other?,
+        };
+        // What is larger is none of ours: nobody shall make this host lock what they put there.
+        for version in both_ends(&older).filter(|version| version.bytes <= MAX_DOCUMENT_BYTES) {
+            self.renew_version(path, Some(&version.version), wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// The lock goes to the version that was looked at, whatever was put over it meanwhile.
+    async fn renew_version(&self, path: &StorePath, version: Option<&str>, wanted: Lock) -> Result<(), StoreError> {
+        match self.retention_of(path, version).await {
+            // Hidden by a delete marker, or gone: nothing to lock here.
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok((seen, found)) => match longer(seen.as_ref(), wanted) {
+                None => Ok(()),
+                Some(lock) => self.set_retention(path, version.or(found.as_deref()), lock).await,
+            },
+        }
+    }
+
+    async fn set_retention(
+        &self,
+        path: &StorePath,
+        version: Option<&str>,
+        (mode, until): Lock,
+    ) -> Result<(), StoreError> {
         let retention =
             ObjectLockRetention::builder().mode(retention_mode(mode)).retain_until_date(date(until)).build();
         let key = self.key(path.as_str());
         let attempt = async |_| {
-            let asked =
-                self.client.put_object_retention().bucket(&self.bucket).key(&key).retention(retention.clone()).send();
+            let asked = self.client.put_object_retention().bucket(&self.bucket).key(&key).retention(retention.clone());
+            let asked = asked.set_version_id(version.map(str::to_owned)).send();
             Box::pin(asked).await.map(drop).map_err(judge)
         };
         let answer = self.call("lock", path.as_str(), attempt).await;

@@ -78,7 +78,7 @@ impl S3Store {
     async fn can_delete_versions(&self) -> Result<Option<bool>, StoreError> {
         let path = SEEN;
         let (retention, version) = self
-            .call("read", path, |_| self.retention_once(path))
+            .call("read", path, |_| self.retention_once(path, None))
             .await
             .map_err(|gave_up| self.error("read", path, gave_up))?;
         if retention.is_some() {
@@ -112,7 +112,7 @@ impl S3Store {
             return Ok(LockSeen::NotEnforced(format!("a body with a lock is refused: {reason}")));
         }
         let (retention, version) = self
-            .call("read", path, |_| self.retention_once(path))
+            .call("read", path, |_| self.retention_once(path, None))
             .await
             .map_err(|gave_up| self.error("read", path, gave_up))?;
         let shown = matches!(&retention, Some(Retention { mode: Some(found), until: Some(_), .. }) if *found == mode);
@@ -168,7 +168,7 @@ impl S3Store {
 
     /// Whether a HEAD still shows this version. A key need not be allowed to list versions.
     async fn is_current(&self, path: &'static str, version: &str) -> Result<bool, StoreError> {
-        let head = self.call("read", path, async |_| match self.retention_once(path).await {
+        let head = self.call("read", path, async |_| match self.retention_once(path, None).await {
             Ok((_, current)) => Ok(current.as_deref() == Some(version)),
             Err(Failure::Final(Refusal { kind: Kind::NoKey, .. })) => Ok(false),
             Err(other) => Err(other),

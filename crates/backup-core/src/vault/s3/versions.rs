@@ -34,15 +34,18 @@ pub(super) enum Kept {
 }
 
 impl S3Store {
-    /// Whether the bucket says that it keeps versions, or has kept them, asked once, for what lies at `path`. A bucket that does not
-    /// know the question, or fails, keeps none. Errors: these credentials may not ask.
+    /// Whether the bucket says that it keeps versions, or has kept them, asked until it answers, for what lies at `path`. A bucket
+    /// that does not know the question keeps none. Errors: these credentials may not ask, or nobody answered: that is
+    /// not remembered, because it says nothing of the bucket, and one bad minute must hide nothing for as long as a process lives.
     pub(super) async fn keeps_versions(&self, path: &StorePath) -> Result<bool, StoreError> {
-        let ask = async || match self.versioning().await {
-            Ok(Versioning::Enabled | Versioning::Suspended) => Kept::Yes,
-            Ok(Versioning::Denied(reason)) => Kept::Denied(reason),
-            Ok(Versioning::Off | Versioning::Unknown(_)) | Err(_) => Kept::No,
+        let ask = async || {
+            Ok(match self.versioning().await? {
+                Versioning::Enabled | Versioning::Suspended => Kept::Yes,
+                Versioning::Denied(reason) => Kept::Denied(reason),
+                Versioning::Off | Versioning::Unknown(_) => Kept::No,
+            })
         };
-        match self.versioned.get_or_init(ask).await {
+        match self.versioned.get_or_try_init(ask).await? {
             Kept::Yes => Ok(true),
             Kept::No => Ok(false),
             Kept::Denied(reason) => Err(StoreError::Denied {

@@ -57,7 +57,8 @@ impl Host {
             assert_eq!(made.code, 0, "{}", made.err);
             format!("\"{}\"", made.out.trim())
         });
-        host.write("allowed_signers", "# ours\nbackup@s namespaces=\"backup.*\" ssh-ed25519 AAAA\n");
+        let made = host.run(&["key", "new", "--host", "host_key"]);
+        host.write("allowed_signers", &format!("# ours\n{}", made.out));
         host.write("pg.pass", "hunter2\n");
         host.write(
             "backup.toml",
@@ -91,13 +92,67 @@ fn config_check_is_quiet_about_a_good_file_and_names_what_is_unwise() {
     fs::set_permissions(host.path().join("pg.pass"), fs::Permissions::from_mode(0o644)).unwrap();
     fs::remove_file(host.path().join("allowed_signers")).unwrap();
     let unwise = host.run(&["config", "check", "--json"]);
-    assert_eq!(unwise.code, 0);
+    assert_eq!(unwise.code, 12, "every verb that reads a vault ends so");
     let document = unwise.json();
     assert_eq!((&document["format"], &document["kind"]), (&1.into(), &"config check".into()));
     let keys: Vec<&str> = document["warnings"].as_array().unwrap().iter().map(|w| w["key"].as_str().unwrap()).collect();
     assert_eq!(keys, ["keys.signers", "source.db.password"]);
     assert!(unwise.err.contains("is open to every user (mode 0644)\n  run `chmod 600 "), "{}", unwise.err);
     assert!(!format!("{}{}", unwise.out, unwise.err).contains("hunter2"));
+}
+
+#[test]
+fn config_check_warns_of_all_that_a_run_refuses_at_once() {
+    let host = Host::with_config();
+    let text = fs::read_to_string(host.path().join("backup.toml")).unwrap();
+    let line = fs::read_to_string(host.path().join("allowed_signers")).unwrap();
+    host.run(&["key", "new", "--host", "other"]);
+    let with_key = |name: &str| text.replace("[keys]\n", &format!("[keys]\nhost_key = \"{name}\"\n"));
+    let by_env = "password = { env = \"NO_SUCH_PASSWORD\" }";
+    let job = "[job.nightly]\ncron = \"0 2 * * *\"\n";
+    let rows = [
+        (with_key("host_key"), line.as_str(), None),
+        (with_key("other"), &line, Some((12, "keys.host_key", "is not among the pinned signers", "add this line"))),
+        (with_key("host_key"), "# nobody\n", Some((12, "keys.signers", "pins nobody", "key list"))),
+        (with_key("none"), &line, Some((12, "keys.host_key", "cannot read", "key new --host"))),
+        (with_key("host_key.pub"), &line, Some((12, "keys.host_key", "is the public half", "host_key`"))),
+        (format!("{text}{job}"), &line, Some((0, "job.nightly", "this machine runs no job", "key new --host"))),
+        (
+            with_key("host_key") + "[job.nightly]\ncron = \"0 2 31 2 *\"\n",
+            &line,
+            Some((0, "job.nightly.cron", "there is no such day", "correct the day")),
+        ),
+        (
+            text.replace("password = { file = \"pg.pass\" }", by_env),
+            &line,
+            Some((0, "source.db.password", "`NO_SUCH_PASSWORD` is not set here", "cron's")),
+        ),
+        (
+            text.clone() + "[vault.second]\nid = \"11111111111111111111111111111111\"\npath = \"vault/second\"\n",
+            &line,
+            Some((0, "vault.second", "lies inside `vault.local`", "a place of its own")),
+        ),
+        (
+            text.clone() + "[source.all]\ntype = \"files\"\npaths = [\".\"]\n",
+            &line,
+            Some((0, "source.all.paths", "holds `vault.local`", "out of it")),
+        ),
+    ];
+    for (text, signers, wanted) in rows {
+        host.write("backup.toml", &text);
+        host.write("allowed_signers", signers);
+        let checked = host.run(&["config", "check", "--json"]);
+        let document = checked.json();
+        let warnings = document["warnings"].as_array().unwrap();
+        let Some((code, key, says, hint)) = wanted else {
+            assert_eq!((checked.code, warnings.len()), (0, 0), "{text}{document:#}");
+            continue;
+        };
+        let has = |warning: &&Value, part: &str, what: &str| warning[part].as_str().unwrap().contains(what);
+        let found = warnings.iter().filter(|one| one["key"] == key);
+        let found = found.filter(|one| has(one, "text", says) && has(one, "hint", hint)).count();
+        assert_eq!((checked.code, found), (code, 1), "{key}: {document:#}");
+    }
 }
 
 #[test]
@@ -154,7 +209,8 @@ fn config_show_prints_a_configuration_and_the_policy_only_with_public() {
     assert_eq!(host.run(&["config", "show", "--config", "again.toml"]).out, shown.out, "what is shown reads back");
 
     let public = host.run(&["config", "show", "--public", "--json"]).json();
-    assert_eq!(public["config"]["signers"][0], "backup@s namespaces=\"backup.*\" ssh-ed25519 AAAA");
+    let line = fs::read_to_string(host.path().join("allowed_signers")).unwrap();
+    assert_eq!(public["config"]["signers"][0], line.lines().last().unwrap());
     let text = host.run(&["config", "show", "--public"]).out;
     // The directory vault's path is its address; nothing else of this machine is there.
     let vault = host.path().join("vault").to_str().unwrap().to_owned();
@@ -207,7 +263,15 @@ fn an_identity_is_made_once_for_its_owner_only_and_matches_its_recipient() {
     assert_eq!(broken.code, 12);
     assert!(broken.err.contains("line 3 is no age identity"), "{}", broken.err);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    assert_eq!(host.run(&["key", "check", "ops.txt"]).code, 2, "open to every user");
+    let open = host.run(&["key", "check", "ops.txt"]);
+    assert!(open.code == 12 && open.err.contains("pipe it in: `backup key check - < ops.txt`"), "{}", open.err);
+    // A bare machine: whose it is, and nothing more.
+    let bare = Host::new();
+    let ops = fs::read(&file).unwrap();
+    bare.write("ops.txt", std::str::from_utf8(&ops).unwrap());
+    let told = bare.run(&["key", "check", "ops.txt"]);
+    assert_eq!((told.code, told.out.contains(document["matches"][0]["recipient"].as_str().unwrap())), (0, true));
+    assert_eq!(bare.run(&["key", "check", "none.txt"]).code, 12);
     let secret = text.lines().last().unwrap();
     for ended in [matched, wrong, broken] {
         assert!(!format!("{}{}", ended.out, ended.err).contains(&secret[16..]));

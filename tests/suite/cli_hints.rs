@@ -36,6 +36,8 @@ fn a_hint_names_what_was_given_and_a_verb_that_shows_it() {
     fs::remove_file(host.path("signers")).unwrap();
     let lost = host.run(&["status"]);
     assert!(lost.code == 12 && lost.err.contains("`backup key list` prints it"), "{lost:?}");
+    let names = host.run(&["list"]);
+    assert!(names.code == 12 && names.err.contains("nobody is believed") && names.out.contains("docs"), "{names:?}");
     assert!(!lost.err.contains("key new"), "{lost:?}");
     let listed = host.run(&["key", "list"]);
     assert!(listed.out.contains("namespaces=\"backup.*\" ssh-ed25519 "), "{listed:?}");
@@ -52,6 +54,13 @@ fn a_hint_names_what_was_given_and_a_verb_that_shows_it() {
     let stranger = host.run(&[&["restore", snapshot.as_str(), "--into-dir", "new"], &identity[..]].concat());
     assert!(stranger.code == 12 && stranger.err.contains("--signer SHA256:…"), "{stranger:?}");
     assert!(!stranger.err.contains("or name an ID"), "{stranger:?}");
+    let names = host.run(&["list"]);
+    assert!(names.code == 12 && names.err.contains("the newest snapshot of `docs` is not believed"), "{names:?}");
+    // Nothing was left out for the sake of `keep`: nothing was believed.
+    for args in [&["replicate"][..], &["replicate", "--dry-run"]] {
+        let copied = host.run(args);
+        assert!(copied.code == 3 && !copied.out.contains("left out"), "{copied:?}");
+    }
     fs::write(host.path("signers"), key).unwrap();
 }
 
@@ -98,6 +107,14 @@ fn files_that_cannot_fit_are_refused_before_anything_is_written() {
     assert!(ended.err.contains("make room there"), "{ended:?}");
     assert!(!host.path("small/back").exists());
     drop(disk);
+    // Nor where only a little is lacking, on a file system that stores what it is given.
+    for (size, code) in [("size=600k", 2), ("size=4m", 0)] {
+        let Some(disk) = Tmpfs::mount(&host.path("small"), size, "a target that is nearly full") else { return };
+        let ended = host.run(&["restore", "--latest", "--into-dir", "small/back", "--identity", OPERATORS[0]]);
+        assert!(ended.code == code && ended.err.contains("make room there") == (code == 2), "{size} {ended:?}");
+        assert_eq!(host.path("small/back").exists(), code == 0, "{size}");
+        drop(disk);
+    }
 }
 
 #[test]
@@ -118,11 +135,14 @@ fn an_announced_purge_is_told_by_who_cannot_take_it_back() {
         "--yes",
         &generation,
     ]);
-    assert!(host.run(&["status"]).out.contains(", by a purge"));
+    let status = host.run(&["status"]);
+    assert!(status.out.contains(", by a purge"));
+    assert!(status.code == 3 && status.err.contains("announced for deletion in every vault"), "{status:?}");
     let undone = host.run(&["prune", "--undo"]);
     assert!(undone.out.contains("no prune announced anything"), "{undone:?}");
     let undo = format!("`backup purge {generation} --source docs --undo`");
     assert!(undone.err.contains(&undo), "{undone:?}");
     host.good(&["purge", &generation, "--source", "docs", "--undo"]);
     assert!(host.good(&["prune", "--undo"]).out.contains("nothing is announced"));
+    host.good(&["status"]);
 }

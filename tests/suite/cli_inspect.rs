@@ -403,7 +403,7 @@ async fn marks_and_announced_deletions_are_shown() {
     let pending = &told.json()["sources"][0]["pending"][0];
     assert_eq!(
         (told.code, &pending["stage"], &pending["snapshots"]),
-        (0, &"expired".into(), &1.into()),
+        (3, &"expired".into(), &1.into()),
         "{}",
         told.err
     );

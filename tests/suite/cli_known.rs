@@ -69,6 +69,8 @@ fn damage_that_was_found_is_told_until_it_is_good_again() {
     let status = host.run(&["status"]);
     assert!(status.code == 4 && status.err.contains("vault `local`, source `docs`: 1 damaged object"), "{status:?}");
     assert!(status.err.contains(MEND), "{status:?}");
+    let rows = |vault: &str| status.out.lines().find(|line| line.contains(&format!("vault     {vault}: "))).unwrap();
+    assert!(rows("local").ends_with(", DAMAGED: 1 object") && rows("offsite").ends_with(", complete"), "{status:?}");
     let told = damage_of(&host.run(&["status", "--json"]));
     assert!(told.len() == 1 && told[0]["class"] == "damage", "{told:?}");
     // By hand: whoever looks sees that it is good.

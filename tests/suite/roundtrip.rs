@@ -173,9 +173,11 @@ fn a_database_is_refused_put_beside_replaced_or_brought_back_in_part() {
     let wrong = described(&stack.pg, DATABASE);
 
     // Where it is already: refused, and what to do is said.
-    for args in [&["--latest", "--source", "db"][..], &["--latest", "--source", "db", "--into", DATABASE]] {
-        let refused = restore(&stack, args).expect(2);
-        assert!(refused.stderr.contains("--into") && refused.stderr.contains("--replace"), "{}", refused.stderr);
+    for (more, replaces) in [(&[][..], true), (&["--into", DATABASE], false)] {
+        let refused = restore(&stack, &[&["--latest", "--source", "db"], more].concat()).expect(2);
+        let says = |what: &str| refused.stderr.contains(what);
+        // Whoever named a database must not be led to replace the source's own.
+        assert!(says("--into") && says("--replace") == replaces, "{}", refused.stderr);
     }
     let unasked = restore(&stack, &["--latest", "--source", "db", "--replace"]).expect(2);
     assert!(unasked.stderr.contains("--yes"), "{}", unasked.stderr);

@@ -167,7 +167,7 @@ fn right_keys_work_in_every_form_and_wrong_ones_are_refused() {
         host.configure(&form, Some(&id));
         for args in [&["run"][..], &["list"]] {
             let (code, said) = host.call(&form, args);
-            assert_eq!(code, 1, "{}: {args:?}: {said}", form.name);
+            assert_eq!(code, 10, "{}: {args:?}: {said}", form.name);
             assert!(said.contains("SignatureDoesNotMatch"), "{}: {said}", form.name);
             assert!(said.contains("hint: check the vault's credentials"), "{}: {said}", form.name);
             assert!(!said.contains(WRONG) && !said.contains(&secret), "{}: a secret was printed: {said}", form.name);

@@ -3,6 +3,8 @@
 
 mod engine;
 
+pub(crate) use engine::LINE;
+
 use std::error::Error;
 
 use backup_core::config::ConfigError;
@@ -143,6 +145,9 @@ fn store(error: &StoreError) -> (Exit, Option<String>) {
         StoreError::Denied { .. } => (Exit::Failed, "check the vault's credentials and what they may do"),
         StoreError::Full { .. } => (Exit::Failed, "make room, or shorten `keep` and prune; nothing half-made was kept"),
         StoreError::Missing { .. } => (Exit::NoVault, "mount the directory or create the bucket, then try again"),
+        StoreError::Failed { reason, .. } if reason.contains("InvalidBucketName") => {
+            (Exit::Failed, "correct `bucket` in the vault's `s3`: no bucket has such a name")
+        }
         StoreError::Failed { .. } => (Exit::Failed, "check that the vault can be reached, then run again"),
     };
     (exit, Some(hint.to_owned()))

@@ -18,7 +18,7 @@ pub(crate) type Head = (SourceName, (String, Hash256));
 
 /// What to do where one is gone.
 pub(crate) const ADVICE: &str = "see who may delete there with `backup doctor`; whoever has a copy of the vault puts its files back; what is \
-     listed restores as before, the next run goes on, and `backup accept` of its snapshot says that the gap is known";
+     listed restores as before, the next run goes on, and after it `backup accept` of the snapshot that it made says that the gap is known";
 
 /// What to do about a hole in the chain, after the snapshot with this short id.
 pub(crate) fn hole_advice(short: &str) -> String {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::secrets;
+use crate::{secrets, session};
 
 /// `age -p` chooses 18; more than this would take minutes and gigabytes.
 const MAX_WORK_FACTOR: u8 = 22;
@@ -26,7 +26,7 @@ pub(crate) fn read(
     let bytes = if path.as_os_str() == "-" {
         secrets::limited(std::io::stdin(), "standard input")?
     } else {
-        secrets::read_private(path)?
+        secrets::read_private(path).map_err(|error| session::piped(path, error, "backup key check -"))?
     };
     let name = path.display().to_string();
     let plain = if is_protected(&bytes) { open(&bytes, &name, passphrase)? } else { bytes };

@@ -119,6 +119,8 @@ pub(crate) struct Lack {
 pub(crate) struct Work {
     /// The newest of each source and vault first, then the backlog, newest first.
     pub(crate) lacks: Vec<Lack>,
+    /// How many more are lacking that are believed, and that the policy there would expire at once.
+    pub(crate) expiring: usize,
     /// Vaults that could not be read.
     pub(crate) silent: Vec<(String, SourceName, CliError)>,
     /// Snapshots that a vault lists and that are not believed there, and marks that it could not give.
@@ -186,6 +188,7 @@ pub(crate) async fn survey(
             let named = listed.vaults.iter().any(|has| has.id() == to.id());
             named && !unproven.contains(&(to.name().to_owned(), listed.id.clone()))
         };
+        let proved: BTreeSet<String> = stamps.iter().map(|stamp| stamp.id.clone()).collect();
         let history = History { stamps, ..History::default() };
         for to in into_all() {
             let keep = session.config.vault(to.name()).and_then(|vault| vault.keep);
@@ -196,6 +199,8 @@ pub(crate) async fn survey(
                 let wanted = wanted.contains(listed.id.as_str());
                 let mut listed = listed.clone();
                 listed.vaults.retain(|from| from.id() != to.id());
+                // What is not believed is told as that, whatever `keep` would say of it.
+                work.expiring += usize::from(!wanted && proved.contains(listed.id.as_str()));
                 let lack = Lack { to: to.clone(), source: name.clone(), listed, wanted };
                 if wanted && std::mem::take(&mut first) { work.lacks.push(lack) } else { backlog.push(lack) }
             }

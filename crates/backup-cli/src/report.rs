@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use backup_core::backup::Committed;
 use backup_core::config::Step;
 use backup_core::id::SourceName;
+use backup_core::vault::layout::Volume;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -20,8 +21,6 @@ use crate::words;
 pub(crate) struct Report {
     /// Id of the run.
     pub(crate) run: String,
-    /// The vault that was captured into.
-    pub(crate) vault: Option<String>,
     /// Each source.
     pub(crate) sources: Vec<SourceReport>,
     /// Each copy.
@@ -79,7 +78,9 @@ pub(crate) struct SourceReport {
 }
 
 struct Held {
+    vault: String,
     snapshot: String,
+    is_database: bool,
     short: String,
     rows: u64,
     files: u64,
@@ -90,11 +91,13 @@ struct Held {
 }
 
 impl SourceReport {
-    /// It has a new snapshot.
-    pub(crate) fn stored(source: &SourceName, committed: &Committed, seconds: i64) -> Self {
+    /// It has a new snapshot, in this vault.
+    pub(crate) fn stored(source: &SourceName, vault: &str, committed: &Committed, seconds: i64) -> Self {
         let doc = &committed.snapshot.doc;
         let stored = Held {
+            vault: vault.to_owned(),
             snapshot: doc.id.to_string(),
+            is_database: matches!(doc.id.volume(), Volume::Rows(_)),
             short: doc.id.short().to_owned(),
             rows: doc.rows,
             files: doc.files,
@@ -128,7 +131,7 @@ impl SourceReport {
         match &self.end {
             Ok(s) => json!({
                 "source": self.source, "outcome": if s.suspect.is_empty() { "stored" } else { "suspect" },
-                "snapshot": s.snapshot, "rows": s.rows, "files": s.files, "plain_bytes": s.plain_bytes,
+                "vault": s.vault, "snapshot": s.snapshot, "rows": s.rows, "files": s.files, "plain_bytes": s.plain_bytes,
                 "added_bytes": s.added_bytes, "stored_bytes": s.stored_bytes, "seconds": self.seconds,
                 "suspect": s.suspect, "gone": self.gone.as_ref().map(CliError::to_json),
             }),
@@ -145,7 +148,6 @@ impl Report {
     pub(crate) fn new(run: &str, job: Option<&str>, started: DateTime<Utc>) -> Self {
         Self {
             run: run.to_owned(),
-            vault: None,
             sources: Vec::new(),
             replication: Vec::new(),
             job: job.map(str::to_owned),
@@ -204,6 +206,19 @@ impl Report {
         self.finished = Some(now);
     }
 
+    /// Each vault that something was captured into, in that order, with the sources.
+    fn captured(&self) -> Vec<(&str, Vec<&str>)> {
+        let mut all: Vec<(&str, Vec<&str>)> = Vec::new();
+        for source in &self.sources {
+            let Ok(held) = &source.end else { continue };
+            match all.iter_mut().find(|(vault, _)| *vault == held.vault) {
+                Some((_, sources)) => sources.push(&source.source),
+                None => all.push((&held.vault, vec![&source.source])),
+            }
+        }
+        all
+    }
+
     /// How the process ends.
     pub(crate) fn exit(&self) -> Exit {
         self.gone().fold(self.own_exit(), |end, error| end.worse(error.exit()))
@@ -248,7 +263,7 @@ impl Report {
             "exit": self.exit().code(),
             "started": self.started,
             "finished": self.finished,
-            "vault": self.vault,
+            "vault": self.captured().first().map(|(vault, _)| vault),
             "sources": self.sources.iter().map(SourceReport::to_json).collect::<Vec<_>>(),
             "failed_vaults": self.failed_vaults.iter().map(error).collect::<Vec<_>>(),
             "replication": self.replication.iter().map(Lane::to_json).collect::<Vec<_>>(),
@@ -271,18 +286,25 @@ impl Report {
 
     fn text(&self) -> String {
         let mut out = format!("run {}: {}\n", self.run, self.outcome());
-        if let Some(vault) = &self.vault {
-            out.push_str(&format!("captured into vault {vault}\n\n"));
+        let captured = self.captured();
+        for (vault, sources) in &captured {
+            // Which source is where is said where they are not all in one place.
+            let of = if captured.len() > 1 { format!(": {}", sources.join(", ")) } else { String::new() };
+            out.push_str(&format!("captured into vault {vault}{of}\n"));
+        }
+        if !captured.is_empty() {
+            out.push('\n');
         }
         let mut table = Table::new(&["SOURCE", "SNAPSHOT", "SIZE", "NEW", "TIME", "HOLDS"]);
         for source in &self.sources {
             let time = format!("{} s", source.seconds);
             table.row(match &source.end {
                 Ok(s) => {
-                    let holds = if s.rows > 0 || s.files == 0 {
-                        format!("{} rows", s.rows)
-                    } else {
-                        format!("{} files", s.files)
+                    // An empty folder has no files, and an empty database no rows.
+                    let holds = match (s.rows, s.files) {
+                        (0, 0) if s.is_database => "0 rows".to_owned(),
+                        (0, files) => words::count(usize::try_from(files).unwrap_or(usize::MAX), "file"),
+                        (rows, _) => format!("{rows} rows"),
                     };
                     let (size, new) = (words::bytes(s.plain_bytes), words::bytes(s.added_bytes));
                     vec![source.source.clone(), s.short.clone(), size, new, time, holds]
@@ -315,8 +337,8 @@ impl Report {
         }
         out.extend(self.gone().map(problem));
         for (vault, error) in &self.failed_vaults {
-            let took_some = self.vault.as_ref() == Some(vault) || self.stopped_vaults.contains(vault);
-            let part = if took_some { "did not take everything" } else { "did not take part" };
+            let took = captured.iter().any(|(name, _)| name == vault) || self.stopped_vaults.contains(vault);
+            let part = if took { "did not take everything" } else { "did not take part" };
             out.push_str(&format!("vault {vault} {part}\n{}", problem(error)));
         }
         out.extend(self.forgetting.iter().map(problem));
@@ -325,7 +347,8 @@ impl Report {
     }
 }
 
-fn problem(error: &CliError) -> String {
+/// An error as lines of a report.
+pub(crate) fn problem(error: &CliError) -> String {
     let hint = error.advice().map(|hint| format!("  hint: {hint}\n")).unwrap_or_default();
     format!("error: {}\n{hint}", error.message())
 }
@@ -349,6 +372,39 @@ mod tests {
         assert_eq!(one.exit(), Exit::WrongKey);
         one.sources.push(failed(Exit::WrongKey));
         assert_eq!(one.exit(), Exit::Failed);
+    }
+
+    #[test]
+    fn where_it_was_captured_into_is_said_of_what_was_captured() {
+        let stored = |source: &str, vault: &str, files: u64| {
+            let held = Held {
+                vault: vault.to_owned(),
+                snapshot: "20261122T000000Z-1b-abcdef".to_owned(),
+                is_database: false,
+                short: "abcdef".to_owned(),
+                rows: 0,
+                files,
+                plain_bytes: 1,
+                added_bytes: 1,
+                stored_bytes: 1,
+                suspect: Vec::new(),
+            };
+            SourceReport { source: source.to_owned(), seconds: 1, end: Ok(held), gone: None }
+        };
+        let mut run = report();
+        run.sources.push(failed(Exit::Failed));
+        assert!(!run.text().contains("captured into"), "{}", run.text());
+        assert_eq!(run.to_json()["vault"], Value::Null);
+        run.sources.push(stored("conf", "offsite", 0));
+        run.vault_failed("local", &CliError::new(Exit::Failed, "full"));
+        let text = run.text();
+        assert!(text.contains("captured into vault offsite\n\n") && text.contains("0 files"), "{text}");
+        assert!(text.contains("vault local did not take part"), "{text}");
+        run.sources.push(stored("docs", "local", 1));
+        let text = run.text();
+        assert!(text.contains("captured into vault offsite: conf\ncaptured into vault local: docs\n\n"), "{text}");
+        assert!(text.contains("1 file\n") && text.contains("vault local did not take everything"), "{text}");
+        assert_eq!(run.to_json()["sources"][2]["vault"], "local");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The async runtime of a verb, and what becomes of it when a signal arrives.
 
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -44,6 +45,43 @@ pub(crate) fn block_on(verb: impl Future<Output = Result<Exit, CliError>>) -> Re
     end
 }
 
+/// What the verb under way leaves on a server when it is cut off, and the command that removes it. Nobody is left then to do it: a
+/// connection that could has gone with the verb.
+static LEFT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// From now on, a verb that is cut off leaves this.
+pub(crate) fn leaves(what: String) {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+}
+
+/// What was left is in place, or gone.
+pub(crate) fn leaves_nothing() {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
 fn stopped(exit: Exit, what: &str) -> CliError {
-    CliError::new(exit, what).hint("nothing half-made has a final name; run it again")
+    let left = std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner));
+    let hint = ["nothing half-made has a final name; run it again".to_owned()].into_iter().chain(left);
+    CliError::new(exit, what).hint(hint.collect::<Vec<_>>().join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_cut_off_says_what_is_left() {
+        leaves("x is left: remove it with `dropdb x`".to_owned());
+        let cut = stopped(Exit::Interrupted, "interrupted");
+        assert_eq!(
+            cut.advice(),
+            Some("nothing half-made has a final name; run it again; x is left: remove it with `dropdb x`")
+        );
+        leaves("y".to_owned());
+        leaves_nothing();
+        assert_eq!(
+            stopped(Exit::Interrupted, "interrupted").advice(),
+            Some("nothing half-made has a final name; run it again")
+        );
+    }
 }

@@ -121,6 +121,11 @@ impl<'a> Session<'a> {
             )
             .hint("make one with `backup key new --host FILE` and name it in `keys.host_key`"));
         };
+        if let Some(private) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".pub")) {
+            let message = format!("`keys.host_key`: `{}` is the public half of a key", path.display());
+            let hint = format!("name the other half, which signs: `{}`", path.with_file_name(private).display());
+            return Err(CliError::new(Exit::WrongKey, message).hint(hint));
+        }
         let bytes = secrets::read_private(path).map_err(|error| {
             // Of a key that is there, the reason for refusing it says what to do.
             let own = error.advice().filter(|_| path.exists());
@@ -331,14 +336,21 @@ pub(crate) fn not_opened(vault: &config::Vault, error: VaultError) -> CliError {
              anew with the same id",
             vault.name
         )),
-        VaultError::Store { source: StoreError::Failed { .. }, .. } => CliError::from(error).ends(Exit::NoVault),
+        VaultError::Store { source: StoreError::Failed { .. } | StoreError::Denied { .. }, .. } => {
+            CliError::from(error).ends(Exit::NoVault)
+        }
         other => other.into(),
     }
 }
 
-/// A store that does not answer at all is no vault, as a folder that is not there.
-fn away(error: StoreError) -> CliError {
-    let is_away = matches!(error, StoreError::Failed { .. });
+/// A store that does not answer at all, or does not take this host's keys or clock, is no vault, as a folder that is not there. One that
+/// knows this host and does not let it write is one.
+pub(crate) fn away(error: StoreError) -> CliError {
+    let is_away = match &error {
+        StoreError::Failed { .. } => true,
+        StoreError::Denied { reason, .. } => reason != "AccessDenied",
+        _ => false,
+    };
     let error = CliError::from(error);
     if is_away { error.ends(Exit::NoVault) } else { error }
 }
@@ -482,7 +494,7 @@ pub(crate) fn open_identities(
     passphrase_file: Option<&Path>,
 ) -> Result<Identities, CliError> {
     let passphrase = match passphrase_file {
-        Some(file) => Some(secrets::read(&SecretRef::File(file.to_owned()), "--passphrase-file")?),
+        Some(file) => Some(passphrase_of(file)?),
         None => None,
     };
     let parsed = match Identities::parse(bytes, passphrase.as_ref()) {
@@ -505,12 +517,27 @@ pub(crate) fn open_identities(
 }
 
 fn private(path: &Path) -> Result<Zeroizing<Vec<u8>>, CliError> {
-    secrets::read_private(path).map_err(|error| {
-        let wrong = CliError::new(Exit::WrongKey, error.message());
-        match error.advice() {
-            Some(hint) => wrong.hint(hint),
-            None => wrong,
+    secrets::read_private(path).map_err(|error| piped(path, error, "--identity -"))
+}
+
+/// An identity that was refused. On a medium without modes, or that cannot be written, `chmod` is no help: there it is piped.
+pub(crate) fn piped(path: &Path, error: CliError, flag: &str) -> CliError {
+    let hint = match error.advice() {
+        Some(hint) if hint.starts_with("run `chmod") => {
+            format!("{hint}; where that cannot be done, as on a stick, pipe it in: `{flag} < {}`", path.display())
         }
+        Some(hint) => hint.to_owned(),
+        None => return error.ends(Exit::WrongKey),
+    };
+    error.ends(Exit::WrongKey).hint(hint)
+}
+
+/// The passphrase in a file.
+pub(crate) fn passphrase_of(file: &Path) -> Result<Secret, CliError> {
+    secrets::read(&SecretRef::File(file.to_owned()), "--passphrase-file").map_err(|error| {
+        let hint = error.advice().unwrap_or("give another file");
+        let hint = format!("{hint}; or leave it out, and type the passphrase at the terminal");
+        error.ends(Exit::WrongKey).hint(hint)
     })
 }
 

@@ -219,7 +219,10 @@ pub async fn replicate(
     for (dir, id) in lacking {
         let held = have.contains(&(dir.clone(), id.clone()));
         if !wanted(&id) {
-            done.not_wanted += u64::from(!held);
+            // What is not believed is nothing that a policy could expire.
+            if !held && !newest_only && matches!(prove(route.from, route.signers, &dir, &id).await, Proof::Signed(_)) {
+                done.not_wanted += 1;
+            }
             continue;
         }
         if held {

@@ -369,11 +369,16 @@ impl Signer {
     }
 
     fn time(&self, at: DateTime<Utc>) -> Result<(), String> {
+        let says = |what: &str, name: &str| {
+            let limit = self.times().into_iter().find(|(limit, _)| *limit == name);
+            let limit = limit.map_or_else(String::new, |(_, time)| format!(" (`{time}`)"));
+            format!("the document, of {}, is {what} than the line's `{name}`{limit}", at.format("%F %T UTC"))
+        };
         if self.valid_after.is_some_and(|after| at < after) {
-            return Err("the document is older than the line's `valid-after`".to_owned());
+            return Err(says("older", "valid-after"));
         }
         if self.valid_before.is_some_and(|before| at >= before) {
-            return Err("the document is newer than the line's `valid-before`".to_owned());
+            return Err(says("newer", "valid-before"));
         }
         Ok(())
     }

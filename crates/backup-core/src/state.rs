@@ -379,7 +379,11 @@ impl State {
 
     /// Remembers a run: once when it begins, again (same id) when it ends.
     pub async fn put_run(&self, run: &RunRecord) -> Result<(), StateError> {
-        sqlx::query("INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?)")
+        // Not replaced: a run keeps its place among the others when it ends.
+        let sql = "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET job = excluded.job, \
+             started = excluded.started, finished = excluded.finished, outcome = excluded.outcome, report = excluded.report, \
+             stack = excluded.stack";
+        sqlx::query(sql)
             .bind(&run.id)
             .bind(&run.job)
             .bind(run.started.to_rfc3339())
@@ -393,11 +397,12 @@ impl State {
         Ok(())
     }
 
-    /// The last `limit` runs, newest first.
+    /// The last `limit` runs, the one that began last first: in the order in which they were noted. A clock that was a year ahead once
+    /// must not make that run the last for a year.
     pub async fn runs(&self, limit: u32) -> Result<Vec<RunRecord>, StateError> {
         let rows = sqlx::query(
             "SELECT id, job, started, finished, outcome, report FROM run WHERE stack = ? OR stack IS NULL
-             ORDER BY started DESC, id DESC LIMIT ?",
+             ORDER BY rowid DESC LIMIT ?",
         )
         .bind(self.stack.as_str())
         .bind(limit)
@@ -530,7 +535,16 @@ mod tests {
         drop(second);
         let first = State::open(dir.path(), &one).await.unwrap();
         assert_eq!(first.head(&source).await.unwrap(), Some(Hash256([1; 32])));
-        assert_eq!(first.runs(9).await.unwrap(), [run]);
+        assert_eq!(first.runs(9).await.unwrap(), [run.clone()]);
+        // The last is the one that was noted last, also where the clock was ahead before, and it stays that when it ends.
+        let ahead =
+            RunRecord { id: "a".into(), started: DateTime::UNIX_EPOCH + chrono::TimeDelta::days(9), ..run.clone() };
+        let back = RunRecord { id: "b".into(), ..run };
+        for noted in [&ahead, &back, &RunRecord { outcome: Some("done".into()), ..ahead.clone() }] {
+            first.put_run(noted).await.unwrap();
+        }
+        let ids: Vec<String> = first.runs(2).await.unwrap().into_iter().map(|run| run.id).collect();
+        assert_eq!(ids, ["b", "a"]);
     }
 
     /// The locks that this process holds on a database: one for as long as it is open. Those on the log come and go.

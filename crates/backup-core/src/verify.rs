@@ -280,12 +280,15 @@ impl Verified {
 /// What an error that is no failure to look says.
 enum Finding {
     Damage(String),
-    /// The signer is not pinned.
+    /// The signer is not pinned, or not for this time or kind of document.
     Foreign(String),
 }
 
 async fn finding(vault: &Vault, error: VaultError) -> Result<Finding, VaultError> {
-    let unknown = matches!(&error, VaultError::Signature { source: SignatureError::UnknownSigner { .. }, .. });
+    let unknown = matches!(
+        &error,
+        VaultError::Signature { source: SignatureError::UnknownSigner { .. } | SignatureError::NotValid { .. }, .. }
+    );
     let text = damage_or(vault, error).await?;
     Ok(if unknown { Finding::Foreign(text) } else { Finding::Damage(text) })
 }

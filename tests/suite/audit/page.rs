@@ -151,4 +151,17 @@ fn the_page_passes_a_good_vault_and_catches_each_harm() {
     // Fails where a grant is a stranger's file, or anything is a grant.
     assert!(told.contains("/grants/notes.json") && !told.contains("0123456789abcdef"), "{told}");
     assert_eq!(page(&host, "local", &["2026-01-01", "more"]).0, 2);
+    // A hole that somebody accepted is a note, for as long as the mark is good and about this very document.
+    let after = document(&host.path("local"), 2);
+    hole(&host.path("local"));
+    host.good(&["accept", after.file_stem().unwrap().to_str().unwrap()]);
+    let (code, told) = page(&host, "local", &[]);
+    assert!(code == 0 && told.contains("says that this is known"), "{code}\n{told}");
+    let mark = files(&host.path("local"), "/marks/", ".accept.json").remove(0);
+    let text = fs::read_to_string(&mark).unwrap();
+    let forged = text.replace("\"mark\": \"accept\"", "\"mark\": \"accept\" ");
+    assert_ne!(text, forged);
+    fs::write(&mark, forged).unwrap();
+    let (code, told) = page(&host, "local", &[]);
+    assert!(code == 1 && told.contains("audit: a snapshot between "), "{told}");
 }

@@ -75,6 +75,18 @@ const ROWS: &[Row] = &[
         stores: &["local/docs", "offsite/docs"],
     },
     Row {
+        name: "server down, for a dry run",
+        breaks: |stack| {
+            stack.pg.stop(Stop::Fast);
+            Box::new(|stack| stack.pg.start_again())
+        },
+        call: &["run", "nightly", "--dry-run"],
+        exit: 1,
+        says: &["source `db`", "does not answer"],
+        hint: "start the server",
+        stores: &[],
+    },
+    Row {
         name: "wrong password",
         breaks: |stack| replaced(stack, "etc/pg.pass", "not-the-password\n"),
         call: RUN,

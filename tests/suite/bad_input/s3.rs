@@ -131,6 +131,18 @@ const ROWS: &[Row] = &[
         stores: LOCAL,
     },
     Row {
+        name: "wrong secret, for list",
+        breaks: |stack| {
+            let key = &stack.s3.bucket.access_key;
+            replaced(stack, "etc/s3.env", &format!("AWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY=wrong\n"))
+        },
+        call: &["list", "--vault", "offsite"],
+        exit: 10,
+        says: &["no vault answers: `offsite`: ", "SignatureDoesNotMatch"],
+        hint: "check the vault's credentials",
+        stores: &[],
+    },
+    Row {
         name: "wrong access key",
         breaks: |stack| {
             let key = &stack.s3.bucket.secret_key;

@@ -41,7 +41,7 @@ const ROWS: &[Row] = &[
         call: &["restore", "--source", "db", "--into", "app", "--identity", "{operator/ops.txt}"],
         exit: 2,
         says: &["`app`", "exists"],
-        hint: "`--replace`",
+        hint: "name a database that does not exist yet: `--into NAME`",
         stores: &[],
     },
     Row {

@@ -2,11 +2,13 @@
 
 mod cadence;
 mod check;
+mod places;
 mod schema;
 mod show;
 
 pub(super) use cadence::cadence;
-pub(super) use check::files;
+pub(super) use check::{files, keys};
+pub(super) use places::places;
 
 use crate::context::Context;
 use crate::error::CliError;

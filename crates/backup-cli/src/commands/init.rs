@@ -61,7 +61,13 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
                 end = end.worse(error.as_part());
                 "not reached"
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                // What was made before stays, and its id is written.
+                for (name, address, done) in &made {
+                    cx.printer.talk(&format!("vault {name}: {done} ({address})"));
+                }
+                return Err(error);
+            }
         };
         made.push((vault.name.clone(), Address::of(&vault.place).to_string(), done));
     }

@@ -1,6 +1,7 @@
 //! `backup list`: the snapshots in the vaults, by names. Only what was done with them (`checked`, `restored`, `pinned`) is
-//! read, from marks that a pinned signer signed for the very document that is listed; whether a snapshot itself is believed
-//! is what `show` and `verify` tell. Where nobody is pinned, no mark is shown. What is announced to go is read likewise.
+//! read, from marks that a pinned signer signed for the very document that is listed, and who signed the newest snapshot of each
+//! source; whether the others are believed is what `show` and `verify` tell. Where nobody is pinned, no mark is shown.
+//! What is announced to go is read likewise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -38,7 +39,7 @@ pub(crate) struct Args {
 /// Which marks each snapshot has, by source and id.
 type Marks = BTreeMap<(SourceName, String), Vec<MarkKind>>;
 
-/// Prints them; exit 3 if a vault does not answer.
+/// Prints them; exit 3 if a vault does not answer, 12 where the newest of a source is by nobody who is pinned.
 pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     let mut found = find::snapshots(&session, &args.source, args.vault.as_deref()).await?;
@@ -50,7 +51,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
         // Whose documents they are, nobody could tell.
         Err(_) => Vec::new(),
     };
-    let exit = found.warn(&session);
+    let exit = found.warn(&session).worse(believed(&session, &found).await);
     let hidden = deleted.iter().map(|one| {
         json!({ "vault": one.vault.name(), "source": one.source, "id": one.hidden.id, "generation": one.hidden.dir.id })
     });
@@ -68,6 +69,40 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     });
     cx.printer.result("list", value, || text(&found, (&marks, &pending), configured, now, timezone))?;
     Ok(exit)
+}
+
+/// Whether the newest snapshot of each source is by a signer that is believed: all that this verb reads of a document. Names, and the
+/// words about them, would look the same where nobody is pinned, or somebody else.
+async fn believed(session: &Session<'_>, found: &Found) -> Exit {
+    let printer = &session.cx.printer;
+    let signers = match session.signers() {
+        Ok(signers) => signers,
+        Err(error) => {
+            printer.warn(&format!("nobody is believed: {}", error.message()), error.advice().unwrap_or_default());
+            return error.exit();
+        }
+    };
+    let mut end = Exit::Done;
+    for source in &found.sources {
+        let Some(one) = found.of(source).into_iter().rfind(|one| !one.id.is_imported()) else { continue };
+        let mut refused = None;
+        for vault in &one.vaults {
+            match proofs(vault, &signers, &[(one.dir.clone(), one.id.clone())]).await.pop() {
+                // What is damaged there, and what does not answer, is for `verify` and `status` to say.
+                Some(Proof::Foreign(error)) => refused = refused.or(Some(CliError::from(error))),
+                Some(Proof::Signed(_) | Proof::Unknown(_)) | None => {
+                    refused = None;
+                    break;
+                }
+            }
+        }
+        if let Some(error) = refused.filter(|error| error.exit() == Exit::WrongKey) {
+            let text = format!("the newest snapshot of `{source}` is not believed: {}", error.message());
+            printer.warn(&text, error.advice().unwrap_or_default());
+            end = end.worse(error.exit());
+        }
+    }
+    end
 }
 
 /// The signed marks of all listed snapshots. A vault that cannot be asked becomes silent.

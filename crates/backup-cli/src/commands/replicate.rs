@@ -53,7 +53,7 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let (vaults, quiet) = session.vaults(None, !args.dry_run).await?;
     let end = silent::report(cx, &vaults, &quiet)?;
     let work = replication::survey(&session, &vaults, &signers, &sources, args.vault.as_deref()).await;
-    let unwanted = work.lacks.iter().filter(|lack| !lack.wanted).count();
+    let unwanted = work.expiring;
     let listed_quiet = silent::to_json(&quiet);
     if args.dry_run {
         let end = work.errors().fold(end, |end, (.., error)| end.worse(error.as_part()));

@@ -6,6 +6,7 @@ use backup_core::backup::{BackupError, BackupRequest, Committed, Host, backup};
 use backup_core::config::{self, Job, Place, Reserve, Step};
 use backup_core::id::{IdError, SourceName};
 use backup_core::signature::{HostKey, Signers};
+use backup_core::source::postgres::preflight::preflight;
 use backup_core::state::{RunRecord, State, StateError};
 use backup_core::vault::Vault;
 use backup_core::vault::local::{FreeSpace, LocalOptions, LocalStore};
@@ -20,7 +21,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::heads;
 use crate::lock::RunLock;
-use crate::report::{Report, SourceReport};
+use crate::report::{Report, SourceReport, problem};
 use crate::session::{Session, TOOL};
 use crate::{pruning, replication, words};
 
@@ -46,13 +47,13 @@ pub(crate) async fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
     session.config.refuse_revoked()?;
     let work = Work::choose(&session, args)?;
-    if args.dry_run {
-        return dry_run(&session, &work);
-    }
     let key = session.host_key()?;
     if session.config.keys.recipients.is_empty() {
         return Err(CliError::usage("`keys.recipients` is empty: nobody could read the backup")
             .hint("make an identity with `backup key new FILE` and name its recipient"));
+    }
+    if args.dry_run {
+        return dry_run(&session, &work).await;
     }
     let begun = session.state_or_new().await?;
     let _locks = work
@@ -174,19 +175,53 @@ impl<'a> Work<'a> {
     }
 }
 
-fn dry_run(session: &Session<'_>, work: &Work<'_>) -> Result<Exit, CliError> {
-    let sources: Vec<Value> =
-        work.sources.iter().map(|source| json!({ "source": source.name, "type": source.kind.word() })).collect();
+/// What would be captured. Each source is asked first: what would fail at once is not said to be captured, and ends this as it would
+/// end the run.
+async fn dry_run(session: &Session<'_>, work: &Work<'_>) -> Result<Exit, CliError> {
+    let mut asked = Vec::new();
+    for source in &work.sources {
+        asked.push((*source, begins(source).await.err()));
+    }
+    let several = asked.len() > 1;
+    let failed = asked.iter().filter_map(|(_, error)| error.as_ref()).map(CliError::exit);
+    let failed = failed.map(|exit| if several { exit.of_several() } else { exit });
+    let end = failed.fold(Exit::Done, Exit::worse);
+    let one = |(source, error): &(&config::Source, Option<CliError>)| json!({ "source": source.name, "type": source.kind.word(), "error": error.as_ref().map(CliError::to_json) });
+    let sources: Vec<Value> = asked.iter().map(one).collect();
     let names = |vaults: &[&config::Vault]| vaults.iter().map(|vault| vault.name.clone()).collect::<Vec<_>>();
     let (vaults, others) = (names(&work.vaults), names(&work.others));
     let value = json!({ "dry_run": true, "sources": sources, "vaults": vaults, "copied_into": others });
     session.cx.printer.result("run", value, || {
-        let lines = work.sources.iter().map(|s| format!("would capture {} ({})\n", s.name, s.kind.word()));
+        let lines = asked.iter().map(|(source, error)| match error {
+            None => format!("would capture {} ({})\n", source.name, source.kind.word()),
+            Some(error) => format!("could not capture {} ({})\n{}", source.name, source.kind.word(), problem(error)),
+        });
         let into = format!("into the first that answers of: {}\n", vaults.join(", "));
         let copied = (!others.is_empty()).then(|| format!("and copy also into: {}\n", others.join(", ")));
         lines.chain([into]).chain(copied).collect()
     })?;
-    Ok(Exit::Done)
+    Ok(end)
+}
+
+/// Whether a source's capture would begin: its server answers and lets everything be read, its paths are there.
+async fn begins(source: &config::Source) -> Result<(), CliError> {
+    crate::session::engine(source)?;
+    match &source.kind {
+        config::SourceKind::Postgres(database) => {
+            let asked = preflight(&crate::session::postgres(&source.name, database)?).await;
+            asked.map(|_| ()).map_err(|error| CliError::from(error).about(format!("source `{}`", source.name)))
+        }
+        config::SourceKind::Files(files) => {
+            for path in files.paths.iter().filter(|path| !files.optional.contains(path)) {
+                std::fs::symlink_metadata(path).map_err(|error| {
+                    let what = format!("source `{}`: cannot look at `{}`", source.name, path.display());
+                    CliError::caused(Exit::Failed, what, &error).hint("check `paths`, or list the path in `optional`")
+                })?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn everything(
@@ -221,8 +256,9 @@ async fn store(
     report: &mut Report,
 ) -> Result<(), CliError> {
     let mut open = usable(session, &work.vaults, report).await;
-    let Some(first) = open.first() else { return Err(report.no_vault()) };
-    report.vault = Some(first.name().to_owned());
+    if open.is_empty() {
+        return Err(report.no_vault());
+    }
     let run = report.run.clone();
     let signers = session.signers()?;
     let mut into = 0;
@@ -249,7 +285,7 @@ async fn store(
                     Some(before) => heads::look_for(session, &source.name, before).await,
                     None => None,
                 };
-                SourceReport::stored(&source.name, &committed, seconds).gone(gone)
+                SourceReport::stored(&source.name, open[into].name(), &committed, seconds).gone(gone)
             }
             Err(error) => SourceReport::failed(&source.name, &error, seconds),
         });

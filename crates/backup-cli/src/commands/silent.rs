@@ -10,7 +10,10 @@ use crate::report::told;
 
 /// That no vault answers, with the reason of each by its name; `None` where none was asked.
 pub(crate) fn none(silent: &[(String, CliError)]) -> Option<CliError> {
-    let exit = silent.iter().map(|(_, error)| error.exit()).reduce(Exit::worse)?;
+    let worst = silent.iter().map(|(_, error)| error.exit()).reduce(Exit::worse)?;
+    // Several causes, one of them a wrong key here and one a folder that is gone there, are no vault all the same.
+    let mixed = worst == Exit::Failed && silent.iter().any(|(_, error)| error.exit() == Exit::NoVault);
+    let exit = if mixed { Exit::NoVault } else { worst };
     let each: Vec<String> = silent.iter().map(|(name, error)| format!("`{name}`: {}", error.message())).collect();
     let mut hints: Vec<&str> = Vec::new();
     for hint in silent.iter().filter_map(|(_, error)| error.advice()) {

@@ -72,7 +72,7 @@ const REMEMBERED: u32 = 100;
 
 /// Prints it: exit 5 if an objective is breached, or a source without one has no snapshot or is late, in one of the vaults that its
 /// jobs fill as well; 3 if a vault does not answer or a
-/// suspect snapshot waits for somebody, 4 if a snapshot is damaged (12 where its signer is not pinned), something is known to be damaged,
+/// suspect snapshot waits for somebody or the newest is announced for deletion, 4 if a snapshot is damaged (12 where its signer is not pinned), something is known to be damaged,
 /// a chain forks or lacks a link, or the newest snapshot is gone.
 pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     let session = Session::open(cx)?;
@@ -104,7 +104,13 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
     for (name, error) in quiet {
         failed(&mut found, &name, error, &mut damage);
     }
-    damage.extend(known::damage(&session, &found).await);
+    for (vault, source, number, error) in known::damage(&session, &found).await {
+        let standing = all.iter_mut().filter(|one| one.source.name == source);
+        for (_, lag) in standing.flat_map(|one| &mut one.lags).filter(|(name, _)| *name == vault) {
+            lag.damaged = number;
+        }
+        damage.push(error);
+    }
     let mut exit = found.warn(&session).worse(forgetting);
     let advice = |error: &CliError| error.advice().unwrap_or("see what is damaged with `backup verify`").to_owned();
     for text in words::once_for_each_reason(damage.iter().map(CliError::message)) {
@@ -156,6 +162,16 @@ pub(crate) async fn run(cx: &Context, _: &Args) -> Result<Exit, CliError> {
         }
         if let Some(told) = &one.told {
             cx.printer.warn(&told.warning(one.source.name.as_str(), session.config.timezone), Told::ADVICE);
+            exit = exit.worse(Exit::Partial);
+        }
+        if one.is_leaving(&found) {
+            cx.printer.warn(
+                &format!(
+                    "source `{}`: its newest snapshot is announced for deletion in every vault that has it",
+                    one.source.name
+                ),
+                "make another with `backup run`, or take a purge back with `backup purge GENERATION --source S --undo`",
+            );
             exit = exit.worse(Exit::Partial);
         }
         if one.newest.as_ref().is_some_and(|newest| verdict::is_ahead(newest.instant, now)) {
@@ -399,6 +415,17 @@ fn objective_text(objective: &Objective) -> String {
 }
 
 impl Standing<'_> {
+    /// Whether the newest snapshot goes with a deletion that was announced in every vault that lists it: soon there is none.
+    fn is_leaving(&self, found: &Found) -> bool {
+        let Some(newest) = &self.newest else { return false };
+        let leaves = |vault: &str| {
+            let named = |pending: &&Pending| pending.doc.snapshots.iter().any(|(id, _)| *id == newest.id);
+            self.pending.iter().filter(|pending| pending.vault == vault).any(|pending| named(&pending))
+        };
+        let listed = found.of(&self.source.name).into_iter().find(|one| one.id == newest.id);
+        listed.is_some_and(|one| one.vaults.iter().all(|vault| leaves(vault.name())))
+    }
+
     /// Vaults that have lacked the newest captures for longer than the source's own newest may be old, and for how long.
     fn starving(&self, config: &Config, now: DateTime<Utc>) -> Vec<(&str, TimeDelta)> {
         let objective = self.source.objective.as_ref();

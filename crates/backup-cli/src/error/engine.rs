@@ -20,6 +20,10 @@ use backup_core::vault::s3::S3OpenError;
 use super::{CliError, MEND, chain};
 use crate::exit::Exit;
 
+/// What to do about what a pinned signer signed outside of the limits of its line.
+pub(crate) const LINE: &str = "if the limit is wrong, mend it in the signer's line of the file that `keys.signers` names; if it is right, \
+     somebody used that key after it ended";
+
 /// What to do about an error.
 type Advice = (Exit, Option<String>);
 
@@ -61,6 +65,7 @@ fn vault(error: &VaultError) -> Advice {
         VaultError::Signature { source: SignatureError::UnknownSigner { .. }, .. } => {
             say(Exit::WrongKey, "pin the signer if you know it: add its line to the file that `keys.signers` names")
         }
+        VaultError::Signature { source: SignatureError::NotValid { .. }, .. } => say(Exit::WrongKey, LINE),
         VaultError::Sign { .. } => say(Exit::WrongKey, "check the host key with `backup key list`"),
         _ => say(Exit::Damage, MEND),
     }
@@ -231,7 +236,10 @@ fn identity(error: &IdentityError) -> Advice {
     match error {
         IdentityError::Damaged(_) => say(Exit::Damage, MEND),
         IdentityError::PassphraseNeeded => say(Exit::WrongKey, "give its passphrase with `--passphrase-file FILE`"),
-        _ => say(Exit::WrongKey, "use the identity of one of these recipients; `backup key check FILE` tells"),
+        _ => say(
+            Exit::WrongKey,
+            "use the identity of one of these recipients; `backup key check FILE` tells whose a file is",
+        ),
     }
 }
 
@@ -256,7 +264,7 @@ fn postgres_restore(error: &PostgresRestoreError) -> Advice {
     match error {
         PostgresRestoreError::Postgres(error) => postgres(error),
         PostgresRestoreError::Refused { .. } => {
-            say(Exit::Usage, "restore beside it with `--into NAME`, or replace it with `--replace`")
+            say(Exit::Usage, "restore into a database that does not exist yet: `--into NAME`")
         }
         PostgresRestoreError::Stream { source, .. } => stream(source),
         PostgresRestoreError::Unexpected { .. } => say(

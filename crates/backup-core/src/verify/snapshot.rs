@@ -120,10 +120,14 @@ pub(super) async fn look(
     Ok((verdict, looked))
 }
 
-/// SHA-256 of a document that is in order but for its signer not being pinned. One that somebody else signed than it names
+/// SHA-256 of a document that is in order but for its signer not being pinned, or not for this time. One that somebody else signed than it names
 /// is not in order.
 async fn unproved(vault: &Vault, path: &StorePath, error: &VaultError) -> Option<Hash256> {
-    let VaultError::Signature { source: SignatureError::UnknownSigner { fingerprint }, .. } = error else {
+    let VaultError::Signature {
+        source: SignatureError::UnknownSigner { fingerprint } | SignatureError::NotValid { fingerprint, .. },
+        ..
+    } = error
+    else {
         return None;
     };
     let signed = vault.get_signed::<SnapshotDoc>(path, &Signers::pin_fingerprint(fingerprint)).await.ok()?;

@@ -16,7 +16,7 @@ const HEAD: &str = "# Policy for an audit: `backup audit --config THIS-FILE`, on
 /// Print the resolved configuration, without secrets
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only what an auditor needs: no paths, addresses and credentials of this machine
+    /// Only what an auditor needs: where the vaults are, and no other path, address or credential of this machine
     #[arg(long)]
     public: bool,
 }

@@ -16,21 +16,17 @@ pub(super) fn configuration(session: &Session<'_>, checks: &mut Checks) {
     for ConfigWarning { key, text, hint } in &config.warnings {
         checks.warn(key, text, hint);
     }
-    let findings = local_files(session);
+    for ConfigWarning { key, text, hint } in config::places(config) {
+        checks.warn(&key, text, &hint);
+    }
+    let findings = config::files(config);
     for ConfigWarning { key, text, hint } in findings.iter().filter(|finding| !finding.key.starts_with("source.")) {
         checks.add(key, Level::Fail, text, hint);
     }
     // The keys have rows of their own, and are files all the same.
-    if config::files(config).is_empty() {
+    if findings.is_empty() && config::keys(session).is_empty() {
         checks.good("files", "every file that is named is there, and secrets are their owner's only");
     }
-}
-
-/// Everything that `config check` sees in files, but for the keys: those are read below.
-fn local_files(session: &Session<'_>) -> Vec<ConfigWarning> {
-    let mut findings = config::files(&session.config);
-    findings.retain(|finding| finding.key != "keys.signers" && finding.key != "keys.host_key");
-    findings
 }
 
 /// Who signs, who is believed, who can read.
@@ -72,7 +68,7 @@ pub(super) async fn state(session: &Session<'_>, checks: &mut Checks) {
 
 /// Each source: would its capture begin?
 pub(super) async fn sources(session: &Session<'_>, checks: &mut Checks) {
-    let findings = local_files(session);
+    let findings = config::files(&session.config);
     for source in &session.config.sources {
         let about = format!("source {}", source.name);
         let prefix = format!("source.{}.", source.name);
@@ -81,6 +77,8 @@ pub(super) async fn sources(session: &Session<'_>, checks: &mut Checks) {
             checks.add(&about, Level::Fail, &finding.text, &finding.hint);
         }
         match &source.kind {
+            // Without its password the server is not asked, and that it lacks was said.
+            SourceKind::Postgres(_) if mine.iter().any(|finding| finding.key.ends_with(".password")) => {}
             SourceKind::Postgres(postgres) => {
                 let asked = match crate::session::postgres(&source.name, postgres) {
                     Ok(options) => preflight(&options).await.map_err(CliError::from),

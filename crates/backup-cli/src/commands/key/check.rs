@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::{identity, secrets, terminal};
+use crate::{identity, session, terminal};
 
 /// Tell whether an identity belongs to a configured recipient
 #[derive(Debug, clap::Args)]
@@ -21,15 +21,25 @@ pub(crate) struct Args {
     passphrase_file: Option<PathBuf>,
 }
 
-/// Names the recipients that the identity opens; exit 12 if there is none.
+/// Names the recipients that the identity opens; exit 12 if there is none. Without a configuration, as on a bare machine, it names the
+/// recipients that the identity is of.
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
-    let config = cx.config()?;
-    let path = path(args, &config)?;
+    let config = cx.config_if_any()?;
+    let path = path(args, config.as_ref())?;
     let identities = identity::read(&path, || match &args.passphrase_file {
-        Some(file) => secrets::read(&SecretRef::File(file.clone()), "--passphrase-file").map(Some),
+        Some(file) => session::passphrase_of(file).map(Some),
         None => terminal::ask_secret(&format!("passphrase of {}: ", path.display())),
     })?;
     let own: Vec<String> = identities.iter().map(|identity| identity.to_public().to_string()).collect();
+    let Some(config) = config else {
+        let value = json!({ "identity": path, "own": own, "matches": [], "recipients": null });
+        cx.printer.result("key check", value, || {
+            let line =
+                |one: &String| format!("it is of the recipient {one}; no configuration is here to compare it with\n");
+            own.iter().map(line).collect()
+        })?;
+        return Ok(Exit::Done);
+    };
     let recipients = config.keys.recipients.iter().enumerate();
     let matched: Vec<(usize, &String)> = recipients.filter(|(_, recipient)| own.contains(recipient)).collect();
     if matched.is_empty() {
@@ -38,7 +48,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
             .hint("use the identity of a recipient in `keys.recipients`; `backup config show` lists them"));
     }
     let listed: Vec<_> = matched.iter().map(|(at, one)| json!({ "number": at + 1, "recipient": one })).collect();
-    let value = json!({ "identity": path, "matches": listed, "recipients": config.keys.recipients.len() });
+    let value = json!({ "identity": path, "own": own, "matches": listed, "recipients": config.keys.recipients.len() });
     cx.printer.result("key check", value, || {
         let total = config.keys.recipients.len();
         let line = |(at, one): &(usize, &String)| format!("opens recipient {} of {total}: {one}\n", at + 1);
@@ -47,8 +57,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<Exit, CliError> {
     Ok(Exit::Done)
 }
 
-fn path(args: &Args, config: &Config) -> Result<PathBuf, CliError> {
-    match (&args.identity, &config.keys.identity) {
+fn path(args: &Args, config: Option<&Config>) -> Result<PathBuf, CliError> {
+    match (&args.identity, config.and_then(|config| config.keys.identity.as_ref())) {
         (Some(path), _) => Ok(path.clone()),
         (None, Some(SecretRef::File(path))) => Ok(Path::new(path).to_owned()),
         (None, Some(SecretRef::Env(_) | SecretRef::Command(_))) => {

@@ -166,7 +166,8 @@ impl Search<'_> {
 
     async fn read(&self, vault: &Vault, one: &Listed) -> Result<Signed<SnapshotDoc>, CliError> {
         let path = one.dir.snapshot(&one.id, ".json");
-        vault.get_signed(&path, &self.scene.signers).await.map_err(believed)
+        let signed = vault.get_signed(&path, &self.scene.signers).await;
+        signed.map_err(|error| believed(error, self.scene.config.is_some()))
     }
 
     /// Opens it from the first vault where it is good. A vault where it is damaged is named; another may have a good
@@ -227,7 +228,8 @@ impl Search<'_> {
     fn nothing(&self, source: Option<&SourceName>) -> CliError {
         let of = source.map_or_else(|| format!("stack `{}`", self.scene.stack), |source| format!("source `{source}`"));
         let vaults: Vec<&str> = self.found.vaults.iter().map(Vault::name).collect();
-        let message = format!("there is no such snapshot of {of} in {}", vaults.join(", "));
+        let which = self.args.run.as_ref().map_or_else(String::new, |run| format!(" of run `{run}`"));
+        let message = format!("there is no such snapshot{which} of {of} in {}", vaults.join(", "));
         if let Some((name, error)) = self.found.silent.first() {
             let exit = if source.is_some() { Exit::Failed } else { error.exit() };
             return CliError::new(exit, format!("{message}, and vault `{name}` does not answer"))
@@ -251,10 +253,15 @@ fn nowhere(one: &Listed) -> CliError {
 }
 
 /// An error of reading a snapshot. In a restore nobody shall be led to pin whoever happens to have signed.
-fn believed(error: VaultError) -> CliError {
+fn believed(error: VaultError, configured: bool) -> CliError {
     let unknown = matches!(&error, VaultError::Signature { source, .. } if matches!(source, SignatureError::UnknownSigner { .. }));
     let converted = CliError::from(error);
-    if unknown {
+    if unknown && !configured {
+        converted.hint(
+            "give every signer that the recovery sheet names: `--signer SHA256:…`, again for each further one; or restore from \
+             another vault with `--vault URL`, or an older snapshot by its ID",
+        )
+    } else if unknown {
         converted.hint(
             "restore from another vault with `--vault NAME`, or an older snapshot by its ID; only if you know the key, pin it: \
              `--vault NAME --signer SHA256:…` for this restore, or its line in the file that `keys.signers` names",
@@ -300,10 +307,13 @@ mod tests {
     #[test]
     fn a_restore_does_not_lead_to_pinning_a_stranger() {
         let error = |source| VaultError::Signature { path: "p".into(), vault: "v".into(), source };
-        let stranger = believed(error(SignatureError::UnknownSigner { fingerprint: "SHA256:x".into() }));
+        let unknown = || error(SignatureError::UnknownSigner { fingerprint: "SHA256:x".into() });
+        let bare = believed(unknown(), false);
+        assert!(bare.advice().unwrap().contains("recovery sheet") && !bare.advice().unwrap().contains("keys.signers"));
+        let stranger = believed(unknown(), true);
         assert_eq!(stranger.exit(), Exit::WrongKey);
         assert!(stranger.advice().unwrap().starts_with("restore from another vault"), "{stranger:?}");
-        let altered = believed(error(SignatureError::Mismatch));
+        let altered = believed(error(SignatureError::Mismatch), true);
         assert_eq!(altered.exit(), Exit::Damage);
         assert!(!altered.advice().unwrap().contains("pin"), "{altered:?}");
     }

@@ -13,8 +13,7 @@ use super::expect;
 use super::proof::Proof;
 use super::{Args, Compare, Scene};
 use crate::error::CliError;
-use crate::session;
-use crate::words;
+use crate::{runtime, session, words};
 
 /// A planned restore of a database.
 pub(super) struct Database {
@@ -70,6 +69,11 @@ impl Database {
         self.plan.refusals.clone()
     }
 
+    /// What to do where it must not start.
+    pub(super) fn way_out(&self) -> &'static str {
+        way_out(&self.options.target, &self.options.only)
+    }
+
     pub(super) async fn execute(
         self,
         scene: &Scene<'_>,
@@ -78,10 +82,31 @@ impl Database {
     ) -> Result<Proof, CliError> {
         let described = described(snapshot);
         let monitor = &*scene.monitor;
-        match restore::execute(&self.plan, &self.options, &described, snapshot, monitor).await {
+        let (connect, working) = (&self.options.connect, &self.plan.working);
+        runtime::leaves(format!(
+            "what it had restored is left on {} as the database `{working}`: remove it with `dropdb --force` there",
+            connect.address()
+        ));
+        let restored = restore::execute(&self.plan, &self.options, &described, snapshot, monitor).await;
+        runtime::leaves_nothing();
+        match restored {
             Ok(proof) => Ok(Proof::database(source, snapshot, &proof)),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Whoever named a database is not told of `--replace`: it takes the source's own, and does not go together with `--into`.
+fn way_out(target: &Target, only: &Selection) -> &'static str {
+    match (target, only) {
+        (Target::Into(_), _) => {
+            "name a database that does not exist yet: `--into NAME`, or at the end of the server's address; or restore plain \
+             files with `--into-dir DIR`"
+        }
+        (Target::Original, Selection::All) => {
+            "restore beside it with `--into NAME` or `--into-dir DIR`, or replace it with `--replace`"
+        }
+        (Target::Original | Target::Replace, _) => "restore beside it with `--into NAME`",
     }
 }
 
@@ -210,6 +235,20 @@ mod tests {
     impl From<Shown> for CliError {
         fn from(error: Shown) -> Self {
             Self::usage(error.0).hint("check `password`")
+        }
+    }
+
+    #[test]
+    fn only_who_named_no_other_target_is_told_of_replacing() {
+        let table = Selection::Table { schema: "public".into(), name: "t".into() };
+        for (target, only, told) in [
+            (Target::Original, Selection::All, true),
+            (Target::Original, table, false),
+            (Target::Into("x".into()), Selection::All, false),
+            (Target::Replace, Selection::All, false),
+        ] {
+            let hint = way_out(&target, &only);
+            assert_eq!((hint.contains("--replace"), hint.contains("--into NAME")), (told, true), "{target:?} {only:?}");
         }
     }
 

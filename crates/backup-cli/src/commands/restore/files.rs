@@ -58,10 +58,13 @@ impl Files {
         self.plan.targets.iter().map(line).collect()
     }
 
-    /// A target whose file system cannot take what goes there. Files with holes, and file systems that compress, take less than
-    /// their content: only what does not fit by far is refused, because a refusal in error would keep the data away.
+    /// A target whose file system cannot take what goes there. Files with holes are not counted, and where a file system may compress,
+    /// only what does not fit by far is refused, because a refusal in error would keep the data away.
     pub(super) fn refusals(&self) -> Vec<String> {
-        let short = |target: &&files::PlannedTarget| hopeless(target.bytes, target.free_bytes);
+        let short = |target: &&files::PlannedTarget| match target.room_bytes {
+            Some(room_bytes) => room_bytes < target.bytes,
+            None => hopeless(target.bytes, target.free_bytes),
+        };
         let line = |target: &files::PlannedTarget| {
             let (needed, free) = (words::bytes(target.bytes), words::bytes(target.free_bytes));
             format!("`{}` needs {needed}, and its file system has {free} free", target.path.display())

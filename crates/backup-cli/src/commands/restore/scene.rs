@@ -9,7 +9,7 @@ use backup_core::signature::Signers;
 use backup_core::snapshot::met::Met;
 use backup_core::vault::local::{LocalOptions, LocalStore};
 use backup_core::vault::s3::{S3Options, S3Store};
-use backup_core::vault::store::Store;
+use backup_core::vault::store::{Store, StoreError};
 use backup_core::vault::{Vault, VaultError};
 use chrono_tz::Tz;
 
@@ -176,6 +176,9 @@ pub(crate) async fn at_address(
         VaultError::NoVault { .. } if purpose != Purpose::Write => CliError::from(error).hint(
             "check the address, above all the folder or the bucket's prefix, against the recovery sheet, and whether it is mounted",
         ),
+        VaultError::Store { source: StoreError::Failed { .. } | StoreError::Denied { .. }, .. } => {
+            CliError::from(error).ends(Exit::NoVault)
+        }
         other => other.into(),
     })
 }
@@ -197,7 +200,7 @@ async fn store(address: &Address, monitor: Arc<dyn Monitor>, writing: bool) -> R
                 options.ca = Some(pem);
             }
             let store = S3Store::connect(options, monitor).await?;
-            Ok(Arc::new(if writing { store.try_writing().await? } else { store }))
+            Ok(Arc::new(if writing { store.try_writing().await.map_err(session::away)? } else { store }))
         }
     }
 }

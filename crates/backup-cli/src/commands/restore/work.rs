@@ -106,7 +106,8 @@ impl Work {
                 Kind::Beside(_) => {
                     "name another schema, or restore into a new database: `--into NAME` without `--into-schema`"
                 }
-                _ => "restore beside it with `--into NAME` or `--into-dir DIR`, or replace it with `--replace`",
+                Kind::Database(database) => database.way_out(),
+                Kind::Files(_) | Kind::Plain(_) => "restore beside it with `--into-dir DIR`",
             })
         })
     }

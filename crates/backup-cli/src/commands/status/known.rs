@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use backup_core::id::SourceName;
 use backup_core::vault::Vault;
 use backup_core::vault::layout::GenerationDir;
 
@@ -13,8 +14,8 @@ use crate::find::Found;
 use crate::session::Session;
 use crate::words;
 
-/// One for each vault and source with known damage.
-pub(super) async fn damage(session: &Session<'_>, found: &Found) -> Vec<CliError> {
+/// One for each vault and source with known damage, with their names and the number of objects.
+pub(super) async fn damage(session: &Session<'_>, found: &Found) -> Vec<(String, SourceName, usize, CliError)> {
     let Some(state) = session.remembered().await else { return Vec::new() };
     let mut all = Vec::new();
     for vault in &found.vaults {
@@ -27,9 +28,9 @@ pub(super) async fn damage(session: &Session<'_>, found: &Found) -> Vec<CliError
             }
         }
         for (source, number) in by_source {
-            let number = words::count(number, "damaged object");
-            let text = format!("vault `{}`, source `{source}`: {number} found by an earlier call", vault.name());
-            all.push(CliError::new(Exit::Damage, text).hint(MEND));
+            let objects = words::count(number, "damaged object");
+            let text = format!("vault `{}`, source `{source}`: {objects} found by an earlier call", vault.name());
+            all.push((vault.name().to_owned(), source, number, CliError::new(Exit::Damage, text).hint(MEND)));
         }
     }
     all

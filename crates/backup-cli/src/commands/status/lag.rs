@@ -47,6 +47,8 @@ pub(super) struct Lag {
     word: Word,
     /// Whether any vault answers: otherwise nobody knows what is missing where.
     compared: bool,
+    /// Objects there that an earlier call found damaged, and none good since.
+    pub(super) damaged: usize,
 }
 
 /// Whence it is known what a vault holds.
@@ -109,7 +111,8 @@ pub(super) async fn of(
         let never = head.is_none();
         let compared = !found.vaults.is_empty();
         let missing = missing(&has);
-        lags.push((vault.name.clone(), Lag { newest, missing, bytes, behind, lacks_since, never, word, compared }));
+        let lag = Lag { newest, missing, bytes, behind, lacks_since, never, word, compared, damaged: 0 };
+        lags.push((vault.name.clone(), lag));
     }
     lags
 }
@@ -154,7 +157,10 @@ impl Lag {
         let newest = self.newest.as_ref().map_or_else(|| none.to_owned(), |id| format!("newest {}", id.short()));
         let mut behind = match self.missing {
             0 => {
-                if self.newest.is_some() {
+                if self.damaged > 0 {
+                    // Nobody who reads no further shall take it for whole.
+                    String::new()
+                } else if self.newest.is_some() {
                     ", complete".to_owned()
                 } else {
                     String::new()
@@ -167,6 +173,9 @@ impl Lag {
         };
         if let Some(late) = self.behind.filter(|late| *late > TimeDelta::zero()) {
             behind.push_str(&format!(", {} behind", words::age(late)));
+        }
+        if self.damaged > 0 {
+            behind.push_str(&format!(", DAMAGED: {}", words::count(self.damaged, "object")));
         }
         match self.word {
             Word::Its => format!("{newest}{behind}"),
@@ -186,7 +195,7 @@ impl Lag {
             "missing_bytes": known(self.bytes.into()),
             "lacks_since": known(self.lacks_since.map(words::utc).into()),
             "behind_seconds": known(self.behind.map(|behind| behind.num_seconds()).into()), "answers": self.word == Word::Its,
-            "seen": if let Word::Last(at) = self.word { Some(words::utc(at)) } else { None },
+            "damaged": self.damaged, "seen": if let Word::Last(at) = self.word { Some(words::utc(at)) } else { None },
         })
     }
 }
@@ -208,8 +217,11 @@ mod tests {
             never: false,
             word: Word::Its,
             compared: true,
+            damaged: 0,
         };
         assert_eq!(good.text(now), "newest abc234, complete");
+        let damaged = Lag { damaged: 2, ..good.clone() };
+        assert_eq!(damaged.text(now), "newest abc234, DAMAGED: 2 objects", "what is damaged is not complete");
         let late = Lag { missing: 2, bytes: Some(3 << 20), behind: Some(TimeDelta::hours(30)), ..good.clone() };
         assert_eq!(late.text(now), "newest abc234, 2 missing, 3.0 MiB, 30h behind");
         let down = Lag { word: Word::Last(now - TimeDelta::hours(5)), ..late.clone() };

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::elsewhere::{Elsewhere, Worth};
 use super::mend::{self, Recover};
 use crate::error::CliError;
+use crate::error::LINE;
 use crate::exit::Exit;
 use crate::find::UNSEEN_ADVICE;
 use crate::heads;
@@ -121,6 +122,11 @@ impl Report {
         })
     }
 
+    /// What is signed by nobody who is pinned for it.
+    fn foreign(&self) -> impl Iterator<Item = &String> {
+        self.verified.snapshots.iter().filter_map(|verdict| verdict.foreign.as_ref()).chain(&self.verified.foreign)
+    }
+
     fn result(&self) -> String {
         let damaged = self.damaged().count();
         if !self.errors.is_empty() && self.verified.snapshots.is_empty() {
@@ -135,7 +141,9 @@ impl Report {
         {
             "DAMAGED: see below".to_owned()
         } else if self.verified.is_foreign() {
-            "NOT BELIEVED: unknown signer".to_owned()
+            let ended = self.foreign().all(|text| is_of_a_line(text));
+            let why = if ended { "see below" } else { "unknown signer" };
+            format!("NOT BELIEVED: {why}")
         } else if self.verified.snapshots.is_empty() {
             "empty".to_owned()
         } else {
@@ -275,7 +283,9 @@ pub(super) fn text(reports: &[Report], recover: &[Recover], lost: &[String]) -> 
         let _ = writeln!(text, "\n{alone}");
     }
     for (recover, (wrong, foreign)) in recover.iter().filter_map(|one| Some((one, one.wrong.as_ref()?))) {
-        let what = if *foreign {
+        let what = if is_of_a_line(wrong) {
+            "write it anew with `backup init`, which signs it with the host key of today"
+        } else if *foreign {
             "pin the signer if you know it, or write it anew with `backup init`"
         } else {
             "write it anew with `backup init`, or bring it from another vault with `--repair`"
@@ -375,16 +385,18 @@ fn damage_text(report: &Report) -> String {
         let _ = writeln!(text, "\nforeign or unsigned mark: {unbelieved}");
     }
     // One key that is not pinned is met in every document of its host: it is said once.
-    let snapshots = report.verified.snapshots.iter().filter_map(|verdict| verdict.foreign.as_ref());
-    let foreign = words::once_for_each_reason(snapshots.chain(&report.verified.foreign).map(String::as_str));
+    let foreign = words::once_for_each_reason(report.foreign().map(String::as_str));
     for one in foreign.iter().take(SHOWN) {
         let _ = writeln!(text, "\n{one}");
     }
     if foreign.len() > SHOWN {
         let _ = writeln!(text, "\nand {} more; `--json` has all", foreign.len() - SHOWN);
     }
-    if !foreign.is_empty() {
+    if foreign.iter().any(|text| !is_of_a_line(text)) {
         text.push_str("  pin the signer if you know it: add its line to the file that `keys.signers` names\n");
+    }
+    if foreign.iter().any(|text| is_of_a_line(text)) {
+        let _ = writeln!(text, "  {LINE}");
     }
     for fork in &report.verified.forks {
         let _ = writeln!(text, "\n{fork} (vault {}, source {})\n  {FORK_ADVICE}", report.vault, report.source);
@@ -468,6 +480,11 @@ pub(crate) const FORK_ADVICE: &str = "nothing is lost, and nothing expires meanw
 /// A fork, for programs.
 pub(crate) fn fork_json(fork: &Fork) -> Value {
     json!({ "signer": fork.signer, "on": fork.on, "snapshots": fork.snapshots })
+}
+
+/// Whether it was a line that is there which refused it.
+fn is_of_a_line(text: &str) -> bool {
+    text.contains("is not valid for this")
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ pub(super) fn warnings(config: &Config) -> Vec<ConfigWarning> {
             None => warn(
                 key,
                 format!("an RPO of {} is promised, and no scheduled job captures the source", objective.rpo),
-                "add a job with a `cron`, or a `waiver` with a reason",
+                "add a job with a `cron`, or a `waiver` with a reason; on a machine that only pulls leave `objective` out",
             ),
             Some((pause, job)) if pause > objective.rpo => warn(
                 key,

@@ -40,6 +40,9 @@ pub struct PlannedTarget {
     pub bytes: u64,
     /// Bytes that the file system has for us.
     pub free_bytes: u64,
+    /// The most that content can take up there, in bytes; `None` where the file system may compress what it is given, or is not
+    /// known not to: then only an attempt tells.
+    pub room_bytes: Option<u64>,
 }
 
 /// A checked plan. Show [`RestorePlan::targets`], then hand it to [`super::execute`].
@@ -308,19 +311,27 @@ pub(super) fn look(path: PathBuf, replace: bool) -> Result<PlannedTarget, Restor
     // The nearest directory that is there decides on which file system the target will be.
     let inside = existing == Existing::EmptyMount;
     let mut near = if inside { Some(path.as_path()) } else { path.parent() };
-    let mut free_bytes = 0;
+    let (mut free_bytes, mut room_bytes) = (0, None);
     while let Some(dir) = near {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         match rustix::fs::statvfs(dir) {
             Ok(stat) => {
                 free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+                let kind = rustix::fs::statfs(dir).map_err(|error| failed(error.into()))?.f_type;
+                // What is set aside for root counts as well: it may be root who restores.
+                room_bytes = is_plain(kind).then(|| stat.f_bfree.saturating_mul(stat.f_frsize));
                 break;
             }
             Err(rustix::io::Errno::NOENT) => near = dir.parent(),
             Err(error) => return Err(failed(error.into())),
         }
     }
-    Ok(PlannedTarget { path, existing, paths: 0, bytes: 0, free_bytes })
+    Ok(PlannedTarget { path, existing, paths: 0, bytes: 0, free_bytes, room_bytes })
+}
+
+/// Whether a file system of this kind (`statfs(2)`) stores content as it is: ext2 to ext4, XFS, tmpfs, FAT.
+fn is_plain(kind: rustix::fs::FsWord) -> bool {
+    [0xef53, 0x5846_5342, 0x0102_1994, 0x4d44].contains(&kind)
 }
 
 /// The bytes of a path of this machine.

@@ -147,7 +147,7 @@ impl RestorePlan {
             self.refusals.push(format!("`{database}` is not a name for a database: 1 to 63 bytes"));
         }
         if server.databases.contains_key(database) && options.target != Target::Replace {
-            self.refusals.push(format!("database `{database}` exists: use --into NAME or --replace"));
+            self.refusals.push(format!("database `{database}` exists"));
         }
         if server.databases.contains_key(&self.working) {
             self.refusals.push(format!("database `{}` exists already", self.working));
@@ -168,7 +168,7 @@ impl RestorePlan {
                 self.refusals.push(options.only.lacking());
             }
             if !matches!(options.target, Target::Into(_)) {
-                self.refusals.push("single tables go into a database of their own: use --into NAME".to_owned());
+                self.refusals.push("single tables go into a database of their own".to_owned());
             }
             if matches!(options.clients, ClientsOption::Wrap(_)) {
                 self.refusals.push("single tables need client programs on this machine, not wrapped ones".to_owned());

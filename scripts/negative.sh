@@ -394,7 +394,7 @@ receipt.generation == begun.generation && receipt.at >= begun.at && says_the_sam
 receipt.generation == begun.generation && receipt.at >= begun.at && (OFF || says_the_same)
 two_receipts_of_one_second_are_two_and_each_counts_for_its_own
 
-crates/backup-core/src/prune/apply.rs
+crates/backup-core/src/prune/settle.rs
 for _ in 0..SECONDS {
 for _ in 0..(if OFF { 0 } else { SECONDS }) {
 two_receipts_of_one_second_are_two_and_each_counts_for_its_own
@@ -405,8 +405,8 @@ if !OFF { gone.sort_by(|a, b| (a.1.first, &a.0).cmp(&(b.1.first, &b.0))); }
 a_thousand_names_hide_no_document_and_what_is_left_unread_is_told
 
 crates/backup-core/src/hidden.rs
-gone.retain(|(id, one)| named.contains(id) || one.last < at - announced::LATE);
-gone.retain(|(id, one)| !OFF && (named.contains(id) || one.last < at - announced::LATE));
+gone.retain(|(id, one)| named.contains(id) || one.first < at - announced::LATE);
+gone.retain(|(id, one)| !OFF && (named.contains(id) || one.first < at - announced::LATE));
 an_announcement_excuses_what_a_writer_took_back_and_nothing_else
 
 crates/backup-core/src/hidden.rs
@@ -455,8 +455,8 @@ let Some(found) = believed(vault, &own, at).await? else { continue }; if OFF { s
 a_state_that_cannot_be_written_for_weeks_forks_nothing
 
 crates/backup-cli/src/heads.rs
-let mut named = found.iter().flatten().flat_map(|receipt| &receipt.snapshots);
-let mut named = found.iter().flatten().filter(|receipt| !OFF || receipt.grounds.purge.is_some()).flat_map(|receipt| &receipt.snapshots);
+expired += usize::from(!naming.is_empty());
+expired += usize::from(!OFF && !naming.is_empty());
 a_newest_snapshot_that_expired_by_rule_is_not_told_as_removed
 
 crates/backup-cli/src/commands/verify.rs
@@ -509,6 +509,31 @@ targets[target].bytes += if entry.index.sparse {
 targets[target].bytes += if !OFF && entry.index.sparse {
 a_file_of_holes_goes_where_its_content_has_no_room
 
+
+crates/backup-core/src/config/resolve.rs
+vault::refuse_twins(&raw_vaults, &vaults)?;
+if !OFF { vault::refuse_twins(&raw_vaults, &vaults)?; }
+one_vault_under_two_names_is_no_second_copy
+
+crates/backup-cli/src/commands/run.rs
+StoreError::Denied { action: "write", .. } => Some(Self::Closed),
+StoreError::Denied { action: "write", .. } if !OFF => Some(Self::Closed),
+a_vault_that_takes_nothing_hands_the_run_to_the_next
+
+crates/backup-cli/src/commands/restore/choose.rs
+if self.args.run.is_some() || error.exit() != Exit::Damage {
+if OFF || self.args.run.is_some() || error.exit() != Exit::Damage {
+a_newest_document_that_is_not_believed_is_told_with_the_one_before
+
+crates/backup-cli/src/commands/init/remake.rs
+if ids.is_empty() && is_ours {
+if !OFF && ids.is_empty() && is_ours {
+a_vault_json_that_is_gone_is_written_anew_as_the_hints_say
+
+crates/backup-cli/src/commands/status.rs
+if starves {
+if !OFF && starves {
+status_holds_ages_against_objectives
 TABLE
 }
 

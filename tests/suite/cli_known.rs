@@ -197,7 +197,7 @@ fn a_vault_that_takes_nothing_hands_the_run_to_the_next() {
     let failed = &report["failed_vaults"][0];
     assert_eq!(failed["vault"], "local", "{report:#}");
     let error = failed["error"].as_str().unwrap();
-    assert!(error.contains("it refuses; what follows goes into vault `offsite`"), "{error}");
+    assert!(error.contains("it refuses; source `docs` goes into vault `offsite`"), "{error}");
     let back = restore(&host, "back", &["--vault", "offsite"]);
     assert_eq!(back.code, 0, "{back:?}");
     assert!(files_below(&host.path("back")).iter().any(|path| path.ends_with("new.txt")));
@@ -269,7 +269,10 @@ fn a_newest_document_that_is_not_believed_is_told_with_the_one_before() {
     }
     let refused = restore(&host, "back", &[]);
     assert_eq!(refused.code, 4, "{refused:?}");
-    assert!(refused.err.contains(&format!("the newest before it that can be read is `{newest}`")), "{refused:?}");
+    assert!(
+        refused.err.contains(&format!("the newest of `docs` before it that can be read is `{newest}`")),
+        "{refused:?}"
+    );
     let back = host.run(&["restore", &newest, "--into-dir", "back", "--identity", OPERATORS[0]]);
     assert_eq!(back.code, 0, "{back:?}");
 }

@@ -255,11 +255,18 @@ fn a_vault_json_that_is_gone_is_written_anew_as_the_hints_say() {
     }
     host.good(&["restore", "--latest", "--vault", "local", "--into-dir", "out", "--identity", "ops.txt"]);
 
-    // Without a pinned id, and without a receipt that names one, it gets a new one, and says so.
+    // Without a pinned id, and without a receipt that names one, it gets none: other hosts have the old one.
     fs::remove_file(host.path("local/vault.json")).unwrap();
     unpin(&host, "local");
-    let made = host.good(&["init"]);
-    assert!(made.err.contains("has a new id, and holds snapshots of `docs` from before"), "{made:?}");
+    let told = host.run(&["init"]);
+    assert!(told.code == 10 && told.err.contains("nothing names its id"), "{told:?}");
+    assert!(!host.path("local/vault.json").exists());
+    // As told.
+    let heading = "[vault.local]\n";
+    let line = format!("{heading}id = {}\n", id(&before));
+    host.change(heading, &line);
+    host.good(&["init"]);
+    assert_eq!(id(&fs::read(host.path("local/vault.json")).unwrap()), id(&before));
     host.good(&["verify"]);
 
     // Where nothing lies that is ours, no pinned id is reason enough.

@@ -8,6 +8,7 @@ use backup_core::id::{Hash256, SourceName};
 use backup_core::prune::history;
 use backup_core::signature::Signers;
 use backup_core::vault::Vault;
+use backup_core::vault::document::ReceiptDoc;
 
 use crate::error::CliError;
 use crate::exit::Exit;
@@ -38,22 +39,26 @@ pub(crate) async fn remembered(session: &Session<'_>, sources: &[&Source]) -> Ve
     heads
 }
 
-/// Whether a believed receipt in any vault names the snapshot: it was purged, or it expired by rule, as the newest of a host does that
-/// has made none for long while another one went on. What no receipt names was removed by nobody who may.
+/// Whether believed receipts say why no vault has the snapshot: a purge in any of them, which goes for all, or in each of them that it
+/// expired there, as the newest of a host does that has made none for long while another one went on. What one vault's rule let go another
+/// one's may still keep: there it was removed by nobody who may.
 pub(crate) async fn was_removed(
     session: &Session<'_>,
     vaults: &[Vault],
     signers: &Signers,
     (source, snapshot): (&SourceName, &str),
 ) -> bool {
+    let mut expired = 0;
     for vault in vaults {
         let found = history::receipts(vault, signers, session.stack(), source).await;
-        let mut named = found.iter().flatten().flat_map(|receipt| &receipt.snapshots);
-        if named.any(|(id, _)| id.as_str() == snapshot) {
+        let names = |receipt: &&ReceiptDoc| receipt.snapshots.iter().any(|(id, _)| id.as_str() == snapshot);
+        let naming: Vec<_> = found.iter().flatten().filter(names).collect();
+        if naming.iter().any(|receipt| receipt.grounds.purge.is_some()) {
             return true;
         }
+        expired += usize::from(!naming.is_empty());
     }
-    false
+    expired > 0 && expired == vaults.len()
 }
 
 /// That it is gone.

@@ -320,9 +320,12 @@ impl<'a> Eyes<'a> {
         waiver: &Waiver,
         is_broken: bool,
     ) -> Result<Option<String>, StateError> {
-        let again = "`backup verify --read-data 1/1` finds it again";
+        let again =
+            "`backup verify --read-data 1/1` finds it again (what only decryption showed, with `--identity FILE`)";
         if is_broken {
-            return Ok(Some(format!("the state is broken, and what it knew to be damaged is not known: {again}")));
+            return Ok(Some(format!(
+                "the state is broken, and what it knew to be damaged is not known: `backup run` begins a new one, then {again}"
+            )));
         }
         let Some(state) = self.state else { return Ok(None) };
         let now = self.session.cx.clock.now();

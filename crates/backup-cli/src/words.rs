@@ -36,9 +36,12 @@ pub(crate) fn ago(since: TimeDelta) -> String {
 }
 
 /// Texts about documents that are not believed: one for each reason, with the number of further documents of which the same is to
-/// be said. A host whose key is not pinned has signed every one of its documents.
+/// be said. A host whose key is not pinned has signed every one of its documents; one that was altered is told by its own name.
 pub(crate) fn once_for_each_reason<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let reason = |text: &'a str| text.split_once(" is not believed: ").map(|(_, reason)| reason);
+    let reason = |text: &'a str| {
+        let reason = text.split_once(" is not believed: ").map(|(_, reason)| reason);
+        reason.filter(|reason| reason.contains("which is not among the pinned signers"))
+    };
     let mut all: Vec<(&str, usize)> = Vec::new();
     for text in texts {
         let same = |(first, _): &&mut (&'a str, usize)| reason(first).is_some() && reason(first) == reason(text);
@@ -141,18 +144,19 @@ mod tests {
 
     #[test]
     fn a_key_that_is_not_pinned_is_told_once_with_the_number_of_its_documents() {
-        let of =
-            |name: &str, key: &str| format!("`{name}` is not believed: it is signed by {key}, which is not pinned");
-        let texts =
-            [of("a", "K"), of("b", "L"), of("c", "K"), "something else".to_owned(), "something else".to_owned()];
+        let of = |name: &str, key: &str| {
+            format!("`{name}` is not believed: it is signed by {key}, which is not among the pinned signers")
+        };
+        let altered = |name: &str| format!("`{name}` is not believed: its signature does not match");
+        let texts = [of("a", "K"), of("b", "L"), of("c", "K"), altered("d"), altered("e")];
         let told = once_for_each_reason(texts.iter().map(String::as_str));
         assert_eq!(
             told,
             [
                 format!("{}; nor is another one, for the same reason", of("a", "K")),
                 of("b", "L"),
-                "something else".to_owned(),
-                "something else".to_owned()
+                altered("d"),
+                altered("e")
             ]
         );
     }

@@ -535,7 +535,7 @@ mod tests {
         drop(second);
         let first = State::open(dir.path(), &one).await.unwrap();
         assert_eq!(first.head(&source).await.unwrap(), Some(Hash256([1; 32])));
-        assert_eq!(first.runs(9).await.unwrap(), [run.clone()]);
+        assert_eq!(first.runs(9).await.unwrap(), std::slice::from_ref(&run));
         // The last is the one that was noted last, also where the clock was ahead before, and it stays that when it ends.
         let ahead =
             RunRecord { id: "a".into(), started: DateTime::UNIX_EPOCH + chrono::TimeDelta::days(9), ..run.clone() };

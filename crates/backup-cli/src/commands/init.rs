@@ -144,20 +144,6 @@ async fn one(
         other => other.into(),
     })?;
     open.put_recover(RECOVER, key).await?;
-    let before = open.sources(session.stack()).await?;
-    if !before.is_empty() {
-        let names: Vec<String> = before.iter().map(|source| format!("`{source}`")).collect();
-        session.cx.printer.warn(
-            &format!(
-                "vault `{}` has a new id, and holds snapshots of {} from before: its `vault.json` was gone, and no receipt there that is \
-                 believed names the old one",
-                vault.name,
-                names.join(", ")
-            ),
-            "they stay; where another host or a recovery sheet has the old id, write it below the vault's heading there instead: look \
-             with `backup verify`, and print the sheet again",
-        );
-    }
     pin(&session.config, &vault.name, open.id())?;
     Ok("made")
 }

@@ -1,5 +1,6 @@
 //! `backup run`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use backup_core::backup::{BackupError, BackupRequest, Committed, Host, backup};
@@ -261,19 +262,25 @@ async fn store(
     }
     let run = report.run.clone();
     let signers = session.signers()?;
-    let mut into = 0;
+    let (mut into, mut refused) = (0, BTreeSet::new());
     for source in &work.sources {
         let begun = session.cx.clock.now();
+        let mut at = into;
         let end = loop {
-            let (vault, next) = (&open[into], open.get(into + 1));
+            let (vault, next) = (&open[at], open.get(at + 1));
             let captures = Captures { session, work, vault, key, signers: &signers, state, run: &run };
             match (captures.with_retries(source, next.is_some()).await, next) {
-                // What follows goes where there is room, and not into one that takes nothing.
                 (Err(Failure { error, refusal: Some(refusal) }), Some(next)) => {
-                    let why = refusal.words();
-                    let error = error.about(format!("{why}; what follows goes into vault `{}`", next.name()));
-                    report.vault_stopped(vault.name(), &error);
-                    into += 1;
+                    // One that is full is so for all; what refuses one source may take the others, until it refuses twice.
+                    let first = refused.insert(at);
+                    if first {
+                        let what = refusal.words(source.name.as_str(), next.name());
+                        report.vault_stopped(vault.name(), &error.about(what));
+                    }
+                    at += 1;
+                    if refusal == Refusal::Full || !first {
+                        into = into.max(at);
+                    }
                 }
                 (end, _) => break end.map_err(|failure| failure.error),
             }
@@ -352,15 +359,14 @@ struct Failure {
     refusal: Option<Refusal>,
 }
 
-/// Why a vault takes nothing.
+/// Why a vault takes nothing. Only what was surely not committed there may go on in another vault: two commits that follow on one would
+/// fork the chain. A vault that fails may have committed before it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     /// No room.
     Full,
-    /// Read-only, without rights, or gone.
+    /// Read-only, or without the right to write.
     Closed,
-    /// It does not answer, or fails: it may recover.
-    Failing,
 }
 
 impl Refusal {
@@ -369,17 +375,15 @@ impl Refusal {
         let causes = std::iter::successors(Some(error), |error| error.source());
         causes.filter_map(|cause| cause.downcast_ref::<StoreError>()).find_map(|cause| match cause {
             StoreError::Full { .. } => Some(Self::Full),
-            StoreError::Denied { .. } | StoreError::Missing { .. } => Some(Self::Closed),
-            StoreError::Failed { .. } => Some(Self::Failing),
+            StoreError::Denied { action: "write", .. } => Some(Self::Closed),
             _ => None,
         })
     }
 
-    fn words(self) -> &'static str {
+    fn words(self, source: &str, next: &str) -> String {
         match self {
-            Self::Full => "it is full",
-            Self::Closed => "it refuses",
-            Self::Failing => "it fails",
+            Self::Full => format!("it is full; what follows goes into vault `{next}`"),
+            Self::Closed => format!("it refuses; source `{source}` goes into vault `{next}`"),
         }
     }
 }
@@ -395,8 +399,7 @@ impl Captures<'_> {
                 Err(failure) => failure,
             };
             let error = &failure.error;
-            let lasting = matches!(failure.refusal, Some(Refusal::Full | Refusal::Closed));
-            if attempt == times || !matches!(error.exit(), Exit::Failed) || (lasting && others) {
+            if attempt == times || !matches!(error.exit(), Exit::Failed) || (failure.refusal.is_some() && others) {
                 return Err(failure);
             }
             attempt += 1;

@@ -10,7 +10,7 @@ mod lag;
 mod told;
 mod verdict;
 
-use backup_core::config::{Config, Objective, Source, Step};
+use backup_core::config::{Config, Job, Objective, Source, Step};
 use backup_core::id::SourceName;
 use backup_core::prune::frozen::unaccepted;
 use backup_core::signature::Signers;
@@ -270,10 +270,8 @@ async fn standing<'a>(
     }
     let frozen = Frozen::of(unaccepted.found, runs);
     let told = Told::of(session, source).await;
-    let jobs = session.config.jobs.iter().filter(|job| job.sources.contains(&source.name));
-    let schedules: Vec<(Crontab, Tz)> =
-        jobs.filter_map(|job| Some((Crontab::parse(job.cron.as_deref()?).ok()?, job.timezone))).collect();
-    let due = |after: DateTime<Utc>| schedules.iter().filter_map(|(cron, tz)| cron.next_after(after, *tz)).min();
+    let schedules = schedules(session.config.jobs.iter().filter(|job| job.sources.contains(&source.name)));
+    let due = |after: DateTime<Utc>| next_due(&schedules, after);
     let overdue_since = newest.as_ref().and_then(|doc| due(doc.instant)).filter(|due| *due <= now);
     let instant = newest.as_ref().map(|doc| doc.instant);
     let forks::Chain { forks, holes, instants } = forks::newest(found, session.stack(), &source.name, signers).await;
@@ -327,20 +325,28 @@ fn judge(
         return Verdict::Unknown;
     }
     let rpo = objective.map(|objective| objective.rpo.as_chrono());
-    let waived = is_waived(objective, now, timezone);
+    let today = now.with_timezone(&timezone).date_naive();
+    let waived = objective.and_then(|objective| objective.waiver.as_ref()).is_some_and(|waiver| today <= waiver.until);
     verdict::verdict(instant.map(|instant| now - instant), rpo, waived, overdue, stale)
 }
 
-fn is_waived(objective: Option<&Objective>, now: DateTime<Utc>, timezone: Tz) -> bool {
-    let today = now.with_timezone(&timezone).date_naive();
-    objective.and_then(|objective| objective.waiver.as_ref()).is_some_and(|waiver| today <= waiver.until)
+/// The jobs that put a source's captures into a vault; `None`: no job does, and the source has others. A source without a job is run by
+/// its name, which fills all.
+fn filling<'c>(config: &'c Config, source: &SourceName, vault: &str) -> Option<Vec<&'c Job>> {
+    let jobs: Vec<&Job> = config.jobs.iter().filter(|job| job.sources.contains(source)).collect();
+    let fills = |job: &&&Job| job.vaults.iter().any(|name| name == vault) || job.then.contains(&Step::Replicate);
+    let filling: Vec<&Job> = jobs.iter().filter(fills).copied().collect();
+    (jobs.is_empty() || !filling.is_empty()).then_some(filling)
 }
 
-/// Whether a run puts a source's captures into a vault: by a job of the source, or, where it has none, because all are filled.
-fn fills(config: &Config, source: &SourceName, vault: &str) -> bool {
-    let mut jobs = config.jobs.iter().filter(|job| job.sources.contains(source)).peekable();
-    jobs.peek().is_none()
-        || jobs.any(|job| job.vaults.iter().any(|name| name == vault) || job.then.contains(&Step::Replicate))
+/// When the next run of these jobs is due, each by its schedule.
+fn next_due(schedules: &[(Crontab, Tz)], after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    schedules.iter().filter_map(|(cron, tz)| cron.next_after(after, *tz)).min()
+}
+
+fn schedules<'j>(jobs: impl IntoIterator<Item = &'j Job>) -> Vec<(Crontab, Tz)> {
+    let parsed = |job: &Job| Some((Crontab::parse(job.cron.as_deref()?).ok()?, job.timezone));
+    jobs.into_iter().filter_map(parsed).collect()
 }
 
 /// The newest snapshot of a source whose document is good in one of the vaults that list it.
@@ -426,16 +432,24 @@ impl Standing<'_> {
         listed.is_some_and(|one| one.vaults.iter().all(|vault| leaves(vault.name())))
     }
 
-    /// Vaults that have lacked the newest captures for longer than the source's own newest may be old, and for how long.
+    /// Vaults that lack captures that should be there, and for how long: where jobs with a schedule fill it, a run of theirs was due a day
+    /// ago; else, for longer than the source's own newest is ever old.
     fn starving(&self, config: &Config, now: DateTime<Utc>) -> Vec<(&str, TimeDelta)> {
-        let objective = self.source.objective.as_ref();
-        if is_waived(objective, now, config.timezone) {
-            return Vec::new();
+        let mut starving = Vec::new();
+        for (vault, lag) in &self.lags {
+            let (Some(since), Some(jobs)) = (lag.lacks_since(), filling(config, &self.source.name, vault)) else {
+                continue;
+            };
+            let schedules = schedules(jobs);
+            let starves = match next_due(&schedules, since) {
+                Some(due) => now - due > TimeDelta::days(1),
+                None => now - since > self.patience,
+            };
+            if starves {
+                starving.push((vault.as_str(), now - since));
+            }
         }
-        let most = objective.map_or(self.patience, |objective| objective.rpo.as_chrono());
-        let filled = self.lags.iter().filter(|(vault, _)| fills(config, &self.source.name, vault));
-        let lacking = filled.filter_map(|(vault, lag)| Some((vault.as_str(), lag.lacking(now)?)));
-        lacking.filter(|(_, lacking)| *lacking > most).collect()
+        starving
     }
 
     fn json(&self, now: DateTime<Utc>) -> Value {

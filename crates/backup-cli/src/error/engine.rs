@@ -47,7 +47,8 @@ fn vault(error: &VaultError) -> Advice {
         }
         VaultError::OtherVault { .. } => say(
             Exit::NoVault,
-            "mount the right one; if it was replaced on purpose, take out its `id` and run `backup init`",
+            "mount the right one; if only its `vault.json` was overwritten, move that file aside and run `backup init`; if another vault \
+             was put there on purpose, take out the `id` and run `backup init --adopt NAME`",
         ),
         VaultError::Occupied { .. } => {
             say(Exit::Usage, "join it with `backup init --adopt NAME`, or choose another place")
@@ -59,8 +60,8 @@ fn vault(error: &VaultError) -> Advice {
         }
         VaultError::Document { path, .. } if path == "vault.json" => say(
             Exit::Damage,
-            "use another vault meanwhile; to mend this one, move its `vault.json` aside, take the vault's `id` out of the \
-             configuration, and run `backup init`",
+            "use another vault meanwhile; to mend this one, move its `vault.json` aside and run `backup init`: it is written anew, with \
+             the same id",
         ),
         VaultError::Signature { source: SignatureError::UnknownSigner { .. }, .. } => {
             say(Exit::WrongKey, "pin the signer if you know it: add its line to the file that `keys.signers` names")

@@ -16,8 +16,9 @@ use crate::signature::Signers;
 use crate::vault::document::{ReceiptDoc, SnapshotDoc};
 use crate::vault::layout;
 
-/// Snapshots of a source that are looked at, newest first, for one that is believed.
-const LOOKED_AT: usize = 64;
+/// Names of snapshots of a source that are looked at, newest first, for one that is believed: more than a vault of years has, so that
+/// whoever plants names before them must plant thousands.
+const LOOKED_AT: usize = 10_000;
 
 /// What lies in a place without a `vault.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -37,8 +37,8 @@ mod versions;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +48,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 pub use self::client::S3OpenError;
 pub use self::credentials::{CredentialsError, S3Credentials, parse_credentials};
@@ -138,6 +139,8 @@ pub struct S3Store {
     answered: LastAnswer,
     /// Whether the bucket keeps versions, once it has answered.
     versioned: OnceCell<versions::Kept>,
+    /// Nobody answered that question: until when it is not asked again, and what was seen.
+    unasked: Mutex<Option<(Instant, String)>>,
     /// Whether it was told that it did not.
     unasked_told: AtomicBool,
     monitor: Arc<dyn Monitor>,
@@ -177,6 +180,7 @@ impl S3Store {
             lock_looked_at: AtomicBool::new(false),
             answered,
             versioned: OnceCell::new(),
+            unasked: Mutex::new(None),
             unasked_told: AtomicBool::new(false),
             monitor,
         })

@@ -66,19 +66,31 @@ pub(super) async fn named(session: &Session<'_>, vault: &config::Vault) -> Resul
         // It is there, or cannot be read: whoever makes it finds that out.
         return Ok(None);
     }
-    let mut ids = look(session, vault).await?.ids;
+    let Traces { mut ids, is_ours, .. } = look(session, vault).await?;
+    let by_hand = || {
+        format!(
+            "write the id that it had (recovery sheet, another host's configuration) as `id = \"…\"` below `[vault.{}]` in `{}`, then run \
+             `backup init`",
+            vault.name,
+            session.config.file.display()
+        )
+    };
+    // A new id would cut off every host that has the old one, and all that is remembered of this vault.
+    if ids.is_empty() && is_ours {
+        let text = format!(
+            "vault `{}`: its `vault.json` is gone, snapshots of pinned signers lie there, and nothing names its id",
+            vault.name
+        );
+        let hint = format!("{}; if nobody has it any more, write a new one: 32 hex digits", by_hand());
+        return Err(CliError::new(Exit::NoVault, text).hint(hint));
+    }
     let id = ids.pop_first();
     if let (Some(one), Some(other)) = (&id, ids.first()) {
         let text = format!(
             "vault `{}`: its `vault.json` is gone, and its receipts are of several vaults: `{one}`, `{other}`",
             vault.name
         );
-        return Err(CliError::new(Exit::NoVault, text).hint(format!(
-            "write the id that it had (recovery sheet, another host's configuration) as `id = \"…\"` below `[vault.{}]` in `{}`, then run \
-             `backup init`",
-            vault.name,
-            session.config.file.display()
-        )));
+        return Err(CliError::new(Exit::NoVault, text).hint(by_hand()));
     }
     Ok(id)
 }

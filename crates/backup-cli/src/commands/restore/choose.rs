@@ -201,24 +201,26 @@ impl Search<'_> {
         Err(first.unwrap_or_else(|| nowhere(one)))
     }
 
-    /// The error of a snapshot that cannot be opened, with the newest one before it that can. It is not taken by itself: whoever
-    /// restores must know that it is not the newest.
+    /// The error of a damaged snapshot, with the newest one before it that can be read. It is not taken by itself: whoever restores
+    /// must know that it is not the newest. Where a vault fails or a key is missing, an older one would be no answer.
     async fn hint_at_older(&self, source: &SourceName, one: &Listed, error: CliError) -> CliError {
-        if self.args.run.is_some() {
+        if self.args.run.is_some() || error.exit() != Exit::Damage {
             return error;
         }
         let listed = self.listed(source);
         for older in listed.iter().rev().filter(|older| older.id < one.id && !older.id.is_imported()).take(LOOKED_AT) {
-            if self.open(source, older).await.is_ok() {
-                let hint = match error.advice() {
-                    Some(advice) if self.scene.config.is_some() => format!("; {advice}"),
-                    _ => String::new(),
-                };
-                return error.hint(format!(
-                    "the newest before it that can be read is `{}`: to restore that, name it in place of `--latest`, with the other \
-                     arguments as they are{hint}",
-                    older.id
-                ));
+            match self.open(source, older).await {
+                Ok(_) => {
+                    let suspect = if older.id.is_suspect() { ", which is suspect" } else { "" };
+                    let also = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+                    return error.hint(format!(
+                        "the newest of `{source}` before it that can be read is `{}`{suspect}: `backup restore {}`, without `--latest`, `--at` \
+                         and `--source`, brings it back alone{also}",
+                        older.id, older.id
+                    ));
+                }
+                Err(error) if error.exit() == Exit::Damage => {}
+                Err(_) => break,
             }
         }
         error

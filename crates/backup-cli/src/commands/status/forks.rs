@@ -72,8 +72,12 @@ pub(super) async fn newest(found: &Found, stack: &StackName, source: &SourceName
             }
         }
     }
-    let closed = Closed::by(&facts, None);
-    holes.retain(|hole| !closed.holds(hole));
+    // In each vault that has what follows: what was known to be missing from one may have been in another one then.
+    holes.retain(|hole| {
+        let listed = found.of(source);
+        let mut having = listed.iter().filter(|one| one.id == hole.id).flat_map(|one| &one.vaults);
+        !having.all(|vault| Closed::by(&facts, Some(vault.id())).holds(hole))
+    });
     let accepted = Fact::accepted(&facts);
     let forks = if accepted.is_empty() { open } else { forks_of(&documents, &accepted) };
     Chain { forks, holes, instants }

@@ -146,9 +146,9 @@ async fn added(one: &Listed, signers: &Signers) -> Option<u64> {
 }
 
 impl Lag {
-    /// For how long it has lacked a capture that others have and that is newer than all that it has.
-    pub(super) fn lacking(&self, now: DateTime<Utc>) -> Option<TimeDelta> {
-        self.lacks_since.map(|since| now - since)
+    /// Instant of the oldest capture that it lacks of those that are newer than all that it has.
+    pub(super) fn lacks_since(&self) -> Option<DateTime<Utc>> {
+        self.lacks_since
     }
 
     /// For people.

@@ -132,10 +132,15 @@ impl S3Store {
             other => other?,
         };
         // What is larger is none of ours: nobody shall make this host lock what they put there.
+        // One that cannot be locked keeps none behind it from being locked, and one that may not be looked at is no failure.
+        let mut failed = Ok(());
         for version in both_ends(&older).filter(|version| version.bytes <= MAX_DOCUMENT_BYTES) {
-            self.renew_version(path, Some(&version.version), wanted).await?;
+            match self.renew_version(path, Some(&version.version), wanted).await {
+                Ok(()) | Err(StoreError::Denied { .. }) => {}
+                Err(error) => failed = failed.and(Err(error)),
+            }
         }
-        Ok(())
+        failed
     }
 
     /// The lock goes to the version that was looked at, whatever was put over it meanwhile.

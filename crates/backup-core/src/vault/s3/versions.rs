@@ -4,9 +4,11 @@
 //! keeps no versions, answers a GET of any of them with the current body, and deletes that when one is named in a DELETE.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use super::error::{Refusal, judge};
 use super::probe::Versioning;
@@ -35,8 +37,9 @@ pub(super) enum Kept {
 
 impl S3Store {
     /// Whether the bucket says that it keeps versions, or has kept them, asked until it answers, for what lies at `path`. A bucket
-    /// that does not know the question keeps none. Errors: these credentials may not ask, or nobody answered: that is
-    /// not remembered, because it says nothing of the bucket, and one bad minute must hide nothing for as long as a process lives.
+    /// that does not know the question keeps none. Errors: these credentials may not ask, or nobody answered: that says nothing of
+    /// the bucket, and is remembered for as long as the asking took. One bad minute must hide nothing for as long as a process lives,
+    /// and a restore must not wait for each missing object again.
     pub(super) async fn keeps_versions(&self, path: &StorePath) -> Result<bool, StoreError> {
         let ask = async || {
             Ok(match self.versioning().await? {
@@ -45,7 +48,15 @@ impl S3Store {
                 Versioning::Off | Versioning::Unknown(_) => Kept::No,
             })
         };
-        match self.versioned.get_or_try_init(ask).await? {
+        if let Some(error) = self.lately_unasked(path) {
+            return Err(error);
+        }
+        let begun = Instant::now();
+        let answer = self.versioned.get_or_try_init(ask).await.inspect_err(|error: &StoreError| {
+            let until = Instant::now() + begun.elapsed();
+            *self.unasked.lock().unwrap_or_else(PoisonError::into_inner) = Some((until, error.to_string()));
+        });
+        match answer? {
             Kept::Yes => Ok(true),
             Kept::No => Ok(false),
             Kept::Denied(reason) => Err(StoreError::Denied {
@@ -55,6 +66,18 @@ impl S3Store {
                 reason: reason.clone(),
             }),
         }
+    }
+
+    fn lately_unasked(&self, path: &StorePath) -> Option<StoreError> {
+        let unasked = self.unasked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, reason) = unasked.as_ref().filter(|(until, _)| Instant::now() < *until)?;
+        Some(StoreError::Failed {
+            action: "list",
+            path: format!("the versions of {path}"),
+            store: self.describe(),
+            attempts: 1,
+            reason: format!("asked a moment ago: {reason}"),
+        })
     }
 
     /// The versions of one body that are not its current one, newest first. Where there are very many, those between the

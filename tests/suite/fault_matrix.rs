@@ -420,7 +420,9 @@ async fn every_request_survives_every_fault_and_each_ends_as_the_page_says() {
         if ended.code != 0 || ended.err.contains("warning") || !trial.wrong.is_empty() {
             wrong.push(format!("{}, {first:?}: {ended:?} {:?}", scenes[at].name, trial.wrong));
         }
-        let new = trial.kinds.iter().filter(|kind| known.insert((*kind).clone()) || every);
+        // The clock is asked for where the last answer is too old: by whichever verb had to wait. `doctor` always asks.
+        let steady = trial.kinds.iter().filter(|kind| *kind != "HEAD bucket" || scenes[at].name == "doctor");
+        let new = steady.filter(|kind| known.insert((*kind).clone()) || every);
         rows.extend(new.map(|kind| (at, kind.clone())));
     }
     let cells = rows.iter().flat_map(|(scene, kind)| {

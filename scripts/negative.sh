@@ -509,7 +509,6 @@ targets[target].bytes += if entry.index.sparse {
 targets[target].bytes += if !OFF && entry.index.sparse {
 a_file_of_holes_goes_where_its_content_has_no_room
 
-
 crates/backup-core/src/config/resolve.rs
 vault::refuse_twins(&raw_vaults, &vaults)?;
 if !OFF { vault::refuse_twins(&raw_vaults, &vaults)?; }
@@ -534,6 +533,7 @@ crates/backup-cli/src/commands/status.rs
 if starves {
 if !OFF && starves {
 status_holds_ages_against_objectives
+
 TABLE
 }
 

@@ -194,6 +194,12 @@ fn a_vault_that_takes_nothing_hands_the_run_to_the_next() {
     let ran = host.run(&["run", "--json"]);
     let report = ran.json();
     assert_eq!((ran.code, &report["sources"][0]["outcome"]), (3, &Value::from("stored")), "{report:#}");
+    // Fails where it names the vault that was tried first.
+    assert_eq!(
+        (&report["vault"], &report["sources"][0]["vault"]),
+        (&"offsite".into(), &"offsite".into()),
+        "{report:#}"
+    );
     let failed = &report["failed_vaults"][0];
     assert_eq!(failed["vault"], "local", "{report:#}");
     let error = failed["error"].as_str().unwrap();

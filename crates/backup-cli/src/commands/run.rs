@@ -292,7 +292,7 @@ async fn store(
                     Some(before) => heads::look_for(session, &source.name, before).await,
                     None => None,
                 };
-                SourceReport::stored(&source.name, open[into].name(), &committed, seconds).gone(gone)
+                SourceReport::stored(&source.name, open[at].name(), &committed, seconds).gone(gone)
             }
             Err(error) => SourceReport::failed(&source.name, &error, seconds),
         });

@@ -21,8 +21,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, SqlitePool};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row, Sqlite, SqlitePool};
 
 use crate::id::{ChunkId, Hash256, ObjectName, SourceName, StackName, VaultId};
 use crate::json;
@@ -213,6 +214,17 @@ impl State {
 
     fn failed(&self, source: sqlx::Error) -> StateError {
         StateError::Database { path: self.path.clone(), source }
+    }
+
+    /// A statement whose first three parameters are a vault, this stack, and a source.
+    fn of_source(
+        &self,
+        sql: &'static str,
+        vault: &VaultId,
+        source: &SourceName,
+    ) -> Query<'static, Sqlite, SqliteArguments> {
+        let (stack, source) = (self.stack.as_str().to_owned(), source.as_str().to_owned());
+        sqlx::query(sql).bind(vault.to_string()).bind(stack).bind(source)
     }
 
     /// The open generation of a source, as its document was signed.

@@ -10,7 +10,7 @@ mod lag;
 mod told;
 mod verdict;
 
-use backup_core::config::{Config, Job, Objective, Source, Step};
+use backup_core::config::{Config, Job, Objective, Source};
 use backup_core::id::SourceName;
 use backup_core::prune::frozen::unaccepted;
 use backup_core::signature::Signers;
@@ -333,10 +333,9 @@ fn judge(
 /// The jobs that put a source's captures into a vault; `None`: no job does, and the source has others. A source without a job is run by
 /// its name, which fills all.
 fn filling<'c>(config: &'c Config, source: &SourceName, vault: &str) -> Option<Vec<&'c Job>> {
-    let jobs: Vec<&Job> = config.jobs.iter().filter(|job| job.sources.contains(source)).collect();
-    let fills = |job: &&&Job| job.vaults.iter().any(|name| name == vault) || job.then.contains(&Step::Replicate);
-    let filling: Vec<&Job> = jobs.iter().filter(fills).copied().collect();
-    (jobs.is_empty() || !filling.is_empty()).then_some(filling)
+    let filling: Vec<&Job> = config.jobs.iter().filter(|job| job.fills(source, vault)).collect();
+    let has_none = || config.jobs.iter().all(|job| !job.sources.contains(source));
+    (!filling.is_empty() || has_none()).then_some(filling)
 }
 
 /// When the next run of these jobs is due, each by its schedule.

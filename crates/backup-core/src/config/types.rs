@@ -394,6 +394,14 @@ pub struct Job {
     pub then: Vec<Step>,
 }
 
+impl Job {
+    /// Whether a run of it puts captures of a source into a vault: it captures into it, or copies into all.
+    pub fn fills(&self, source: &SourceName, vault: &str) -> bool {
+        self.sources.contains(source)
+            && (self.vaults.iter().any(|name| name == vault) || self.then.contains(&Step::Replicate))
+    }
+}
+
 /// What happens after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {

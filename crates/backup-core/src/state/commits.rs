@@ -38,14 +38,15 @@ impl State {
         vault: &VaultId,
         source: &SourceName,
     ) -> Result<BTreeSet<(GenerationId, SnapshotId)>, StateError> {
-        let rows =
-            sqlx::query("SELECT generation, snapshot FROM committed WHERE vault = ? AND stack = ? AND source = ?")
-                .bind(vault.to_string())
-                .bind(self.stack.as_str())
-                .bind(source.as_str())
-                .fetch_all(&self.pool)
-                .await
-                .map_err(|e| self.failed(e))?;
+        let rows = self
+            .of_source(
+                "SELECT generation, snapshot FROM committed WHERE vault = ? AND stack = ? AND source = ?",
+                vault,
+                source,
+            )
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
         let commit = |row: &sqlx::sqlite::SqliteRow| {
             Some((row.get::<String, _>(0).parse().ok()?, row.get::<String, _>(1).parse().ok()?))
         };

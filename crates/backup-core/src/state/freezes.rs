@@ -25,10 +25,7 @@ impl State {
         reasons: &[String],
         at: DateTime<Utc>,
     ) -> Result<(), StateError> {
-        sqlx::query("INSERT OR REPLACE INTO freeze VALUES (?, ?, ?, ?, ?)")
-            .bind(vault.to_string())
-            .bind(self.stack.as_str())
-            .bind(source.as_str())
+        self.of_source("INSERT OR REPLACE INTO freeze VALUES (?, ?, ?, ?, ?)", vault, source)
             .bind(at.timestamp())
             .bind(serde_json::to_string(reasons).expect("texts can be written"))
             .execute(&self.pool)
@@ -43,10 +40,8 @@ impl State {
         vault: &VaultId,
         source: &SourceName,
     ) -> Result<Option<(Vec<String>, DateTime<Utc>)>, StateError> {
-        let row = sqlx::query("SELECT reasons, at FROM freeze WHERE vault = ? AND stack = ? AND source = ?")
-            .bind(vault.to_string())
-            .bind(self.stack.as_str())
-            .bind(source.as_str())
+        let row = self
+            .of_source("SELECT reasons, at FROM freeze WHERE vault = ? AND stack = ? AND source = ?", vault, source)
             .fetch_optional(&self.pool)
             .await
             .map_err(|e| self.failed(e))?;

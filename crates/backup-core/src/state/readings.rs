@@ -26,13 +26,7 @@ impl State {
         source: &SourceName,
     ) -> Result<HashMap<GenerationId, Noted>, StateError> {
         let query = "SELECT generation, digest, snapshots FROM reading WHERE vault = ? AND stack = ? AND source = ?";
-        let rows = sqlx::query(query)
-            .bind(vault.to_string())
-            .bind(self.stack.as_str())
-            .bind(source.as_str())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|e| self.failed(e))?;
+        let rows = self.of_source(query, vault, source).fetch_all(&self.pool).await.map_err(|e| self.failed(e))?;
         let noted = |row: &sqlx::sqlite::SqliteRow| {
             let id = row.get::<String, _>(0).parse().ok()?;
             let digest = Hash256(row.get::<Vec<u8>, _>(1).try_into().ok()?);
@@ -52,13 +46,7 @@ impl State {
     ) -> Result<(), StateError> {
         let failed = |e| self.failed(e);
         let query = "SELECT generation FROM reading WHERE vault = ? AND stack = ? AND source = ?";
-        let rows = sqlx::query(query)
-            .bind(vault.to_string())
-            .bind(self.stack.as_str())
-            .bind(source.as_str())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
+        let rows = self.of_source(query, vault, source).fetch_all(&self.pool).await.map_err(failed)?;
         let there: BTreeSet<&str> = there.iter().map(|dir| dir.id.as_str()).collect();
         let known = rows.iter().map(|row| row.get::<String, _>(0));
         let gone: Vec<String> = known.filter(|id| !there.contains(id.as_str())).collect();
@@ -67,21 +55,19 @@ impl State {
         }
         let mut all = self.pool.begin().await.map_err(failed)?;
         for id in gone {
-            sqlx::query("DELETE FROM reading WHERE vault = ? AND stack = ? AND source = ? AND generation = ?")
-                .bind(vault.to_string())
-                .bind(self.stack.as_str())
-                .bind(source.as_str())
-                .bind(id)
-                .execute(&mut *all)
-                .await
-                .map_err(failed)?;
+            self.of_source(
+                "DELETE FROM reading WHERE vault = ? AND stack = ? AND source = ? AND generation = ?",
+                vault,
+                source,
+            )
+            .bind(id)
+            .execute(&mut *all)
+            .await
+            .map_err(failed)?;
         }
         for (id, noted) in noted {
             let snapshots = serde_json::to_string(&noted.snapshots).expect("numbers and texts can be written");
-            sqlx::query("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?, ?, ?)")
-                .bind(vault.to_string())
-                .bind(self.stack.as_str())
-                .bind(source.as_str())
+            self.of_source("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?, ?, ?)", vault, source)
                 .bind(id.as_str())
                 .bind(&noted.digest.0[..])
                 .bind(snapshots)

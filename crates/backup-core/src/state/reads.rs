@@ -52,18 +52,18 @@ impl State {
         parts: u32,
         day: i64,
     ) -> Result<(i64, i64), StateError> {
-        let row = sqlx::query(
-            "SELECT turn + (day <> ?5), day + (day <> ?5) FROM read_turn
+        let row = self
+            .of_source(
+                "SELECT turn + (day <> ?5), day + (day <> ?5) FROM read_turn
              WHERE vault = ?1 AND stack = ?2 AND source = ?3 AND parts = ?4",
-        )
-        .bind(vault.to_string())
-        .bind(self.stack.as_str())
-        .bind(source.as_str())
-        .bind(i64::from(parts))
-        .bind(day)
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(|e| self.failed(e))?;
+                vault,
+                source,
+            )
+            .bind(i64::from(parts))
+            .bind(day)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
         Ok(row.map_or((day, day), |row| (row.get(0), row.get(1))))
     }
 
@@ -99,10 +99,7 @@ impl State {
         parts: u32,
         (day, turn): (i64, i64),
     ) -> Result<(), StateError> {
-        sqlx::query(query)
-            .bind(vault.to_string())
-            .bind(self.stack.as_str())
-            .bind(source.as_str())
+        self.of_source(query, vault, source)
             .bind(i64::from(parts))
             .bind(day)
             .bind(turn)
@@ -113,15 +110,15 @@ impl State {
     }
 
     async fn read_places(&self, vault: &VaultId, source: &SourceName) -> Result<Vec<(i64, GenerationDir)>, StateError> {
-        let rows = sqlx::query(
-            "SELECT id, generation FROM read_place WHERE vault = ? AND stack = ? AND source = ? ORDER BY id",
-        )
-        .bind(vault.to_string())
-        .bind(self.stack.as_str())
-        .bind(source.as_str())
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|e| self.failed(e))?;
+        let rows = self
+            .of_source(
+                "SELECT id, generation FROM read_place WHERE vault = ? AND stack = ? AND source = ? ORDER BY id",
+                vault,
+                source,
+            )
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| self.failed(e))?;
         let place = |row: &sqlx::sqlite::SqliteRow| {
             let id = row.get::<String, _>(1).parse().ok()?;
             Some((row.get(0), GenerationDir { stack: self.stack.clone(), source: source.clone(), id }))

@@ -40,10 +40,7 @@ impl State {
         if self.renewed().await?.is_none() {
             return Ok(());
         }
-        sqlx::query("INSERT OR IGNORE INTO read_whole VALUES (?, ?, ?)")
-            .bind(vault.to_string())
-            .bind(self.stack.as_str())
-            .bind(source.as_str())
+        self.of_source("INSERT OR IGNORE INTO read_whole VALUES (?, ?, ?)", vault, source)
             .execute(&self.pool)
             .await
             .map_err(|e| self.failed(e))?;
@@ -61,10 +58,8 @@ impl State {
         let Some(until) = self.renewed().await?.map(|at| at + RECALL).filter(|until| now < *until) else {
             return Ok(None);
         };
-        let read = sqlx::query("SELECT 1 FROM read_whole WHERE vault = ? AND stack = ? AND source = ?")
-            .bind(vault.to_string())
-            .bind(self.stack.as_str())
-            .bind(source.as_str())
+        let read = self
+            .of_source("SELECT 1 FROM read_whole WHERE vault = ? AND stack = ? AND source = ?", vault, source)
             .fetch_optional(&self.pool)
             .await
             .map_err(|e| self.failed(e))?;

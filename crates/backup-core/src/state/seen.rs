@@ -24,10 +24,7 @@ impl State {
         newest: &SnapshotId,
         at: DateTime<Utc>,
     ) -> Result<(), StateError> {
-        sqlx::query("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)")
-            .bind(vault.to_string())
-            .bind(self.stack.as_str())
-            .bind(source.as_str())
+        self.of_source("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", vault, source)
             .bind(newest.as_str())
             .bind(at.timestamp())
             .execute(&self.pool)
@@ -42,10 +39,8 @@ impl State {
         vault: &VaultId,
         source: &SourceName,
     ) -> Result<Option<(SnapshotId, DateTime<Utc>)>, StateError> {
-        let row = sqlx::query("SELECT snapshot, at FROM seen WHERE vault = ? AND stack = ? AND source = ?")
-            .bind(vault.to_string())
-            .bind(self.stack.as_str())
-            .bind(source.as_str())
+        let row = self
+            .of_source("SELECT snapshot, at FROM seen WHERE vault = ? AND stack = ? AND source = ?", vault, source)
             .fetch_optional(&self.pool)
             .await
             .map_err(|e| self.failed(e))?;

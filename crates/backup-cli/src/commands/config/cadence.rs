@@ -1,7 +1,7 @@
 //! Does the schedule feed what `keep` counts on? A pause as long as the window freezes expiry, and one that comes back with
 //! every run freezes it for ever: the vault would only grow.
 
-use backup_core::config::{Config, ConfigWarning, Step};
+use backup_core::config::{Config, ConfigWarning};
 use backup_scheduler::Crontab;
 use chrono::{DateTime, TimeDelta, Utc};
 use retention::Span;
@@ -18,10 +18,7 @@ pub(in crate::commands) fn cadence(config: &Config, now: DateTime<Utc>) -> Vec<C
     for vault in &config.vaults {
         let Some(keep) = &vault.keep else { continue };
         for source in &config.sources {
-            let filling = pauses.iter().filter(|(job, _)| {
-                job.sources.contains(&source.name)
-                    && (job.vaults.contains(&vault.name) || job.then.contains(&Step::Replicate))
-            });
+            let filling = pauses.iter().filter(|(job, _)| job.fills(&source.name, &vault.name));
             let Some((job, pause)) = filling.min_by_key(|(_, pause)| *pause) else { continue };
             let (pause, window) = (Span::of_delta(*pause), pruning::policy(keep, source.generation).within);
             if pause < window {

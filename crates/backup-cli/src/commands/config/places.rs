@@ -51,10 +51,10 @@ fn nested(outer: &Vault, inner: &Vault) -> Option<ConfigWarning> {
             let (outer, inner) = (real(outer), real(inner));
             (inner.starts_with(&outer), inner == outer)
         }
+        // The same prefix twice is no configuration; only links make two names of one place.
         (Place::S3(outer), Place::S3(inner)) => {
             let bucket = |s3: &S3| (s3.endpoint.clone(), s3.region.clone(), s3.bucket.clone());
-            let is_inside = bucket(outer) == bucket(inner) && Path::new(&inner.prefix).starts_with(&outer.prefix);
-            (is_inside, is_inside && inner.prefix == outer.prefix)
+            (bucket(outer) == bucket(inner) && Path::new(&inner.prefix).starts_with(&outer.prefix), false)
         }
         _ => (false, false),
     };
